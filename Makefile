@@ -1,0 +1,49 @@
+# `make` alone lists the targets. PYTHON names the interpreter that .venv is made from: make setup PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+# Exists while pip is at work: a set-up that was cut off starts over instead of building on half a package.
+INSTALLING := $(VENV)/.installing
+
+RECENT := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+MODELS := unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid
+
+.PHONY: help setup demo test check clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv with the tested versions and the package in editable mode
+
+demo: $(STAMP)  ## train the five models on the bundled photographs and write the report
+	$(BIN)/python -m n2n_lightning.train -m experiment=demo model=$(MODELS)
+	$(BIN)/python -m n2n_lightning.report outputs/demo
+	@echo "The report: outputs/demo/report/index.html"
+
+test: $(STAMP)  ## run the tests; ARGS="-k wheel" goes to pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+check: $(STAMP)  ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove caches and build products; .venv and outputs stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -e $(INSTALLING) ] || ! { $(BIN)/python $(RECENT) && $(BIN)/python -m pip --version; } >/dev/null 2>&1; then \
+	    $(PYTHON) $(RECENT) 2>/dev/null || { \
+	        echo "make setup: Python 3.11 or newer is needed, but $(PYTHON) is older or missing;" \
+	            "name another one: make setup PYTHON=python3.12" >&2; exit 1; }; \
+	    $(PYTHON) -m venv --clear $(VENV); \
+	fi
+	@echo "make setup: installing packages into $(VENV), which takes minutes the first time"; touch $(INSTALLING)
+	@$(BIN)/python -m pip install -q -c constraints.txt hatchling \
+	    && $(BIN)/python -m pip install -q --no-build-isolation -c constraints.txt -e '.[dev]' \
+	    || { rm -f $(INSTALLING); echo "make setup: pip could not install the packages, see above" >&2; exit 1; }
+	@mv $(INSTALLING) $@

@@ -1,0 +1,174 @@
+"""Callbacks: picture grids, progress lines, and the run's record on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from n2n_lightning.metrics import why_dead
+from n2n_lightning.module import DenoiserModule
+from n2n_lightning.pairs import NoisyPair
+
+COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
+VAL_KEYS = ("val/psnr", "val/psnr_pooled", "val/ssim", "val/loss")
+
+
+class ImageGrid(pl.Callback):
+    """``val/images`` in TensorBoard: the first validation images as rows of noisy | denoised | target.
+
+    Args:
+        count: number of images.
+    """
+
+    def __init__(self, count: int = 8) -> None:
+        self.count = count
+        self.columns: list[Tensor] = []  # noisy, denoised, target; (n, C, H, W) float32 on the CPU
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: NoisyPair,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx == 0:
+            target = batch.target if batch.clean is None else batch.clean
+            self.columns = [images[: self.count].clamp(0, 1).cpu() for images in (batch.source, outputs, target)]
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if isinstance(trainer.logger, TensorBoardLogger) and self.columns:
+            row = torch.cat(self.columns, dim=3)  # side by side
+            grid = row.transpose(0, 1).flatten(1, 2)  # (C, n * H, 3 * W)
+            if grid.shape[0] not in (1, 3):
+                grid = grid[:1]
+            trainer.logger.experiment.add_image("val/images", grid, trainer.global_step)
+
+
+class EpochLines(pl.Callback):
+    """One line an epoch, for output that no person watches, where a progress bar would be noise."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        shown = {key: trainer.callback_metrics.get(key) for key in ("val/loss", "val/psnr", "val/ssim")}
+        values = "  ".join(f"{key} {float(value):.4f}" for key, value in shown.items() if value is not None)
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+
+
+class RunRecord(pl.Callback):
+    """Keeps ``metrics.csv``, ``result.json`` and ``images.npz`` in the run's folder true after every epoch.
+
+    A run that has not ended counts as "interrupted", so that a killed one says so without having had the time to.
+
+    Args:
+        folder: the run's folder.
+        facts: what is known before training; goes into ``result.json``.
+        monitor: metric that decides which epoch is best.
+        grid: whose pictures of the best epoch are kept.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any], monitor: str, grid: ImageGrid) -> None:
+        self.folder, self.facts, self.monitor, self.grid = folder, facts, monitor, grid
+        self.rows: list[dict[str, float | int]] = []
+        self.best: dict[str, Any] = {}
+        self.trained = {"images": 0, "seconds": 0.0}  # the first epoch left out
+        self.seconds_before = 0.0
+        self.started = self.epoch_started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "best": self.best, "trained": self.trained, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.best, self.trained = state_dict["rows"], state_dict["best"], state_dict["trained"]
+        self.seconds_before = state_dict["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.epoch_started = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The epoch's training is over: take its time, and stop if it went wrong."""
+        assert isinstance(pl_module, DenoiserModule)
+        loss = pl_module.train_loss.compute().item()
+        epoch = trainer.current_epoch + 1
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the training loss became {loss} in epoch {epoch}; lower optimizer.lr")
+        self.train_seconds = time.perf_counter() - self.epoch_started
+        if epoch == 2 and len(self.rows) == 1:
+            self.trained = {"images": 0, "seconds": 0.0}
+        self.trained["images"] += int(pl_module.train_loss.weight.item())
+        self.trained["seconds"] += self.train_seconds
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Runs before Lightning's checkpoint callbacks, so that their files know of this epoch."""
+        assert isinstance(pl_module, DenoiserModule)
+        scores = {f"val/{name}": value for name, value in pl_module.scores.items()}
+        epoch = trainer.current_epoch + 1
+        values = scores | {
+            "epoch": epoch,
+            "train/loss": pl_module.train_loss.compute().item(),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": time.perf_counter() - self.epoch_started,
+        }
+        self.rows.append({key: values[key] for key in COLUMNS if key in values})
+        sign = -1 if self.monitor == "val/loss" else 1
+        if not self.best or sign * scores[self.monitor] > sign * self.best[self.monitor]:
+            self.best = {"best_epoch": epoch, **scores}
+            self._save_images()
+        if trainer.logger is not None:
+            trainer.logger.log_metrics({f"{self.monitor}_best": self.best[self.monitor]}, step=trainer.global_step)
+        self.write("interrupted")
+
+    def _save_images(self) -> None:
+        arrays = [(images * 255).round().byte().permute(0, 2, 3, 1).numpy() for images in self.grid.columns]
+        np.savez_compressed(self.folder / "images.npz", **dict(zip(("noisy", "denoised", "target"), arrays, strict=True)))
+
+    def verdict(self) -> tuple[str, str | None]:
+        """Status and reason of a run that went to its end."""
+        if "val/psnr" not in self.best:
+            return "done", None
+        reason = why_dead(self.best["val/constant_channels"], self.best["val/psnr"], self.best["val/noisy_psnr"])
+        return ("dead", reason) if reason else ("done", None)
+
+    def write(self, status: str, reason: str | None = None, **more: Any) -> None:
+        """Write ``metrics.csv`` and ``result.json``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "metrics.csv.part").open("w", newline="") as file:
+            table = csv.DictWriter(file, COLUMNS, restval="")
+            table.writeheader()
+            table.writerows(self.rows)
+        os.replace(self.folder / "metrics.csv.part", self.folder / "metrics.csv")
+        seconds = self.trained["seconds"]
+        result = self.facts | {
+            "status": status,
+            "reason": reason,
+            "epochs": len(self.rows),
+            "monitor": self.monitor,
+            "best_epoch": self.best.get("best_epoch"),
+            **{key: self.best[key] for key in VAL_KEYS if key in self.best},
+            "noisy_psnr": self.best.get("val/noisy_psnr"),
+            "images_per_second": self.trained["images"] / seconds if seconds else None,
+            "seconds": self.seconds,
+            **more,
+        }
+        write_json(self.folder / "result.json", result)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Written aside and renamed, so that a reader never sees half a file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(part, path)

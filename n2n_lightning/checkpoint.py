@@ -1,0 +1,61 @@
+"""Checkpoints: load one without Hydra, or strip one to weights and description."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from n2n_lightning.families import FAMILIES
+from n2n_lightning.module import FORMAT, DenoiserModule
+
+KEPT = ("n2n_lightning", "hyper_parameters", "hparams_name", "epoch", "global_step", "pytorch-lightning_version")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The checkpoint's content: tensors and plain types only, checked to be this project's.
+
+    Raises:
+        ValueError: the file is missing, damaged, carries code, or is of another project or a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give a checkpoint such as outputs/runs/unet/checkpoints/best.ckpt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors and plain types, or is damaged, and was not loaded") from error
+    except Exception as error:  # a damaged archive can fail in any way inside torch.load
+        raise ValueError(f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]})") from error
+    about = content.get("n2n_lightning") if isinstance(content, dict) else None
+    if not isinstance(about, dict) or about.get("family") not in FAMILIES:
+        raise ValueError(f"{path} is not a checkpoint of n2n_lightning; give one that its training wrote")
+    if about["format"] > FORMAT:
+        raise ValueError(f"{path} has format {about['format']}, this version reads up to {FORMAT}; update n2n_lightning")
+    return content
+
+
+def load_denoiser(path: str | Path) -> DenoiserModule:
+    """The trained denoiser of a checkpoint, in evaluation mode on the CPU; see ``DenoiserModule.denoise``.
+
+    Raises:
+        ValueError: as ``read_checkpoint``, or the weights do not fit the described net.
+    """
+    content = read_checkpoint(path)
+    module = FAMILIES[content["n2n_lightning"]["family"]](**content["hyper_parameters"])
+    weights = {name.removeprefix("net."): t for name, t in content["state_dict"].items() if name.startswith("net.")}
+    try:
+        module.net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds weights that do not fit its own description ({error})") from error
+    module.net.to(memory_format=torch.channels_last)
+    return module.eval()
+
+
+def strip_checkpoint(path: str | Path, output: str | Path) -> None:
+    """Write only what ``load_denoiser`` needs: weights and description, without optimizer and training state."""
+    content = read_checkpoint(path)
+    weights = {name: t.contiguous().clone() for name, t in content["state_dict"].items() if name.startswith("net.")}
+    torch.save({key: content[key] for key in KEPT if key in content} | {"state_dict": weights}, output)

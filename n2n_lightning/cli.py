@@ -1,0 +1,126 @@
+"""What the Hydra entry points share: exit codes, plain messages, names of run folders. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
+UNNAMED = ("model", "study", "resume", "experiment", "debug")  # overrides that a run folder's name leaves out
+MAX_NAME = 180
+
+
+class InputError(ValueError):
+    """The input or the configuration was wrong: exit code 2 and one message."""
+
+
+def config_folder() -> Path:
+    """The Hydra configs: inside the package when installed from a wheel, beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def full_errors() -> bool:
+    """Whether the user asked for tracebacks."""
+    return os.environ.get("N2N_FULL_ERROR") == "1"
+
+
+def report_error(error: BaseException | str) -> None:
+    """One plain message on standard error; the traceback too when ``HYDRA_FULL_ERROR=1``."""
+    if full_errors() and isinstance(error, BaseException):
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def run_hydra(main: Callable[[], None], config_name: str) -> int:
+    """Run a ``hydra.main`` function; Hydra's own complaints become one message and exit code 2."""
+    os.environ["N2N_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself, with code 1
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        report_error(explain(error, config_name))
+        return BAD_INPUT
+    except InputError as error:
+        report_error(error)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return SIGINT
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else DONE if error.code is None else BAD_INPUT
+    return DONE
+
+
+def run_name(model: str, overrides: Sequence[str]) -> str:
+    """Folder name of a run: the model, then every other override, sorted; paths by their last part.
+
+    >>> run_name("unet", ["model=unet", "seed=1", "optimizer=sgd"])
+    'unet,optimizer=sgd,seed=1'
+    """
+    named = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in UNNAMED and not key.startswith("hydra."):
+            value = value.strip("'\"").rstrip("/").rpartition("/")[2] if "/" in value else value
+            named.append(f"{key}={re.sub(r'[^A-Za-z0-9_.+=,-]', '', value)}")
+    name = ",".join([model, *sorted(named)])
+    if len(name) <= MAX_NAME:
+        return name
+    return f"{name[:MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def explain(error: BaseException, config_name: str) -> str:
+    """Hydra's chain of causes as one message, with the nearest key or option there is."""
+    lines: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        lines += [line.strip() for line in str(cause).splitlines() if line.strip()]
+        cause = cause.__cause__
+    text = "\n".join(dict.fromkeys(lines))
+    match = re.search(r"Could not find '([\w@./]+)/([\w.-]+)'", text)
+    if match:
+        group, name = match.groups()
+        options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        hint = f"{group} must be one of {', '.join(options)}, got {name!r}" + nearest(name, options)
+        return f"{hint}; set {group}={options[0]}" if options else hint
+    match = re.search(r"Could not override '([\w@./]+)'", text)
+    if match:
+        keys = known_keys(config_name)
+        return f"{match[1]!r} is no setting" + nearest(match[1], keys) + "; --help lists them, + before a key adds one"
+    return text
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """"; did you mean 'x'?", or nothing."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def known_keys(config_name: str) -> list[str]:
+    """Every key of the default configuration, dotted, and the groups."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = OmegaConf.to_container(compose(config_name))
+    keys: list[str] = []
+
+    def walk(prefix: str, node: object) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                keys.append(f"{prefix}{key}")
+                walk(f"{prefix}{key}.", value)
+
+    walk("", config)
+    return keys

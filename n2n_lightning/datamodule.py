@@ -1,0 +1,179 @@
+"""``NoisyPairDataModule``: any source of ``NoisyPair`` batches in, loaders out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from n2n_lightning.pairs import AUGMENTATIONS, NoisyPair, PairData, PairSource, augment
+
+
+class BatchKey(NamedTuple):
+    """What a batch is made from: the images, and where in training it stands, which seeds all that is drawn for it."""
+
+    indices: Tensor
+    epoch: int
+    number: int
+
+
+def generator(*key: int) -> torch.Generator:
+    """A generator that depends on the whole key and on nothing else, so that no state has to be kept for resuming."""
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed) >> 1)
+
+
+class EpochBatches(Sampler[BatchKey]):
+    """The batches of an epoch in an order that follows from (seed, epoch) alone.
+
+    Args:
+        length: number of images.
+        batch_size: images a batch; the last batch may be smaller, none is dropped.
+        seed: of the order.
+        shuffle: False keeps the stored order and the same keys in every epoch.
+        repeat_first: give the first batch of epoch 0 this many times an epoch, and nothing else (0: off).
+    """
+
+    def __init__(self, length: int, batch_size: int, *, seed: int, shuffle: bool, repeat_first: int = 0) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.shuffle, self.repeat_first = shuffle, repeat_first
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self.epoch = epoch if self.shuffle and not self.repeat_first else 0
+
+    def __len__(self) -> int:
+        return self.repeat_first or -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        order = torch.arange(self.length)
+        if self.shuffle:
+            order = torch.randperm(self.length, generator=generator(self.seed, self.epoch))
+        for number in range(len(self)):
+            first = 0 if self.repeat_first else number
+            yield BatchKey(
+                order[first * self.batch_size : (first + 1) * self.batch_size],
+                self.epoch,
+                first,
+            )
+
+
+class PairBatches(Dataset[NoisyPair]):
+    """A ``PairSource`` indexed by ``BatchKey``: one call a batch, none an image."""
+
+    def __init__(self, source: PairSource, *, seed: int, augmentations: Sequence[str] = ()) -> None:
+        self.source, self.seed, self.augmentations = source, seed, augmentations
+
+    def __getitem__(self, key: BatchKey) -> NoisyPair:
+        rng = generator(self.seed, key.epoch, key.number)
+        return augment(self.source.batch(key.indices, rng), self.augmentations, rng)
+
+
+class NoisyPairDataModule(pl.LightningDataModule):
+    """Loaders over any ``PairData``.
+
+    Args:
+        data: where the pairs come from; read at ``setup``.
+        batch_size: training pairs a step.
+        val_batch_size: validation pairs a step; changes no result.
+        augment: any of "flip" (both axes), "rotate" (90 degrees, square images only), "swap" (source and target).
+        seed: of the order, the draws and the augmentation.
+        num_workers: loader processes; 0 loads in the training process, best for data in memory.
+        overfit_steps: train on the first batch alone, this many times an epoch (0: off).
+    """
+
+    def __init__(
+        self,
+        data: PairData,
+        *,
+        batch_size: int = 64,
+        val_batch_size: int = 100,
+        augment: Sequence[str] = (),
+        seed: int = 0,
+        num_workers: int = 0,
+        overfit_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("val_batch_size", val_batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("overfit_steps", overfit_steps, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}; set data.{name}={max(least, 1)}")
+        unknown = sorted(set(augment) - set(AUGMENTATIONS))
+        if unknown:
+            raise ValueError(f"augment takes {', '.join(AUGMENTATIONS)}, got {', '.join(unknown)}; set data.augment=[]")
+        self.data = data
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size
+        self.augmentations, self.seed = tuple(augment), seed
+        self.num_workers, self.overfit_steps = num_workers, overfit_steps
+        self.sources: dict[str, PairSource] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read what ``stage`` ("fit", "validate") needs; a second call reads nothing."""
+        for part in ("train", "val") if stage == "fit" else ("val",):
+            if part not in self.sources:
+                self.sources[part] = self.data.load("train" if part == "train" else "val")
+        if stage == "fit":
+            train, val = self.sources["train"], self.sources["val"]
+            if train.image_shape[0] != val.image_shape[0]:
+                raise ValueError(
+                    f"training and validation images must have as many channels, got {train.image_shape[0]} and "
+                    f"{val.image_shape[0]}; check data.root and data.val_root"
+                )
+            _, height, width = train.image_shape
+            if "rotate" in self.augmentations and height != width:
+                raise ValueError(f"augment 'rotate' needs square images, got {height}x{width}; set data.augment=[flip]")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that were read."""
+        return (self.sources.get("train") or self.sources["val"]).image_shape
+
+    def loader(self, part: str) -> DataLoader[NoisyPair]:
+        """The loader of "train" or "val"."""
+        training = part == "train"
+        batches = EpochBatches(
+            len(self.sources[part]),
+            self.batch_size if training else self.val_batch_size,
+            seed=self.seed,
+            shuffle=training,
+            repeat_first=self.overfit_steps if training else 0,
+        )
+        return DataLoader(
+            PairBatches(self.sources[part], seed=self.seed, augmentations=self.augmentations if training else ()),
+            sampler=batches,
+            batch_size=None,  # the sampler gives whole batches
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # else each epoch takes a number from the global generator
+        )
+
+    def train_dataloader(self) -> DataLoader[NoisyPair]:
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader[NoisyPair]:
+        return self.loader("val")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> NoisyPair:
+        """Stored values -> float32 with 1 for the range, channels_last, on the device that holds the batch."""
+        return scale_pair(NoisyPair(*batch), self.data.peak)
+
+
+def scale_pair(pair: NoisyPair, peak: float) -> NoisyPair:
+    """(N, C, H, W) of any type in 0..peak -> float32 in units of ``peak``, channels_last."""
+
+    def scale(images: Tensor) -> Tensor:
+        return images.to(torch.float32, memory_format=torch.channels_last).div_(peak)
+
+    target = scale(pair.target)
+    clean = target if pair.clean is pair.target else None if pair.clean is None else scale(pair.clean)
+    return NoisyPair(scale(pair.source), target, clean)

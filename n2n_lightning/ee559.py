@@ -1,0 +1,89 @@
+"""The course's files: a tuple of two uint8 tensors in a .pkl written by ``torch.save``."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from n2n_lightning.pairs import PairSource, Stage, TensorPairs
+
+FILES = {"train": "train_data.pkl", "val": "val_data.pkl"}
+OFFICIAL_SHA256 = {
+    "6a7915d6e2764b862409cf2bcb675b4ec7c4fa4435f1c18eba08441d270228aa": "the course's training set",
+    "4ae7e2a4eb73a84878446e7bc0f4a55eb3f1e950de65ff838fef70ba73b96966": "the course's validation set",
+}
+
+
+class Ee559Data:
+    """``train_data.pkl`` (noisy, noisy) and ``val_data.pkl`` (noisy, clean) in one folder; ``data=ee559``.
+
+    Args:
+        root: the folder. Only the file that a stage needs has to be there.
+    """
+
+    peak = 255.0
+
+    def __init__(self, *, root: str) -> None:
+        self.root = Path(root)
+
+    def load(self, stage: Stage) -> PairSource:
+        """Raises ValueError for a file that is missing, damaged, unsafe or of another form."""
+        first, second = read_pkl(self.root / FILES[stage])
+        return TensorPairs(first, second, second if stage == "val" else None)
+
+    def fingerprint(self) -> str:
+        """Hash of the files that are there."""
+        paths = [self.root / name for name in FILES.values()]
+        return "-".join(sha256(path)[:12] for path in paths if path.exists())
+
+    def describe(self) -> list[str]:
+        """A line a file that is there: which one it is, by its checksum."""
+        paths = [self.root / name for name in FILES.values()]
+        return [
+            f"{path}: {OFFICIAL_SHA256.get(sha256(path), 'not one of the course files, by its checksum')}"
+            for path in paths
+            if path.exists()
+        ]
+
+
+def read_pkl(path: Path) -> tuple[Tensor, Tensor]:
+    """The file's two (N, C, H, W) uint8 tensors. Code in the pickle is refused, never run."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; set data.root to the folder that holds {path.name}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds something else than plain tensors, or is damaged, and was not loaded; "
+            f"it must be a tuple of two uint8 tensors written by torch.save"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged or incomplete ({first_line(error)}); fetch or write it again") from error
+    form = "two uint8 tensors (N, C, H, W) of one shape"
+    if not (isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(t, Tensor) for t in content)):
+        raise ValueError(f"{path} must hold a tuple of {form}, got {type(content).__name__}")
+    first, second = content
+    if first.dtype != torch.uint8 or second.dtype != torch.uint8:
+        raise ValueError(f"{path} must hold {form} with values 0..255, got {first.dtype} and {second.dtype}")
+    if first.ndim != 4 or first.shape != second.shape or 0 in first.shape:
+        raise ValueError(f"{path} must hold {form}, got {tuple(first.shape)} and {tuple(second.shape)}")
+    return first, second
+
+
+def write_pkl(path: Path, first: Tensor, second: Tensor) -> None:
+    """Write two uint8 tensors in the course's format."""
+    assert first.dtype == second.dtype == torch.uint8
+    torch.save((first.contiguous(), second.contiguous()), path)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,95 @@
+"""Image quality: pure functions, and one ``torchmetrics`` metric around them."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+MSE_FLOOR = 1e-8  # so that a perfect image scores 80 dB and not infinity
+SSIM_WINDOW_PX = 11
+DEAD_SPAN = 0.5 / 255  # an output channel that varies by less is constant once it is written as 8 bits
+DEAD_LOSS_DB = 3.0
+
+
+def squared_error(estimate: Tensor, clean: Tensor) -> Tensor:
+    """MSE of each image, the estimate clipped to [0, 1]. (N, C, H, W) twice -> (N,) float64."""
+    return (estimate.clamp(0, 1) - clean).square().flatten(1).mean(1).double()
+
+
+def psnr_db(mse: Tensor) -> Tensor:
+    """Any shape of MSE at range 1 -> dB, at most 80."""
+    return -10 * torch.log10(mse.clamp_min(MSE_FLOOR))
+
+
+def ssim(estimate: Tensor, clean: Tensor) -> Tensor | None:
+    """SSIM of each image (Wang et al. 2004), the estimate clipped: Gaussian 11x11, sigma 1.5, mean over channels.
+
+    (N, C, H, W) twice -> (N,); None where a side is under 11 px.
+    """
+    if min(clean.shape[-2:]) < SSIM_WINDOW_PX:
+        return None
+    values = structural_similarity_index_measure(
+        estimate.clamp(0, 1), clean, sigma=1.5, data_range=1.0, reduction="none"
+    )
+    return cast(Tensor, values).reshape(-1)
+
+
+class RestorationQuality(Metric):
+    """Quality over a validation set, image by image, so that it is the same for any batch size.
+
+    ``update(noisy, estimate, clean)`` takes (N, C, H, W) float32, the last in [0, 1]. ``compute`` gives
+    ``psnr`` (mean over images, dB), ``psnr_pooled`` (from the MSE over all images), ``noisy_psnr``, ``ssim`` (absent
+    under 11 px), and ``constant_channels``, the output channels that are constant although the clean ones are not.
+    """
+
+    full_state_update = False
+    mse: list[Tensor]
+    noisy_mse: list[Tensor]
+    ssim: list[Tensor]
+    extremes: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("mse", "noisy_mse", "ssim", "extremes"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, noisy: Tensor, estimate: Tensor, clean: Tensor) -> None:
+        self.mse.append(squared_error(estimate, clean))
+        self.noisy_mse.append(squared_error(noisy, clean))
+        similarity = ssim(estimate, clean)
+        if similarity is not None:
+            self.ssim.append(similarity.double())
+        bounds = [f(images, dim=(0, 2, 3)) for images in (estimate, clean) for f in (torch.amin, torch.amax)]
+        self.extremes.append(torch.stack(bounds)[None])
+
+    def per_image(self) -> dict[str, Tensor]:
+        """Each image's ``psnr`` and ``noisy_psnr`` in dB and, where it is defined, ``ssim``; (N,) float64."""
+        scores = {"psnr": psnr_db(concatenate(self.mse)), "noisy_psnr": psnr_db(concatenate(self.noisy_mse))}
+        return scores | ({"ssim": concatenate(self.ssim)} if len(self.ssim) else {})
+
+    def compute(self) -> dict[str, Any]:
+        scores: dict[str, Any] = {name: values.mean().item() for name, values in self.per_image().items()}
+        scores["psnr_pooled"] = psnr_db(concatenate(self.mse).mean()).item()
+        low, high, clean_low, clean_high = concatenate(self.extremes).unbind(1)
+        constant = high.amax(0) - low.amin(0) < DEAD_SPAN
+        varied = clean_high.amax(0) - clean_low.amin(0) >= DEAD_SPAN
+        scores["constant_channels"] = (constant & varied).nonzero().flatten().tolist()
+        return scores
+
+
+def concatenate(state: list[Tensor] | Tensor) -> Tensor:
+    """A list state of torchmetrics, which is one tensor after a synchronisation."""
+    return state if isinstance(state, Tensor) else torch.cat(state)
+
+
+def why_dead(constant_channels: list[int], psnr: float, noisy_psnr: float) -> str | None:
+    """The reason why a trained net counts as dead, if it does: nobody should take a black image for a model."""
+    if constant_channels:
+        return f"output channel {', '.join(map(str, constant_channels))} is constant over the validation images"
+    if psnr < noisy_psnr - DEAD_LOSS_DB:
+        return f"val/psnr {psnr:.2f} dB is over {DEAD_LOSS_DB:g} dB below the noisy input's {noisy_psnr:.2f} dB"
+    return None

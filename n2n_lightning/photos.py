@@ -1,0 +1,213 @@
+"""The stand-in for the course's data: 32x32 noisy pairs, point-sampled from any folder of photographs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from n2n_lightning.pairs import CellPairs, PairSource, Stage, TensorPairs
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+BUNDLED = {"train": ("astronaut.png", "coffee.png", "rocket.jpg"), "val": ("chelsea.png", "motorcycle_left.png")}
+MIN_SIDE_PX, CELL_PX, IMAGE_PX = 160, 8, 32
+CONTRAST = 1.1
+RECIPE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels
+Pixels = npt.NDArray[np.uint8]
+
+
+class PhotoData:
+    """Pairs made from photographs; ``data=photos``.
+
+    Each image is a random square crop of a photograph, resized to 256x256 and split into 32x32 cells of 8x8 px. Its
+    clean pixel is the cell's mean, a noisy pixel one pixel of the cell, drawn at random. A training pair is two
+    independent draws; a validation pair is one draw and the clean image.
+
+    Args:
+        root: folder of photographs (at least 160 px a side; sub-folders are searched); None takes the five that
+            scikit-image bundles.
+        val_root: folder of the validation photographs; None holds one in five of ``root``'s back.
+        train_pairs: number of training pairs; the photographs take turns.
+        val_pairs: number of validation pairs.
+        draws: "fixed", the same two draws in every epoch, as in the course's files (6 KiB an image in memory), or
+            "fresh", new draws from the stored cells (192 KiB an image on disk, memory-mapped).
+        seed: of crops and fixed draws.
+        cache_dir: where the finished arrays are kept.
+    """
+
+    peak = 255.0
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        val_root: str | None = None,
+        train_pairs: int = 2048,
+        val_pairs: int = 400,
+        draws: Literal["fixed", "fresh"] = "fixed",
+        seed: int = 0,
+        cache_dir: str = "outputs/cache",
+    ) -> None:
+        for name, value in (("train_pairs", train_pairs), ("val_pairs", val_pairs)):
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}; set data.{name}=1000")
+        if val_root is not None and root is None:
+            raise ValueError(f"val_root needs root, got val_root={val_root!r} alone; set data.root=FOLDER too")
+        self.root, self.val_root = root, val_root
+        self.pairs = {"train": train_pairs, "val": val_pairs}
+        self.draws, self.seed, self.cache_dir = draws, seed, Path(cache_dir)
+
+    def load(self, stage: Stage) -> PairSource:
+        """Build the pairs of ``stage``, or map them from the cache.
+
+        Raises:
+            ValueError: a folder is missing or holds too few photographs, or one of them cannot be used (named).
+        """
+        kind = "val" if stage == "val" else "cells" if self.draws == "fresh" else "pairs"
+        path = self.cache_dir / f"photos-{kind}-{self.pairs[stage]}-{self.key(stage)}.npy"
+        if not path.exists():
+            self._build(stage, kind, path)
+        if kind == "cells":
+            cells = np.load(path, mmap_mode="c")  # copy on write: torch wants a writable array, the file stays as it is
+            return CellPairs(torch.from_numpy(cells))
+        first, second = torch.from_numpy(np.load(path))
+        return TensorPairs(first, second, second if stage == "val" else None)
+
+    def fingerprint(self) -> str:
+        """Hash of the photographs' bytes and the recipe, both stages."""
+        return f"{self.key('train')}-{self.key('val')}"
+
+    def key(self, stage: Stage) -> str:
+        """Hash of all that the pairs of ``stage`` depend on."""
+        digest = hashlib.sha256(repr((RECIPE_VERSION, stage, self.pairs[stage], self.seed)).encode())
+        for path in self.photographs(stage):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:12]
+
+    def photographs(self, stage: Stage) -> list[Path]:
+        """The photographs of ``stage``; those of the two stages are disjoint."""
+        if self.root is None:
+            return [bundled_folder() / name for name in BUNDLED[stage]]
+        if self.val_root is not None:
+            return list_photographs(Path(self.root if stage == "train" else self.val_root))
+        found = list_photographs(Path(self.root))
+        if len(found) < 2:
+            raise ValueError(f"{self.root} holds one photograph; training and validation need one each")
+        order = np.random.default_rng(self.seed).permutation(len(found))
+        held_back = {int(i) for i in order[: max(len(found) // 5, 1)]}
+        return [path for i, path in enumerate(found) if (i in held_back) == (stage == "val")]
+
+    def _build(self, stage: Stage, kind: str, path: Path) -> None:
+        """Write the array of ``kind`` to ``path``: (2, N, 3, 32, 32) uint8, or (N, 32, 32, 64, 3) for "cells"."""
+        photographs, count = self.photographs(stage), self.pairs[stage]
+        cell_pixels = CELL_PX * CELL_PX
+        cells_shape = (count, IMAGE_PX, IMAGE_PX, cell_pixels, 3)
+        shape = cells_shape if kind == "cells" else (2, count, 3, IMAGE_PX, IMAGE_PX)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        output = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+
+        def fill(number: int) -> None:
+            photo = read_photograph(photographs[number])
+            for index in range(number, count, len(photographs)):
+                rng = np.random.default_rng([self.seed, stage == "val", index])
+                cells = render_cells(photo, rng)
+                if kind == "cells":
+                    output[index] = cells
+                    continue
+                output[0, index] = draw(cells, rng)
+                output[1, index] = draw(cells, rng) if kind == "pairs" else box_mean(cells)
+
+        try:
+            in_threads(fill, min(len(photographs), count), f"{count} {kind} from {len(photographs)} photographs")
+            output.flush()
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def render_cells(photo: Image.Image, rng: np.random.Generator) -> Pixels:
+    """Random crop of an RGB photograph -> (32, 32, 64, 3) uint8, the 64 pixels of each cell."""
+    width, height = photo.size
+    side = int(rng.integers(MIN_SIDE_PX, min(width, height) + 1))
+    left, top = (int(rng.integers(0, room - side + 1)) for room in (width, height))
+    edge = IMAGE_PX * CELL_PX
+    crop = photo.resize((edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    pixels = np.asarray(crop, dtype=np.float32)
+    mean = pixels.mean()
+    pixels = np.rint(np.clip(mean + CONTRAST * (pixels - mean), 0, 255)).astype(np.uint8)
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    cells = pixels.reshape(IMAGE_PX, CELL_PX, IMAGE_PX, CELL_PX, 3).transpose(0, 2, 1, 3, 4)
+    return cells.reshape(IMAGE_PX, IMAGE_PX, CELL_PX * CELL_PX, 3)
+
+
+def draw(cells: Pixels, rng: np.random.Generator) -> Pixels:
+    """(H, W, K, 3) uint8 -> (3, H, W) uint8, one pixel of each cell; ``noise.draw_cell_pixels`` for one image."""
+    choice = rng.integers(0, cells.shape[2], size=(*cells.shape[:2], 1, 1))
+    noisy: Pixels = np.take_along_axis(cells, choice, axis=2)[:, :, 0].transpose(2, 0, 1)
+    return noisy
+
+
+def box_mean(cells: Pixels) -> Pixels:
+    """(H, W, K, 3) uint8 -> (3, H, W) uint8, the rounded mean of each cell."""
+    return np.rint(cells.mean(axis=2, dtype=np.float32)).astype(np.uint8).transpose(2, 0, 1)
+
+
+def list_photographs(folder: Path) -> list[Path]:
+    """Every picture below ``folder``, sorted."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; give a folder of photographs")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise ValueError(f"{folder} holds no photographs ({' '.join(SUFFIXES)}); give a folder that does")
+    return found
+
+
+def read_photograph(path: Path) -> Image.Image:
+    """The photograph as 8-bit RGB, turned as its EXIF orientation says."""
+    try:
+        with Image.open(path) as opened:
+            photo = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}); mend or remove it") from error
+    if min(photo.size) < MIN_SIDE_PX:
+        raise ValueError(f"{path} is {photo.width}x{photo.height} px; photographs need {MIN_SIDE_PX} px a side")
+    return photo
+
+
+def bundled_folder() -> Path:
+    """Where scikit-image keeps its pictures, found without importing it."""
+    spec = importlib.util.find_spec("skimage")
+    assert spec is not None and spec.origin is not None, "scikit-image is a dependency"
+    return Path(spec.origin).parent / "data"
+
+
+def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
+    """Run ``task(0..count-1)`` on all cores with a progress bar; the first exception ends it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(task, number) for number in range(count)]
+        try:
+            for future in track(futures, description=f"building {title}", console=Console(stderr=True)):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def as_tensors(source: PairSource) -> tuple[Tensor, Tensor]:
+    """The two uint8 tensors of an in-memory source, as the course's files hold them."""
+    assert isinstance(source, TensorPairs)
+    return source.source, source.target

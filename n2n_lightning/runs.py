@@ -1,0 +1,119 @@
+"""Run folders, read back from disk: ``result.json`` and ``metrics.csv`` of every run below a folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Curve = dict[int, float]  # epoch, counted from 1 -> value
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. ``record`` is its result.json as it stands; ``history`` has a curve for every column of metrics.csv."""
+
+    folder: Path
+    name: str  # the folder, as seen from the folder that was searched
+    study: str  # the folder that holds it, seen likewise; "." for the searched folder
+    model: str
+    status: str  # "done", "dead", "failed" or "interrupted"
+    reason: str
+    overrides: dict[str, str]
+    record: dict[str, Any]
+    history: dict[str, Curve]
+
+    def number(self, key: str) -> float | None:
+        """A finite number of the record, or None."""
+        value = self.record.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        return float(value) if math.isfinite(value) else None
+
+    def part(self, key: str) -> dict[str, Any]:
+        """An object of the record (optimizer, data, versions, ...), empty when it is not there."""
+        value = self.record.get(key)
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def monitor(self) -> str:
+        return str(self.record.get("monitor") or "val/psnr")
+
+    @property
+    def epochs_text(self) -> str:
+        """Epochs finished, of those asked for: ``7/20``."""
+        done, asked = self.number("epochs"), self.number("max_epochs")
+        return f"{done or 0:.0f}/{asked:.0f}" if asked else f"{done or 0:.0f}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds: its runs, sorted by name, and a warning for every run that could not be read."""
+
+    runs: list[Run]
+    warnings: list[str]
+
+
+def read_runs(folder: Path) -> Found:
+    """Every run at any depth below ``folder``; a folder is a run when it holds a result.json."""
+    runs, warnings = [], []
+    for path in sorted(folder.rglob("result.json")):
+        try:
+            runs.append(read_run(path.parent, root=folder))
+        except (OSError, ValueError) as error:
+            warnings.append(f"{path} is left out, it cannot be read: {error}")
+    return Found(runs, warnings)
+
+
+def read_run(folder: Path, *, root: Path | None = None) -> Run:
+    """One run folder; ValueError or OSError when its result.json is not one."""
+    record = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    if not isinstance(record, dict):
+        raise ValueError(f"expected a JSON object, got {type(record).__name__}")
+    missing = [key for key in ("model", "status") if not isinstance(record.get(key), str)]
+    if missing:
+        raise ValueError(f"it has no {' and no '.join(missing)}")
+    overrides = record.get("overrides")
+    relative = folder.relative_to(root) if root else Path(folder.name)
+    at_root = relative == Path(".")
+    return Run(
+        folder=folder,
+        name=folder.resolve().name if at_root else relative.as_posix(),
+        study="." if at_root else relative.parent.as_posix(),
+        model=record["model"],
+        status=record["status"],
+        reason=str(record.get("reason") or ""),
+        overrides={str(k).lstrip("+"): str(v) for k, v in overrides.items()} if isinstance(overrides, dict) else {},
+        record=record,
+        history=_read_history(folder / "metrics.csv"),
+    )
+
+
+def _read_history(path: Path) -> dict[str, Curve]:
+    """Curves by column. Empty, cut-off or odd cells are skipped; of an epoch written twice the later row counts."""
+    history: dict[str, Curve] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return history
+    for row in rows:
+        epoch = _finite(row.pop("epoch", None))
+        if epoch is None:
+            continue
+        for column, cell in row.items():
+            value = _finite(cell)
+            if isinstance(column, str) and value is not None:
+                history.setdefault(column, {})[int(epoch)] = value
+    return history
+
+
+def _finite(cell: object) -> float | None:
+    try:
+        value = float(cell) if isinstance(cell, str) else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

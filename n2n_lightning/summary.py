@@ -1,0 +1,174 @@
+"""What a comparison says in words: the headline, the caveats, and the settings the runs were made with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from n2n_lightning.results import PSNR, Comparison, Group
+from n2n_lightning.runs import Run
+from n2n_lightning.table import METRIC_TITLES, signed
+
+SAME_NOISE_DB = 0.01  # noisy inputs further apart than this are not the same images
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The main finding, the sentence below it, and a few figures: (figure, what it is)."""
+
+    title: str
+    lede: str
+    figures: list[tuple[str, str]]
+
+
+def headline(comparison: Comparison) -> Headline:
+    """The main finding, from the runs alone."""
+    statuses = Counter(run.status for run in comparison.runs)
+    done, total = statuses["done"], len(comparison.runs)
+    if not comparison.ranked:
+        states = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+        return Headline("No run has finished yet", f"Of {total} runs: {states}.", [])
+    best, rival = comparison.ranked[0], _rival(comparison)
+    title = _title(comparison, best, rival)
+    sentences = [_gain_sentence(comparison, best), _chance_sentence(comparison, best, rival)]
+    if done < total:
+        sentences.append(f"{done} of {total} runs are done; the rest is listed below the ranking.")
+    figures = [(_value(comparison, best), f"{METRIC_TITLES.get(comparison.metric, comparison.metric)}, {best.label}")]
+    if best.gain_db is not None:
+        figures.append((f"{signed(best.gain_db)} dB", "above the noisy input"))
+    figures.append((str(done) if done == total else f"{done} of {total}", "run done" if total == 1 else "runs done"))
+    seconds = sum(run.number("seconds") or 0.0 for run in comparison.runs)
+    if seconds:
+        figures.append((duration(seconds), "of training in all"))
+    return Headline(title, " ".join(filter(None, sentences)), [(value, what.replace(" (dB)", "")) for value, what in figures])
+
+
+def _title(comparison: Comparison, best: Group, rival: Group | None) -> str:
+    value = _value(comparison, best)
+    if best.gain_db is not None and best.gain_db <= 0:
+        return f"No run beats its noisy input: the best, {best.title}, ends {-best.gain_db:.2f} dB below it"
+    if rival is None:
+        above = "" if best.gain_db is None else f", {best.gain_db:.2f} dB above its noisy input"
+        return f"{best.title} reaches {value}{above}"
+    if comparison.metric != PSNR:
+        return f"{best.title} has the best {comparison.metric}: {value}"
+    lead = (best.mean(PSNR) or 0.0) - (rival.mean(PSNR) or 0.0)
+    whose = rival.title if rival.model != best.model else f"its run with {rival.settings_text}"
+    so_far = "So far, " if any(run.status == "interrupted" for run in comparison.runs) else ""
+    return f"{so_far}{best.title} comes out ahead: {value}, {lead:.2f} dB above {whose}"
+
+
+def _gain_sentence(comparison: Comparison, best: Group) -> str:
+    run, noisy = best.runs[0], best.mean("noisy_psnr")
+    where = ""
+    if len(best.runs) > 1:
+        where = f", as the mean of {len(best.runs)} seeds"
+    elif run.number("best_epoch") is not None:
+        where = f", at epoch {run.number('best_epoch'):.0f} of {run.number('epochs') or 0:.0f}"
+    settings = f" with {best.settings_text}" if best.settings else ""
+    if noisy is None or best.gain_db is None:
+        return f"{best.title}{settings} got there{where}." if where or settings else ""
+    return f"The noisy validation images have {noisy:.2f} dB; {best.title}{settings} brings them to {_value(comparison, best)}{where}."
+
+
+def _chance_sentence(comparison: Comparison, best: Group, rival: Group | None) -> str:
+    """A warning where the lead is within the seeds' spread."""
+    if rival is None:
+        return ""
+    spreads = [sd for sd in (best.sd(comparison.metric), rival.sd(comparison.metric)) if sd is not None]
+    lead = abs((best.mean(comparison.metric) or 0.0) - (rival.mean(comparison.metric) or 0.0))
+    if not spreads or lead > 2 * max(spreads):
+        return ""
+    return f"The lead is within twice the seeds' standard deviation ({max(spreads):.2g}), so it may be chance."
+
+
+def _rival(comparison: Comparison) -> Group | None:
+    """The best group of another model; where there is but one model, the second group."""
+    rest = comparison.ranked[1:]
+    return next((group for group in rest if group.model != comparison.ranked[0].model), rest[0] if rest else None)
+
+
+def _value(comparison: Comparison, group: Group) -> str:
+    mean = group.mean(comparison.metric) or 0.0
+    return f"{mean:.2f} dB" if "psnr" in comparison.metric else f"{mean:.4g}"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader must know before comparing rows of the table."""
+    found = []
+    noisy = [value for run in comparison.runs if (value := run.number("noisy_psnr")) is not None]
+    if noisy and max(noisy) - min(noisy) > SAME_NOISE_DB:
+        found.append(
+            f"The noisy input is not the same in all runs: {min(noisy):.2f} to {max(noisy):.2f} dB. Their PSNR is not one "
+            "test; compare the gain instead."
+        )
+    for key in _differing(run.part("data") for run in comparison.runs if run.part("data")):
+        values = sorted({describe(run.part("data").get(key)) for run in comparison.runs if run.part("data")})
+        found.append(f"The runs differ in their data: {key} is {', '.join(values)}.")
+    devices = sorted({str(run.record["device"]) for run in comparison.runs if run.record.get("device")})
+    if len(devices) > 1:
+        found.append(f"Images per second were measured on different devices: {', '.join(devices)}.")
+    lonely = [group.label for group in comparison.ranked if len(group.runs) == 1]
+    if lonely and len(lonely) < len(comparison.ranked):
+        found.append(f"Only one seed is done for {', '.join(lonely)}.")
+    return found
+
+
+def _differing(parts: Any) -> list[str]:
+    """Keys whose value is not the same in all objects; seeds aside."""
+    parts = list(parts)
+    keys = sorted({key for part in parts for key in part} - {"seed"})
+    return [key for key in keys if len({describe(part.get(key)) for part in parts}) > 1]
+
+
+SETTINGS = ("optimizer", "scheduler", "loss", "batch_size", "max_epochs", "data", "train_pairs", "val_pairs")
+SETTINGS += ("image_shape", "monitor", "device", "versions", "git_commit")
+SETTING_TITLES = {"max_epochs": "epochs", "git_commit": "commit", "image_shape": "image (channels, height, width)"}
+
+
+def settings(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(setting, [(whose, value), ...]) with one value for all models where they agree, else one per model."""
+    table = []
+    for key in SETTINGS:
+        by_model = {model: _values(comparison.runs, key, model) for model in comparison.models}
+        if not any(by_model.values()):
+            continue
+        if len(set(by_model.values())) == 1:
+            values = [("", next(iter(by_model.values())))]
+        else:
+            titles = {group.model: group.title for group in comparison.groups}
+            values = [(titles[model], text or "unknown") for model, text in by_model.items()]
+        table.append((SETTING_TITLES.get(key, key.replace("_", " ")), values))
+    return table
+
+
+def _values(runs: list[Run], key: str, model: str) -> str:
+    """The distinct values among a model's runs."""
+    texts = [describe(run.record[key]) for run in runs if run.model == model and key in run.record and not _unknown(run, key)]
+    return " or ".join(dict.fromkeys(texts))
+
+
+def _unknown(run: Run, key: str) -> bool:
+    """A null is a choice for the scheduler of a run that got going, and for nothing else."""
+    return run.record[key] is None and not (key == "scheduler" and run.part("optimizer"))
+
+
+def describe(value: object) -> str:
+    """A setting in a few words: ``adam, lr 0.001, betas 0.9 0.99``."""
+    if isinstance(value, dict):
+        parts = [f"{key} {describe(item)}" for key, item in value.items() if key not in ("name", "_target_") and item is not None]
+        name = value.get("name") or str(value.get("_target_") or "").rsplit(".", 1)[-1]
+        return ", ".join([str(name), *parts] if name else parts)
+    if isinstance(value, (list, tuple)):
+        return " ".join(describe(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)
+
+
+def duration(seconds: float) -> str:
+    """A length of time as one says it: ``42 s``, ``17 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

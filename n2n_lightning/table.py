@@ -1,0 +1,158 @@
+"""The table of a comparison: its columns, and the table as terminal text, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from n2n_lightning.results import PSNR, Comparison, Group
+
+REPORT_PSNR_DB = {
+    "unet": 25.55,
+    "nn_relu": 23.79,
+    "nn_sigmoid": 23.29,
+    "convtrans_relu": 24.05,
+    "convtrans_sigmoid": 23.44,
+}  # the report's Table 2, measured on the course's data
+NOTHING = "–"
+METRIC_TITLES = {PSNR: "best PSNR (dB)", "val/psnr_pairs": "best PSNR between the pair's images (dB)"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: ``text`` for people, ``value`` for the CSV file (None leaves the cell empty)."""
+
+    key: str
+    title: str
+    text: Callable[[Group], str]
+    value: Callable[[Group], object]
+    numeric: bool = True
+    terminal: bool = True  # narrow enough, and needed, in a terminal
+
+
+def columns(comparison: Comparison) -> list[Column]:
+    """The columns that have something to say about these runs."""
+    metric = comparison.metric
+    found = [
+        Column("rank", "#", lambda group: str(group.rank or NOTHING), lambda group: group.rank),
+        Column("model", "model", lambda group: group.title, lambda group: group.model, numeric=False),
+        *(_swept_column(key) for key in comparison.swept),
+        _number_column(metric, METRIC_TITLES.get(metric, f"best {metric}"), 2 if "psnr" in metric else 5),
+        Column("best_epoch", "epoch", _epoch_text, lambda group: group.mean("best_epoch")),
+        _number_column("val/ssim", "SSIM", 3, spread=False),
+        Column("params", "parameters", _parameters_text, lambda group: group.mean("params"), terminal=False),
+        _number_column("gmac", "GMAC", 4, spread=False, significant=True),
+        _number_column("images_per_second", "images/s", 0, spread=False),
+        _number_column("noisy_psnr", "noisy (dB)", 2, spread=False, terminal=False),
+        Column("gain_db", "gain (dB)", lambda group: signed(group.gain_db), lambda group: group.gain_db),
+        Column("report_psnr", "report (dB)*", _report_text, report_psnr_db, terminal=False),
+        Column("status", "status", status_text, lambda group: group.runs[0].status, numeric=False),
+    ]
+    always = {"model", "status", metric}
+    return [one for one in found if one.key in always or any(one.text(group) != NOTHING for group in comparison.groups)]
+
+
+def report_psnr_db(group: Group) -> float | None:
+    """What the report reached with this model and this optimizer, on the course's data."""
+    return REPORT_PSNR_DB.get(group.model) if group.own_optimizer else None
+
+
+def status_text(group: Group) -> str:
+    """``done``, ``done, 3 seeds``, ``interrupted at epoch 7/20: why``, ``dead: why``."""
+    run = group.runs[0]
+    if len(group.runs) > 1:
+        return f"{run.status}, {len(group.runs)} seeds"
+    text = f"interrupted at epoch {run.epochs_text}" if run.status == "interrupted" else run.status
+    if not group.rank and run.status == "done":
+        text = "done, but not measured"
+    return f"{text}: {run.reason}" if run.reason else text
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """+1.23, with a true minus sign for what is below zero."""
+    return NOTHING if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def console(comparison: Comparison) -> Table:
+    """The table for the terminal: runs out of the ranking are dim, the best one is bold."""
+    table = Table(header_style="bold", pad_edge=False)
+    shown = [column for column in columns(comparison) if column.terminal]
+    for column in shown:
+        title = {"best PSNR (dB)": "PSNR dB", "gain (dB)": "gain dB"}.get(column.title, column.title)
+        table.add_column(Text(title), justify="right" if column.numeric else "left", overflow="fold")
+    for group in comparison.groups:
+        style = "dim" if group.rank is None else "bold" if group.rank == 1 and len(comparison.ranked) > 1 else ""
+        table.add_row(*(Text(column.text(group)) for column in shown), style=style)
+    return table
+
+
+def markdown(comparison: Comparison) -> str:
+    """The table in Markdown, every column of it."""
+    shown = columns(comparison)
+    lines = [[column.title for column in shown], ["---:" if column.numeric else "---" for column in shown]]
+    lines += [[column.text(group).replace("|", "\\|") for column in shown] for group in comparison.groups]
+    text = "".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |\n" for line in lines)
+    if any(column.key == "report_psnr" for column in shown):
+        text += f"\n{REPORT_FOOTNOTE}\n"
+    return text
+
+
+REPORT_FOOTNOTE = "* Table 2 of the report, measured on the course's own images: a landmark, not the same test."
+
+
+def as_csv(comparison: Comparison) -> str:
+    """The table as CSV: numbers unrounded, seeds counted, and the folders of the runs in the last column."""
+    shown, metric = columns(comparison), comparison.metric
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*(column.key for column in shown), f"{metric}_sd", "seeds", "reason", "runs"])
+    for group in comparison.groups:
+        names = " ".join(run.name for run in group.runs)
+        cells = [column.value(group) for column in shown]
+        writer.writerow([*cells, group.sd(metric), len(group.runs), group.runs[0].reason, names])
+    return file.getvalue()
+
+
+def _swept_column(key: str) -> Column:
+    def text(group: Group) -> str:
+        return group.settings[key]
+
+    return Column(key, key, text, text, numeric=False)
+
+
+def _number_column(
+    key: str, title: str, digits: int, *, spread: bool = True, significant: bool = False, terminal: bool = True
+) -> Column:
+    """The mean of a number; with ``spread`` also ``± sd (n)`` where there are several seeds."""
+    form = f".{digits}{'g' if significant else 'f'}"
+
+    def text(group: Group) -> str:
+        mean, sd = group.mean(key), group.sd(key)
+        if mean is None:
+            return NOTHING
+        return f"{mean:{form}} ± {sd:{form}} ({len(group.numbers(key))})" if spread and sd is not None else f"{mean:{form}}"
+
+    return Column(key, title, text, lambda group: group.mean(key), terminal=terminal)
+
+
+def _epoch_text(group: Group) -> str:
+    """The best epoch; over several seeds, the first and the last of them."""
+    epochs = [int(epoch) for epoch in group.numbers("best_epoch")]
+    if not epochs:
+        return NOTHING
+    return str(epochs[0]) if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
+
+
+def _parameters_text(group: Group) -> str:
+    params = group.mean("params")
+    return NOTHING if params is None else f"{params:,.0f}"
+
+
+def _report_text(group: Group) -> str:
+    value = report_psnr_db(group)
+    return NOTHING if value is None else f"{value:.2f}"

@@ -1,0 +1,93 @@
+"""Train one denoiser, or sweep many: ``python -m n2n_lightning.train [-m] [group=choice] [key=value] ...``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from n2n_lightning import cli
+
+log = logging.getLogger(__name__)
+FINISHED = ("done", "dead")
+outcomes: list[tuple[Path, int]] = []  # of this process's jobs: folder and exit code
+
+
+@hydra.main(config_path=str(cli.config_folder()), config_name="train", version_base="1.3")
+def job(cfg: DictConfig) -> None:
+    """One run; in a sweep a run that fails leaves the others their turn."""
+    hydra_cfg = HydraConfig.get()
+    folder = Path(hydra_cfg.runtime.output_dir)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    print(f"{folder.name}: starting in {folder}" if hydra_cfg.mode == RunMode.MULTIRUN else str(folder), flush=True)
+    code = run_job(config, folder, hydra_cfg)
+    outcomes.append((folder, code))
+    if code in (cli.SIGINT, cli.SIGTERM):
+        sys.exit(code)
+
+
+def run_job(config: dict[str, Any], folder: Path, hydra_cfg: Any) -> int:
+    """Train and turn every way to end into an exit code, a message and a record."""
+    from n2n_lightning import training
+
+    names = {"model": hydra_cfg.runtime.choices.model, "overrides": overrides(hydra_cfg.overrides.task)}
+    try:
+        training.train(config, folder, names, lambda: save_hydra_files(folder, hydra_cfg, config))
+    except cli.InputError as error:
+        cli.report_error(error)
+        remove_if_empty(folder)
+        return cli.BAD_INPUT
+    except training.Interrupted as error:
+        print(f"{folder.name}: interrupted; the same command goes on from the last epoch", file=sys.stderr)
+        return error.code
+    except Exception as error:
+        log.debug("traceback", exc_info=error)
+        cli.report_error(error)
+        return cli.FAILED
+    return cli.DONE
+
+
+def overrides(task: list[str]) -> dict[str, str]:
+    """Override key -> value, as given, but for those that a run's name leaves out."""
+    pairs = (override.lstrip("+~").partition("=") for override in task)
+    return {key: value for key, _, value in pairs if key not in cli.UNNAMED}
+
+
+def save_hydra_files(folder: Path, hydra_cfg: Any, config: dict[str, Any]) -> None:
+    """``.hydra/`` as Hydra writes it; written here, once the run is sure to start, so that a refused one leaves none."""
+    target = folder / ".hydra"
+    target.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(config), target / "config.yaml")
+    OmegaConf.save(OmegaConf.create({"hydra": OmegaConf.to_container(hydra_cfg, resolve=False)}), target / "hydra.yaml")
+    OmegaConf.save(hydra_cfg.overrides.task, target / "overrides.yaml")
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Hydra makes the folder before the job can look at its input."""
+    for path in (folder, folder.parent):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def main() -> int:
+    """Exit code 0 when every run is done, else that of the worst."""
+    code = cli.run_hydra(job, "train")
+    if len(outcomes) > 1:
+        from rich.console import Console
+
+        from n2n_lightning.results import console_table, read_runs
+
+        Console().print(console_table([run for folder, _ in outcomes for run in read_runs(folder)]))
+    codes = [code, *(code for _, code in outcomes)]
+    return next((c for c in (cli.SIGTERM, cli.SIGINT, cli.FAILED, cli.BAD_INPUT) if c in codes), code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
