@@ -79,10 +79,12 @@ def draw_unet(image_shape: tuple[int, int, int]) -> Figure:
     encoder, decoder = unet_blocks(channels)
     figure = Figure(figsize=(10.4, 6.1))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, 104), ylim=(0, 61))
+    axes.set(xlim=(0, 104), ylim=(0.5, 61.5))
     axes.axis("off")
     for block in encoder:
-        _draw_block(axes, block, _encoder_x(block.level), "input" if block.level == 0 else f"pool{block.level}", ENCODER)
+        _draw_block(
+            axes, block, _encoder_x(block.level), "input" if block.level == 0 else f"pool{block.level}", ENCODER
+        )
     for block in decoder:
         _draw_block(axes, block, _decoder_x(block.level), "concat", DECODER)
     for level in range(DEPTH):
@@ -92,16 +94,20 @@ def draw_unet(image_shape: tuple[int, int, int]) -> Figure:
         up = _decoder_x(level) + THIN / 2
         below = [(up, _base(level + 1) + BOX_HEIGHT)]
         if level == DEPTH - 1:  # from the bottom layer, around the corner
-            below = [(_encoder_x(DEPTH) + THIN + BOX_WIDTH, _base(DEPTH) + BOX_HEIGHT / 2), (up, _base(DEPTH) + BOX_HEIGHT / 2)]
+            below = [
+                (_encoder_x(DEPTH) + THIN + BOX_WIDTH, _base(DEPTH) + BOX_HEIGHT / 2),
+                (up, _base(DEPTH) + BOX_HEIGHT / 2),
+            ]
         _arrow(axes, [*below, (up, _base(level))])
     for level in range(DEPTH + 1):
-        place = (_encoder_x(level) + 33, _base(level) + BOX_HEIGHT / 2)
-        axes.text(*place, _size(height, width, level), ha="center", va="center", size=10, color=INK, weight="bold")
+        y = _base(level) + (BOX_HEIGHT / 2 if level < DEPTH else BOX_HEIGHT * 0.85)
+        axes.text(MIDDLE, y, _size(height, width, level), ha="center", va="center", size=10, color=INK, weight="bold")
     _draw_key(axes)
     return figure
 
 
 BOX_WIDTH, BOX_HEIGHT, THIN = 9.6, 5.4, 4.0  # of a layer, and of the bar for what comes in
+MIDDLE = 43.0  # between the encoder and the decoder
 
 
 def _encoder_x(level: int) -> float:
@@ -125,7 +131,9 @@ def _draw_block(axes: Axes, block: Block, x: float, source: str, colour: str) ->
     for index, layer in enumerate(block.layers):
         left = x + THIN + index * BOX_WIDTH
         axes.add_patch(Rectangle((left, y), BOX_WIDTH, BOX_HEIGHT, facecolor=colour, edgecolor=INK, linewidth=0.8))
-        axes.text(left + BOX_WIDTH / 2, y + BOX_HEIGHT * 0.68, layer.name, ha="center", va="center", size=8.2, color=INK)
+        axes.text(
+            left + BOX_WIDTH / 2, y + BOX_HEIGHT * 0.68, layer.name, ha="center", va="center", size=8.2, color=INK
+        )
         channels = f"{layer.inputs} → {layer.outputs}"
         axes.text(left + BOX_WIDTH / 2, y + BOX_HEIGHT * 0.28, channels, ha="center", va="center", size=8.2, color=INK)
 
@@ -135,7 +143,7 @@ def _draw_skip(axes: Axes, level: int, channels: int) -> None:
     top = _base(level) + BOX_HEIGHT
     start, end = _encoder_x(level) + 2.9, _decoder_x(level) + THIN / 2
     _arrow(axes, [(start, top), (start, top + 1.5), (end, top + 1.5), (end, top)], SKIP)
-    axes.text(_encoder_x(level) + 33, top + 1.9, f"{channels} channels", ha="center", va="bottom", size=8, color=SKIP)
+    axes.text(MIDDLE, top + 1.9, f"{channels} channels", ha="center", va="bottom", size=8, color=SKIP)
 
 
 def _arrow(axes: Axes, points: list[tuple[float, float]], colour: str = INK) -> None:

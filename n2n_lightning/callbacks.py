@@ -134,7 +134,8 @@ class RunRecord(pl.Callback):
 
     def _save_images(self) -> None:
         arrays = [(images * 255).round().byte().permute(0, 2, 3, 1).numpy() for images in self.grid.columns]
-        np.savez_compressed(self.folder / "images.npz", **dict(zip(("noisy", "denoised", "target"), arrays, strict=True)))
+        noisy, denoised, target = arrays
+        np.savez_compressed(self.folder / "images.npz", noisy=noisy, denoised=denoised, target=target)
 
     def verdict(self) -> tuple[str, str | None]:
         """Status and reason of a run that went to its end."""

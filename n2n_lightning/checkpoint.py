@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from n2n_lightning.families import FAMILIES
-from n2n_lightning.module import FORMAT, DenoiserModule
+from n2n_lightning.module import FORMAT, DenoiserModule, channels_last
 
 KEPT = ("n2n_lightning", "hyper_parameters", "hparams_name", "epoch", "global_step", "pytorch-lightning_version")
 
@@ -24,16 +24,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a checkpoint such as outputs/runs/unet/checkpoints/best.ckpt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors and plain types, or is damaged, and was not loaded") from error
+        raise ValueError(
+            f"{path} holds more than tensors and plain types, or is damaged, and was not loaded"
+        ) from error
     except Exception as error:  # a damaged archive can fail in any way inside torch.load
         raise ValueError(f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]})") from error
     about = content.get("n2n_lightning") if isinstance(content, dict) else None
     if not isinstance(about, dict) or about.get("family") not in FAMILIES:
         raise ValueError(f"{path} is not a checkpoint of n2n_lightning; give one that its training wrote")
     if about["format"] > FORMAT:
-        raise ValueError(f"{path} has format {about['format']}, this version reads up to {FORMAT}; update n2n_lightning")
+        raise ValueError(
+            f"{path} has format {about['format']}, this version reads up to {FORMAT}; update n2n_lightning"
+        )
     return content
 
 
@@ -50,8 +54,7 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
         module.net.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} holds weights that do not fit its own description ({error})") from error
-    module.net.to(memory_format=torch.channels_last)
-    return module.eval()
+    return channels_last(module).eval()
 
 
 def strip_checkpoint(path: str | Path, output: str | Path) -> None:

@@ -80,7 +80,11 @@ def _reference(comparison: Comparison) -> tuple[dict[str, Group], str]:
 
     def preference(item: tuple[tuple[tuple[str, str], ...], list[Group]]) -> tuple[int, int, str]:
         setting, members = item
-        return -len({group.model for group in members}), min(len(group.runs[0].overrides) for group in members), str(setting)
+        return (
+            -len({group.model for group in members}),
+            min(len(group.runs[0].overrides) for group in members),
+            str(setting),
+        )
 
     setting, members = min(by_setting.items(), key=preference)
     members = sorted(members, key=lambda group: not group.own_optimizer)  # stable: the best of equals stays first
@@ -101,7 +105,9 @@ def _basis(setting: tuple[tuple[str, str], ...], members: list[Group], chosen: d
     if set(counts) != {1}:
         low, high = min(counts), max(counts)
         words.append(f"the mean of {low if low == high else f'{low} to {high}'} seeds")
-    return f"Judged on the done runs with {'; '.join(words)}." if words else "Judged on the done runs, one for each model."
+    return (
+        f"Judged on the done runs with {'; '.join(words)}." if words else "Judged on the done runs, one for each model."
+    )
 
 
 def _optimizer(group: Group) -> str:
@@ -153,8 +159,8 @@ def _flat(study: _Study, column: str, name: str, *, mark: int) -> Claim:
         for model in MODEL_TITLES
     ]
     rule = (
-        f"What the loss still changes after epoch {mark} is at most {FLAT_SHARE:.0%} of its fall from the first epoch to "
-        f"the last; judged on runs of at least {2 * mark} epochs."
+        f"What the loss still changes after epoch {mark} is at most {FLAT_SHARE:.0%} of its fall from the first epoch "
+        f"to the last; judged on runs of at least {2 * mark} epochs."
     )
     return Claim(f"The {name} loss is flat after about epoch {mark}.", rule, checks)
 
@@ -196,11 +202,15 @@ def _above(study: _Study, subject: str, upper: str, lower: str) -> Check:
     text = f"{high.mean(PSNR):.2f} against {low.mean(PSNR):.2f} dB: {signed(lead)} dB"
     spreads = [sd for sd in (high.sd(PSNR), low.sd(PSNR)) if sd is not None]
     if spreads:
-        text += f", seeds' sd {max(spreads):.2f} dB" + (", so it may be chance" if abs(lead) <= 2 * max(spreads) else "")
+        text += f", seeds' sd {max(spreads):.2f} dB" + (
+            ", so it may be chance" if abs(lead) <= 2 * max(spreads) else ""
+        )
     return Check(subject, text, lead > 0)
 
 
 def _absent(model: str, study: _Study) -> Check:
     """The check that a missing model leaves open."""
     who = model if model in study.missing else "unet"
-    return Check(MODEL_TITLES[model], f"{MODEL_TITLES[who]}: {study.missing[who]}" if who != model else study.missing[who], None)
+    return Check(
+        MODEL_TITLES[model], f"{MODEL_TITLES[who]}: {study.missing[who]}" if who != model else study.missing[who], None
+    )

@@ -104,7 +104,7 @@ def explain(error: BaseException, config_name: str) -> str:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """"; did you mean 'x'?", or nothing."""
+    """ "; did you mean 'x'?", or nothing."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
 

@@ -1,4 +1,4 @@
-"""From a plain configuration to objects, after checking every name, argument and value and listing all faults at once."""
+"""From a plain configuration to objects, after a check of every name, argument and value that lists all faults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,29 +16,26 @@ from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.ee559 import Ee559Data
 from n2n_lightning.families import FAMILIES
 from n2n_lightning.losses import LOSSES
-from n2n_lightning.module import OPTIMIZERS, SCHEDULERS, DenoiserModule, build
+from n2n_lightning.module import OPTIMIZERS, SCHEDULERS, DenoiserModule, build, channels_last
 from n2n_lightning.pairs import PairData
 from n2n_lightning.photos import PhotoData
 
 Config = dict[str, Any]
 DATA: dict[str, Callable[..., PairData]] = {"ee559": Ee559Data, "photos": PhotoData}
-LOADER_KEYS = tuple(inspect.signature(NoisyPairDataModule).parameters)[1:]  # the rest of ``data`` is the data set's
+LOADER_KEYS = tuple(
+    set(inspect.signature(NoisyPairDataModule).parameters) - {"data", "seed"}
+)  # the rest of ``data`` is the data set's
 
 
 def check_config(config: Config) -> None:
     """Raise one ValueError that lists every fault; nothing is read or written."""
-    faults: list[str] = []
-    data_args, loader_args = split_data(config["data"])
-    faults += check_spec("data", DATA, data_args)
-    faults += check_arguments("data", NoisyPairDataModule, loader_args, given=("data",))
+    faults = data_faults(config)
     faults += check_spec("loss", LOSSES, config["loss"], given=("estimate", "target"))
     faults += check_spec("optimizer", OPTIMIZERS, config["optimizer"], given=("params",))
     if config["scheduler"]["name"] is not None:
         faults += check_spec("scheduler", SCHEDULERS, config["scheduler"], given=("optimizer",), optional=("T_max",))
     model_args = {key: value for key, value in config["model"].items() if value is not None}
-    faults += check_spec(
-        "model", FAMILIES, model_args, key="family", given=("optimizer", "loss", "scheduler")
-    )
+    faults += check_spec("model", FAMILIES, model_args, key="family", given=("optimizer", "loss", "scheduler"))
     faults += check_arguments("trainer", pl.Trainer, config["trainer"])
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         faults.append(f"seed must be a whole number from 0, got {config['seed']!r}; set seed=0")
@@ -49,13 +45,34 @@ def check_config(config: Config) -> None:
         raise ValueError("\n".join(faults))
 
 
+def check_data(config: Config) -> None:
+    """``check_config`` for a configuration that only names data."""
+    faults = data_faults(config)
+    if not faults:
+        build_datamodule(config)
+    else:
+        raise ValueError("\n".join(faults))
+
+
+def data_faults(config: Config) -> list[str]:
+    """Wrong names and types in the ``data`` group."""
+    data_args, loader_args = split_data(config["data"])
+    faults = check_spec("data", DATA, data_args)
+    return faults + check_arguments("data", NoisyPairDataModule, loader_args, given=("data",))
+
+
 def try_values(config: Config) -> list[str]:
     """Build all that can be built without data, and collect what the constructors say."""
 
     def make_optimizer() -> None:
         optimizer = build(OPTIMIZERS, config["optimizer"], [torch.nn.Parameter(torch.zeros(1))])
         if config["scheduler"]["name"] is not None:
-            build(SCHEDULERS, config["scheduler"], optimizer, **({"T_max": 1} if config["scheduler"]["name"] == "cosine" else {}))
+            build(
+                SCHEDULERS,
+                config["scheduler"],
+                optimizer,
+                **({"T_max": 1} if config["scheduler"]["name"] == "cosine" else {}),
+            )
 
     def make_module() -> None:
         with torch.device("meta"):
@@ -65,7 +82,13 @@ def try_values(config: Config) -> list[str]:
         epochs = config["trainer"]["max_epochs"]
         if not isinstance(epochs, int) or epochs < 1:
             raise ValueError(f"max_epochs must be 1 or more, got {epochs}; set trainer.max_epochs=20")
-        pl.Trainer(**config["trainer"], logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        pl.Trainer(
+            **config["trainer"],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
 
     faults = []
     for where, make in (
@@ -89,24 +112,17 @@ def split_data(data: Config) -> tuple[Config, Config]:
     )
 
 
-def build_data(config: Config) -> PairData:
-    return typing.cast(PairData, build(DATA, split_data(config["data"])[0]))
-
-
 def build_datamodule(config: Config) -> NoisyPairDataModule:
-    loader_args = {"seed": config["seed"]} | split_data(config["data"])[1]
-    return NoisyPairDataModule(build_data(config), **loader_args)
+    data_args, loader_args = split_data(config["data"])
+    return NoisyPairDataModule(build(DATA, data_args), **{"seed": config.get("seed", 0)} | loader_args)
 
 
 def build_module(config: Config, channels: int) -> DenoiserModule:
     """The family's module; ``channels`` is the data's, which ``model.channels`` may override."""
     arguments = {"channels": channels} | {k: v for k, v in config["model"].items() if v is not None and k != "family"}
     scheduler = config["scheduler"] if config["scheduler"]["name"] is not None else None
-    module = FAMILIES[config["model"]["family"]](
-        optimizer=config["optimizer"], loss=config["loss"], scheduler=scheduler, **arguments
-    )
-    module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-    return module
+    family = FAMILIES[config["model"]["family"]]
+    return channels_last(family(optimizer=config["optimizer"], loss=config["loss"], scheduler=scheduler, **arguments))
 
 
 def check_spec(
@@ -119,9 +135,9 @@ def check_spec(
     optional: Sequence[str] = (),
 ) -> list[str]:
     """Faults of ``{key: name, argument: value, ...}``: the name is in the table, the arguments fit what it names."""
-    name = spec.get(key)
+    name = str(spec.get(key))
     if name not in table:
-        return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{near_match(str(name), table)}"]
+        return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{near_match(name, table)}"]
     arguments = {k: v for k, v in spec.items() if k != key}
     return check_arguments(where, table[name], arguments, given=given, optional=optional)
 
@@ -148,9 +164,7 @@ def check_arguments(
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments and name not in optional:
             faults.append(f"{where}.{name} is needed and not set; set {where}.{name}=...")
-        elif parameter.default is parameter.empty and arguments.get(name, ...) is None:
-            faults.append(f"{where}.{name} is needed and not set; set {where}.{name}=...")
-    return list(dict.fromkeys(faults))
+    return faults
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -194,12 +208,6 @@ def fits_plain(hint: Any) -> bool:
 
 
 def near_match(name: str, names: typing.Iterable[str]) -> str:
-    """"; did you mean 'x'?", or nothing."""
+    """ "; did you mean 'x'?", or nothing."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def config_folder() -> Path:
-    """The Hydra configs: inside the package when installed from a wheel, beside it in a checkout."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"

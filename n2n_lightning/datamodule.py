@@ -138,6 +138,11 @@ class NoisyPairDataModule(pl.LightningDataModule):
         """(C, H, W) of the images that were read."""
         return (self.sources.get("train") or self.sources["val"]).image_shape
 
+    @property
+    def monitor(self) -> str:
+        """The metric that decides which epoch is best."""
+        return "val/psnr" if self.sources["val"].has_clean else "val/loss"
+
     def loader(self, part: str) -> DataLoader[NoisyPair]:
         """The loader of "train" or "val"."""
         training = part == "train"

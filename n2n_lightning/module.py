@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -35,6 +35,14 @@ def build(table: Mapping[str, Callable[..., Any]], spec: Spec, *first: Any, **de
     return table[spec["name"]](*first, **(defaults | {key: value for key, value in spec.items() if key != "name"}))
 
 
+def channels_last(module: DenoiserModule) -> DenoiserModule:
+    """Lay the net's weights out as its convolutions run fastest; in place."""
+    for parameter in module.net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
+
+
 class DenoiserModule(pl.LightningModule):
     """Training and validation of a net on ``NoisyPair`` batches.
 
@@ -63,7 +71,8 @@ class DenoiserModule(pl.LightningModule):
 
     def forward(self, noisy: Tensor) -> Tensor:
         """(N, C, H, W) float32 -> same shape, unclipped."""
-        return cast(Tensor, self.net(noisy)).float()
+        estimate: Tensor = self.net(noisy)
+        return estimate.float()
 
     def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
         estimate = self(pair.source)
@@ -112,13 +121,9 @@ class DenoiserModule(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        checkpoint["n2n_lightning"] = {
-            "format": FORMAT,
-            "family": self.family,
-            "peak": float(data.data.peak),
-            "image_shape": list(data.image_shape),
-        }
+        datamodule = getattr(self.trainer, "datamodule", None)
+        peak = 1.0 if datamodule is None else float(datamodule.data.peak)
+        checkpoint["n2n_lightning"] = {"format": FORMAT, "family": self.family, "peak": peak}
 
     @torch.no_grad()
     def denoise(self, images: Tensor) -> Tensor:
@@ -130,12 +135,14 @@ class DenoiserModule(pl.LightningModule):
         if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
             raise ValueError(f"images must be (N, {channels}, H, W), got {tuple(images.shape)}; reshape them first")
         if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise ValueError(f"images must be float or uint8, got {images.dtype}; scale them to float with 1 for the range")
+            raise ValueError(
+                f"images must be float or uint8, got {images.dtype}; scale them to float with 1 for the range"
+            )
         was_training = self.training
         self.eval()
         scale = 255.0 if images.dtype == torch.uint8 else 1.0
         noisy = images.to(self.device, torch.float32, memory_format=torch.channels_last) / scale
-        estimate = self(noisy) * scale
+        estimate: Tensor = self(noisy) * scale
         self.train(was_training)
         if images.dtype == torch.uint8:
             estimate = estimate.clamp(0, 255).round()

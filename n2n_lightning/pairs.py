@@ -11,6 +11,7 @@ from torch import Tensor
 from n2n_lightning.noise import draw_cell_pixels
 
 Stage = Literal["train", "val"]
+STAGES: tuple[Stage, ...] = ("train", "val")
 AUGMENTATIONS = ("flip", "rotate", "swap")
 
 
@@ -30,6 +31,7 @@ class PairSource(Protocol):
     """Any indexed store of pairs that gives whole batches."""
 
     image_shape: tuple[int, int, int]  # (C, H, W)
+    has_clean: bool  # whether batches carry the clean images
 
     def __len__(self) -> int: ...
 
@@ -62,6 +64,7 @@ class TensorPairs:
         self.source, self.target, self.clean = source, target, clean
         channels, height, width = source.shape[1:]
         self.image_shape = (channels, height, width)
+        self.has_clean = clean is not None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -79,6 +82,8 @@ class CellPairs:
         cells: (N, H, W, K, C) uint8, may be memory-mapped; K x C x H x W bytes an image (192 KiB for 8x8 cells of
             32x32 RGB).
     """
+
+    has_clean = False
 
     def __init__(self, cells: Tensor) -> None:
         self.cells = cells

@@ -16,7 +16,6 @@ import torch
 from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
 from n2n_lightning.pairs import CellPairs, PairSource, Stage, TensorPairs
 
@@ -151,7 +150,8 @@ def render_cells(photo: Image.Image, rng: np.random.Generator) -> Pixels:
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     cells = pixels.reshape(IMAGE_PX, CELL_PX, IMAGE_PX, CELL_PX, 3).transpose(0, 2, 1, 3, 4)
-    return cells.reshape(IMAGE_PX, IMAGE_PX, CELL_PX * CELL_PX, 3)
+    flat: Pixels = cells.reshape(IMAGE_PX, IMAGE_PX, CELL_PX * CELL_PX, 3)
+    return flat
 
 
 def draw(cells: Pixels, rng: np.random.Generator) -> Pixels:
@@ -163,7 +163,8 @@ def draw(cells: Pixels, rng: np.random.Generator) -> Pixels:
 
 def box_mean(cells: Pixels) -> Pixels:
     """(H, W, K, 3) uint8 -> (3, H, W) uint8, the rounded mean of each cell."""
-    return np.rint(cells.mean(axis=2, dtype=np.float32)).astype(np.uint8).transpose(2, 0, 1)
+    clean: Pixels = np.rint(cells.mean(axis=2, dtype=np.float32)).astype(np.uint8).transpose(2, 0, 1)
+    return clean
 
 
 def list_photographs(folder: Path) -> list[Path]:
@@ -205,9 +206,3 @@ def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def as_tensors(source: PairSource) -> tuple[Tensor, Tensor]:
-    """The two uint8 tensors of an in-memory source, as the course's files hold them."""
-    assert isinstance(source, TensorPairs)
-    return source.source, source.target

@@ -41,7 +41,9 @@ def headline(comparison: Comparison) -> Headline:
     seconds = sum(run.number("seconds") or 0.0 for run in comparison.runs)
     if seconds:
         figures.append((duration(seconds), "of training in all"))
-    return Headline(title, " ".join(filter(None, sentences)), [(value, what.replace(" (dB)", "")) for value, what in figures])
+    return Headline(
+        title, " ".join(filter(None, sentences)), [(value, what.replace(" (dB)", "")) for value, what in figures]
+    )
 
 
 def _title(comparison: Comparison, best: Group, rival: Group | None) -> str:
@@ -69,7 +71,8 @@ def _gain_sentence(comparison: Comparison, best: Group) -> str:
     settings = f" with {best.settings_text}" if best.settings else ""
     if noisy is None or best.gain_db is None:
         return f"{best.title}{settings} got there{where}." if where or settings else ""
-    return f"The noisy validation images have {noisy:.2f} dB; {best.title}{settings} brings them to {_value(comparison, best)}{where}."
+    brings = f"{best.title}{settings} brings them to {_value(comparison, best)}{where}"
+    return f"The noisy validation images have {noisy:.2f} dB; {brings}."
 
 
 def _chance_sentence(comparison: Comparison, best: Group, rival: Group | None) -> str:
@@ -100,8 +103,8 @@ def notes(comparison: Comparison) -> list[str]:
     noisy = [value for run in comparison.runs if (value := run.number("noisy_psnr")) is not None]
     if noisy and max(noisy) - min(noisy) > SAME_NOISE_DB:
         found.append(
-            f"The noisy input is not the same in all runs: {min(noisy):.2f} to {max(noisy):.2f} dB. Their PSNR is not one "
-            "test; compare the gain instead."
+            f"The noisy input is not the same in all runs: {min(noisy):.2f} to {max(noisy):.2f} dB. Their PSNR values "
+            "come from different tests; compare the gain instead."
         )
     for key in _differing(run.part("data") for run in comparison.runs if run.part("data")):
         values = sorted({describe(run.part("data").get(key)) for run in comparison.runs if run.part("data")})
@@ -122,8 +125,10 @@ def _differing(parts: Any) -> list[str]:
     return [key for key in keys if len({describe(part.get(key)) for part in parts}) > 1]
 
 
-SETTINGS = ("optimizer", "scheduler", "loss", "batch_size", "max_epochs", "data", "train_pairs", "val_pairs")
-SETTINGS += ("image_shape", "monitor", "device", "versions", "git_commit")
+SETTINGS = (
+    *("optimizer", "scheduler", "loss", "batch_size", "max_epochs", "data", "train_pairs", "val_pairs", "image_shape"),
+    *("monitor", "device", "versions", "git_commit"),
+)
 SETTING_TITLES = {"max_epochs": "epochs", "git_commit": "commit", "image_shape": "image (channels, height, width)"}
 
 
@@ -145,7 +150,9 @@ def settings(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _values(runs: list[Run], key: str, model: str) -> str:
     """The distinct values among a model's runs."""
-    texts = [describe(run.record[key]) for run in runs if run.model == model and key in run.record and not _unknown(run, key)]
+    texts = [
+        describe(run.record[key]) for run in runs if run.model == model and key in run.record and not _unknown(run, key)
+    ]
     return " or ".join(dict.fromkeys(texts))
 
 
@@ -157,7 +164,11 @@ def _unknown(run: Run, key: str) -> bool:
 def describe(value: object) -> str:
     """A setting in a few words: ``adam, lr 0.001, betas 0.9 0.99``."""
     if isinstance(value, dict):
-        parts = [f"{key} {describe(item)}" for key, item in value.items() if key not in ("name", "_target_") and item is not None]
+        parts = [
+            f"{key} {describe(item)}"
+            for key, item in value.items()
+            if key not in ("name", "_target_") and item is not None
+        ]
         name = value.get("name") or str(value.get("_target_") or "").rsplit(".", 1)[-1]
         return ", ".join([str(name), *parts] if name else parts)
     if isinstance(value, (list, tuple)):

@@ -135,7 +135,11 @@ def _number_column(
         mean, sd = group.mean(key), group.sd(key)
         if mean is None:
             return NOTHING
-        return f"{mean:{form}} ± {sd:{form}} ({len(group.numbers(key))})" if spread and sd is not None else f"{mean:{form}}"
+        return (
+            f"{mean:{form}} ± {sd:{form}} ({len(group.numbers(key))})"
+            if spread and sd is not None
+            else f"{mean:{form}}"
+        )
 
     return Column(key, title, text, lambda group: group.mean(key), terminal=terminal)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning import cli
 
-log = logging.getLogger(__name__)
-FINISHED = ("done", "dead")
 outcomes: list[tuple[Path, int]] = []  # of this process's jobs: folder and exit code
 
 
@@ -24,8 +21,7 @@ def job(cfg: DictConfig) -> None:
     """One run; in a sweep a run that fails leaves the others their turn."""
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a dict it is
     print(f"{folder.name}: starting in {folder}" if hydra_cfg.mode == RunMode.MULTIRUN else str(folder), flush=True)
     code = run_job(config, folder, hydra_cfg)
     outcomes.append((folder, code))
@@ -48,8 +44,7 @@ def run_job(config: dict[str, Any], folder: Path, hydra_cfg: Any) -> int:
         print(f"{folder.name}: interrupted; the same command goes on from the last epoch", file=sys.stderr)
         return error.code
     except Exception as error:
-        log.debug("traceback", exc_info=error)
-        cli.report_error(error)
+        cli.report_error(f"{folder.name} failed: {error}; {folder / 'train.log'} has the traceback")
         return cli.FAILED
     return cli.DONE
 
@@ -61,7 +56,7 @@ def overrides(task: list[str]) -> dict[str, str]:
 
 
 def save_hydra_files(folder: Path, hydra_cfg: Any, config: dict[str, Any]) -> None:
-    """``.hydra/`` as Hydra writes it; written here, once the run is sure to start, so that a refused one leaves none."""
+    """``.hydra/`` as Hydra writes it; written once the run is sure to start, so that a refused one leaves none."""
     target = folder / ".hydra"
     target.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(config), target / "config.yaml")
@@ -82,9 +77,10 @@ def main() -> int:
     if len(outcomes) > 1:
         from rich.console import Console
 
-        from n2n_lightning.results import console_table, read_runs
+        from n2n_lightning.results import console_table, read_run
 
-        Console().print(console_table([run for folder, _ in outcomes for run in read_runs(folder)]))
+        recorded = [folder for folder, _ in outcomes if (folder / "result.json").exists()]
+        Console().print(console_table([read_run(folder) for folder in recorded]))
     codes = [code, *(code for _, code in outcomes)]
     return next((c for c in (cli.SIGTERM, cli.SIGINT, cli.FAILED, cli.BAD_INPUT) if c in codes), code)
 

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -75,11 +76,15 @@ def train(config: Config, folder: Path, names: dict[str, Any], on_start: Callabl
     if resume_from is None:
         for stale in folder.glob("events.out.tfevents.*"):
             stale.unlink()
-    monitor = "val/psnr"
+    monitor = datamodule.monitor
     grid = ImageGrid()
     record = RunRecord(folder, names | describe(config, module, datamodule), monitor, grid)
     logger = TensorBoardLogger(
-        folder.parent, folder.name, version="", default_hp_metric=False, purge_step=global_step + 1 if resume_from else None
+        folder.parent,
+        folder.name,
+        version="",
+        default_hp_metric=False,
+        purge_step=global_step + 1 if resume_from else None,
     )
     logger.log_hyperparams(hyper_parameters(config, names["model"]), {f"{monitor}_best": float("nan")})
     trainer = pl.Trainer(
@@ -111,6 +116,7 @@ def train(config: Config, folder: Path, names: dict[str, Any], on_start: Callabl
         record.write("interrupted", f"signal {code - 128}")
         raise Interrupted(code) from error
     except Exception as error:
+        (folder / "train.log").write_text("".join(traceback.format_exception(error)))
         record.write("failed", f"{type(error).__name__}: {error}")
         raise
     status, reason = record.verdict()
@@ -183,7 +189,7 @@ def count_gmac(module: DenoiserModule, image_shape: tuple[int, int, int]) -> flo
     """Multiplications and additions, in 1e9 pairs, to denoise one image of (C, H, W)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module.net(torch.zeros(1, *image_shape))
-    return counter.get_total_flops() / 2e9
+    return float(counter.get_total_flops()) / 2e9
 
 
 def device_name() -> str:
@@ -197,7 +203,16 @@ def device_name() -> str:
 
 def git_commit() -> str | None:
     """Commit of the checkout that this package runs from, "-dirty" when files differ from it; None without one."""
-    command = ["git", "-C", os.fspath(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        os.fspath(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -206,7 +221,9 @@ def git_commit() -> str | None:
 
 def hyper_parameters(config: Config, model: str) -> dict[str, Any]:
     """What the HPARAMS tab compares."""
-    flat = {key: value for key, value in flatten(config).items() if not key.startswith("trainer.") and key not in UNCOMPARED}
+    flat = {
+        key: value for key, value in flatten(config).items() if not key.startswith("trainer.") and key not in UNCOMPARED
+    }
     return {"model": model, "max_epochs": config["trainer"]["max_epochs"]} | flat
 
 
@@ -217,7 +234,9 @@ def overfit_verdict(datamodule: NoisyPairDataModule, record: RunRecord) -> dict[
     constant = target.sub(target.mean((0, 2, 3), keepdim=True)).square().mean().item()
     loss = float(record.rows[-1]["train/loss"])
     learns = loss < constant / 2
-    verdict = f"{'overfits' if learns else 'does not overfit'} one batch: loss {loss:.5f}, a constant image {constant:.5f}"
+    verdict = (
+        f"{'overfits' if learns else 'does not overfit'} one batch: loss {loss:.5f}, a constant image {constant:.5f}"
+    )
     return {"loss": loss, "constant_loss": constant, "learns": learns, "verdict": verdict}
 
 
@@ -225,5 +244,6 @@ def quiet_lightning() -> None:
     """Drop Lightning's remarks on hardware and on choices that are deliberate here."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # whole batches from memory need none
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # a resumed run's folder is
     warnings.filterwarnings("ignore", ".*The number of training batches.*")  # logged once an epoch only

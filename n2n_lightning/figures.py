@@ -1,0 +1,249 @@
+"""Curves of a comparison against the epoch, by matplotlib. Nothing here opens a window or keeps a state."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from n2n_lightning.results import PSNR, Comparison, Group
+from n2n_lightning.runs import Curve
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; the same model always has the same one.
+COLOURS = {
+    "unet": "#0072B2",
+    "nn_relu": "#D55E00",
+    "nn_sigmoid": "#E69F00",
+    "convtrans_relu": "#009E73",
+    "convtrans_sigmoid": "#CC79A7",
+}
+OTHER_COLOURS = ["#56B4E9", "#6B4C9A", "#8C6D1F", "#4D4D4D", "#A23B72", "#2F6F5E"]
+STYLES = ["-", "--", ":", "-."]
+INK, GREY, GRID = "#1f2933", "#66707b", "#e3e7eb"
+
+Column = Literal["val/psnr", "train/loss", "val/loss"]
+AXIS_TITLES = {"val/psnr": "validation PSNR (dB)", "train/loss": "training loss", "val/loss": "validation loss"}
+HOPELESS_DB = 3.0  # this far below the noisy input a curve is left to the axis' edge
+LOSS_RANGE = 8.0  # the loss axis ends at this multiple of the lowest loss
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as PNG, with the words to go with it."""
+
+    name: str  # file name, "psnr.png"
+    title: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A group's curve and how it is drawn."""
+
+    group: Group
+    curve: Curve
+    spread: Curve  # standard deviation over the seeds; empty for one seed
+    colour: str
+    style: str
+    bold: bool
+
+
+def png_bytes(figure: Figure, dpi: int = 200) -> bytes:
+    """The figure as a PNG file, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def draw_curves(comparison: Comparison, column: Column, *, name: str, title: str) -> Picture | None:
+    """One line per group against the epoch; None where no run has the column."""
+    lines = _lines(comparison, column)
+    if not lines:
+        return None
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    _dress(axes)
+    for line in lines:
+        _draw_line(axes, line)
+    last = max(max(line.curve) for line in lines)
+    low, high = _psnr_limits(lines, comparison) if column == PSNR else _loss_limits(lines)
+    axes.set(xlim=(0.5, last + 0.5), ylim=(low, high), xlabel="epoch", ylabel=AXIS_TITLES[column])
+    notes = _notes(lines, low, high)
+    if column == PSNR:
+        notes += _draw_baseline(axes, comparison)
+    else:
+        axes.set_ylabel(f"{AXIS_TITLES[column]} ({_loss_name(comparison)})")
+        notes += _scale_by_logarithm(axes, low, high)
+    _name_lines(axes, lines, comparison)
+    return Picture(name, title, " ".join(notes), png_bytes(figure))
+
+
+def _lines(comparison: Comparison, column: str) -> list[_Line]:
+    """The lines to draw, each model's best group first. With too many settings to tell apart only that one is bold."""
+    drawn = [(group, curve) for group in comparison.groups if (curve := group.curve(column))]
+    unknown = [model for model in comparison.models if model not in COLOURS]
+    colours = COLOURS | {model: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, model in enumerate(unknown)}
+    settings = sorted({group.settings_text for group, _ in drawn})
+    crowded = len(settings) > len(STYLES)
+    lines: list[_Line] = []
+    for group, curve in drawn:
+        first = all(line.group.model != group.model for line in lines)
+        style = STYLES[0] if crowded else STYLES[settings.index(group.settings_text)]
+        curves = group.curves(column)
+        spread = {e: statistics.stdev(one[e] for one in curves) for e in curve} if len(curves) > 1 else {}
+        lines.append(_Line(group, curve, spread, colours[group.model], style, first or not crowded))
+    return lines
+
+
+def _draw_line(axes: Axes, line: _Line) -> None:
+    """The curve, a band of one standard deviation, and a mark where an unfinished or dead run stopped."""
+    epochs, values = np.array(list(line.curve)), np.array(list(line.curve.values()))
+    width, alpha, order = (2.0, 1.0, 3) if line.bold else (1.0, 0.4, 2)
+    axes.plot(epochs, values, line.style, color=line.colour, lw=width, alpha=alpha, zorder=order)
+    if line.spread and line.bold:
+        spread = np.array(list(line.spread.values()))
+        axes.fill_between(epochs, values - spread, values + spread, color=line.colour, alpha=0.15, lw=0)
+    if line.group.rank is None:
+        marker, fill = ("o", "white") if line.group.runs[0].status == "interrupted" else ("X", line.colour)
+        axes.plot(epochs[-1], values[-1], marker, color=line.colour, mfc=fill, ms=7, zorder=4)
+    elif len(epochs) == 1:
+        axes.plot(epochs, values, "o", color=line.colour, ms=6, zorder=4)
+
+
+def _psnr_limits(lines: Sequence[_Line], comparison: Comparison) -> tuple[float, float]:
+    """All of it, but for what lies far below the noisy input: one bad run must not press the others flat."""
+    values = [value for line in lines for value in line.curve.values()]
+    noisy = _noisy_levels(comparison)
+    floor = min([*noisy, max(values)]) - HOPELESS_DB if noisy else min(values)
+    low, high = min([max(min(values), floor), *noisy]), max([*values, *noisy])
+    margin = 0.06 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _loss_limits(lines: Sequence[_Line]) -> tuple[float, float]:
+    """From the lowest loss to a multiple of it. Different losses differ in size, so then the axis holds them all."""
+    values = [value for line in lines for value in line.curve.values()]
+    low, high = min(values), max(values)
+    one_loss = len({str(run.part("loss")) for line in lines for run in line.group.runs}) == 1
+    if low <= 0:
+        return low - 0.05 * (high - low or 1.0), high + 0.05 * (high - low or 1.0)
+    return low / 1.06, (min(high, LOSS_RANGE * low) if one_loss else high) * 1.06
+
+
+def _notes(lines: Sequence[_Line], low: float, high: float) -> list[str]:
+    """How to read the lines, and which of them the axis cuts off."""
+    notes = []
+    seeds = {len(line.group.runs) for line in lines} - {1}
+    if seeds:
+        notes.append(f"Mean of {' or '.join(str(n) for n in sorted(seeds))} seeds, band: one standard deviation.")
+    if not all(line.bold for line in lines):
+        notes.append("Bold: each model's best setting; thin: its other settings.")
+    statuses = {line.group.runs[0].status for line in lines if line.group.rank is None}
+    if "interrupted" in statuses:
+        notes.append("A ring marks where an unfinished run stands.")
+    if statuses - {"interrupted"}:
+        notes.append("A cross marks the end of a run that died or failed.")
+    below = dict.fromkeys(_name(line.group) for line in lines if min(line.curve.values()) < low)
+    above = dict.fromkeys(_name(line.group) for line in lines if max(line.curve.values()) > high)
+    for where, names in (("below", below), ("above", above)):
+        if names:
+            notes.append(f"Partly or wholly {where} the axis: {', '.join(names)}.")
+    return notes
+
+
+def _noisy_levels(comparison: Comparison) -> list[float]:
+    return sorted({round(value, 2) for run in comparison.runs if (value := run.number("noisy_psnr")) is not None})
+
+
+def _draw_baseline(axes: Axes, comparison: Comparison) -> list[str]:
+    """A dashed line at the noisy input's own PSNR, one for every data set."""
+    levels = _noisy_levels(comparison)[:4]
+    for level in levels:
+        axes.axhline(level, color=GREY, lw=1.2, ls=(0, (5, 3)), zorder=1)
+        text, at = f"noisy input {level:.2f} dB", ("axes fraction", "data")
+        axes.annotate(
+            text, (1, level), (-4, 3), xycoords=at, textcoords="offset points", size=9.5, color=GREY, ha="right"
+        )
+    return ["The dashed grey line is the noisy input."] if levels else []
+
+
+def _scale_by_logarithm(axes: Axes, low: float, high: float) -> list[str]:
+    """A logarithmic axis with few, round ticks; matplotlib's own leave less than a decade almost bare."""
+    if low <= 0:
+        return []
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    ladder = [1, 2, 5] if high / low > 20 else [1, 1.5, 2, 3, 4, 5, 7]
+    ticks = [step * 10.0**power for power in range(-12, 7) for step in ladder]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) < 3:
+        ticks = [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+    axes.set_yticks(ticks, [f"{tick:.4g}" for tick in ticks])
+    return ["The axis is logarithmic."]
+
+
+def _loss_name(comparison: Comparison) -> str:
+    """The loss has no unit of its own; it is of images whose range is 1."""
+    names = {str(run.part("loss").get("name") or "") for run in comparison.runs} - {""}
+    return f"{names.pop().upper()}, images in 0 to 1" if len(names) == 1 else "images in 0 to 1"
+
+
+def _dress(axes: Axes) -> None:
+    axes.grid(axis="y", color=GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=INK, labelsize=10)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(size=11, color=INK)
+
+
+def _name(group: Group) -> str:
+    extra = [group.settings_text] if group.settings else []
+    if group.rank is None:
+        extra.append(group.runs[0].status)
+    return f"{group.title} ({', '.join(extra)})" if extra else group.title
+
+
+def _name_lines(axes: Axes, lines: Sequence[_Line], comparison: Comparison) -> None:
+    """Names at the lines' ends while each model has one line, else a key beside the axes."""
+    if len(lines) <= 8 and len({line.group.model for line in lines}) == len(lines):
+        _name_ends(axes, lines)
+        return
+    keys = []
+    for model in comparison.models:
+        line = next((line for line in lines if line.group.model == model), None)
+        if line:
+            keys.append(Line2D([], [], color=line.colour, lw=2.5, label=line.group.title))
+    if all(line.bold for line in lines):
+        styles = {line.group.settings_text: line.style for line in lines if line.group.settings}
+        keys += [Line2D([], [], color=INK, lw=1.6, ls=style, label=text) for text, style in sorted(styles.items())]
+    axes.legend(handles=keys, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=2.4)
+
+
+def _name_ends(axes: Axes, lines: Sequence[_Line]) -> None:
+    """Each name at the right of the axes, at its line's height or as near as leaves room for the others."""
+    to_fraction = axes.transScale + axes.transLimits
+    ends = sorted(
+        ((line, min(max(to_fraction.transform((1, list(line.curve.values())[-1]))[1], 0.0), 1.0)) for line in lines),
+        key=lambda end: end[1],
+    )
+    places: list[float] = []
+    for _, height in ends:
+        places.append(max(height, places[-1] + 0.055) if places else height)
+    for i in range(len(places) - 1, -1, -1):  # back below the top
+        places[i] = min(places[i], 1.0 - 0.055 * (len(places) - 1 - i))
+    for (line, _), place in zip(ends, places, strict=True):
+        where, at, offset = (1, place), "axes fraction", "offset points"
+        text = axes.annotate(_name(line.group), where, (6, 0), xycoords=at, textcoords=offset, va="center")
+        text.set(color=line.colour, size=10, weight="bold")

@@ -1,0 +1,56 @@
+"""Write photographs as noisy pairs in the course's format: ``python -m n2n_lightning.standin --output DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from n2n_lightning import cli
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m n2n_lightning.standin",
+        description="Make train_data.pkl and val_data.pkl, the files that data=ee559 reads, from photographs.",
+    )
+    parser.add_argument("--root", help="folder of photographs (default: those that scikit-image bundles)")
+    parser.add_argument("--val-root", help="folder of the validation photographs (default: one in five of --root)")
+    parser.add_argument("--train-pairs", type=int, default=50000, help="default: %(default)s, as in the course's files")
+    parser.add_argument("--val-pairs", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of crops and draws; default: %(default)s")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    args = parser.parse_args()
+
+    from n2n_lightning.ee559 import FILES, write_pkl
+    from n2n_lightning.pairs import STAGES, TensorPairs
+    from n2n_lightning.photos import PhotoData
+
+    try:
+        taken = [args.output / name for name in FILES.values() if (args.output / name).exists()]
+        if taken:
+            raise ValueError(f"{', '.join(map(str, taken))} is there already; name another --output")
+        args.output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=args.output) as cache_dir:
+            data = PhotoData(
+                root=args.root,
+                val_root=args.val_root,
+                train_pairs=args.train_pairs,
+                val_pairs=args.val_pairs,
+                seed=args.seed,
+                cache_dir=cache_dir,
+            )
+            for stage in STAGES:
+                source = data.load(stage)
+                assert isinstance(source, TensorPairs)
+                write_pkl(args.output / FILES[stage], source.source, source.target)
+                print(args.output / FILES[stage])
+    except (ValueError, OSError) as error:
+        cli.report_error(error)
+        return cli.BAD_INPUT
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
