@@ -8,14 +8,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
 UNNAMED = ("model", "study", "resume", "experiment", "debug")  # overrides that a run folder's name leaves out
@@ -30,6 +31,20 @@ def config_folder() -> Path:
     """The Hydra configs: inside the package when installed from a wheel, beside it in a checkout."""
     inside = Path(__file__).parent / "conf"
     return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration in plain types.
+
+    Raises:
+        InputError: a value that has no default was not given.
+    """
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]  # a dict it is
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise InputError(f"{key} is needed and not set; set {key}=...") from error
+    return config
 
 
 def full_errors() -> bool:
@@ -94,8 +109,7 @@ def explain(error: BaseException, config_name: str) -> str:
     if match:
         group, name = match.groups()
         options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
-        hint = f"{group} must be one of {', '.join(options)}, got {name!r}" + nearest(name, options)
-        return f"{hint}; set {group}={options[0]}" if options else hint
+        return f"{group} must be one of {', '.join(options)}, got {name!r}" + nearest(name, options)
     match = re.search(r"Could not override '([\w@./]+)'", text)
     if match:
         keys = known_keys(config_name)
@@ -103,9 +117,9 @@ def explain(error: BaseException, config_name: str) -> str:
     return text
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """ "; did you mean 'x'?", or nothing."""
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The hint "; did you mean 'x'?", or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 

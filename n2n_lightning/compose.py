@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import types
 import typing
@@ -12,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from n2n_lightning.cli import nearest
 from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.ee559 import Ee559Data
 from n2n_lightning.families import FAMILIES
@@ -29,18 +29,36 @@ LOADER_KEYS = tuple(
 
 def check_config(config: Config) -> None:
     """Raise one ValueError that lists every fault; nothing is read or written."""
+    optimizer, scheduler, model, trainer = (config[key] for key in ("optimizer", "scheduler", "model", "trainer"))
+    model = {key: value for key, value in model.items() if value is not None}
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+
+    def make_scheduler() -> None:
+        defaults = {"T_max": 1} if scheduler["name"] == "cosine" else {}
+        build(SCHEDULERS, scheduler, torch.optim.SGD(weights), **defaults)
+
+    def make_module() -> None:
+        with torch.device("meta"):
+            build_module(config | {"loss": {"name": "l2"}}, channels=3)
+
+    def make_trainer() -> None:
+        if not isinstance(trainer["max_epochs"], int) or trainer["max_epochs"] < 1:
+            raise ValueError(f"max_epochs must be 1 or more, got {trainer['max_epochs']}; set trainer.max_epochs=20")
+        pl.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_model_summary=False)
+
     faults = data_faults(config)
     faults += check_spec("loss", LOSSES, config["loss"], given=("estimate", "target"))
-    faults += check_spec("optimizer", OPTIMIZERS, config["optimizer"], given=("params",))
-    if config["scheduler"]["name"] is not None:
-        faults += check_spec("scheduler", SCHEDULERS, config["scheduler"], given=("optimizer",), optional=("T_max",))
-    model_args = {key: value for key, value in config["model"].items() if value is not None}
-    faults += check_spec("model", FAMILIES, model_args, key="family", given=("optimizer", "loss", "scheduler"))
-    faults += check_arguments("trainer", pl.Trainer, config["trainer"])
+    found = check_spec("optimizer", OPTIMIZERS, optimizer, given=("params",))
+    faults += found or what_it_says("optimizer", lambda: build(OPTIMIZERS, optimizer, weights))
+    if scheduler["name"] is not None:
+        found = check_spec("scheduler", SCHEDULERS, scheduler, given=("optimizer", "T_max"))
+        faults += found or what_it_says("scheduler", make_scheduler)
+    found = check_spec("model", FAMILIES, model, key="family", given=("optimizer", "loss", "scheduler"))
+    faults += found or what_it_says("model", make_module)
+    found = check_arguments("trainer", pl.Trainer, trainer)
+    faults += found or what_it_says("trainer", make_trainer)
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         faults.append(f"seed must be a whole number from 0, got {config['seed']!r}; set seed=0")
-    if not faults:  # names and types are right: now the values, as the constructors themselves see them
-        faults += try_values(config)
     if faults:
         raise ValueError("\n".join(faults))
 
@@ -48,60 +66,25 @@ def check_config(config: Config) -> None:
 def check_data(config: Config) -> None:
     """``check_config`` for a configuration that only names data."""
     faults = data_faults(config)
-    if not faults:
-        build_datamodule(config)
-    else:
+    if faults:
         raise ValueError("\n".join(faults))
 
 
 def data_faults(config: Config) -> list[str]:
-    """Wrong names and types in the ``data`` group."""
+    """Faults of the ``data`` group."""
     data_args, loader_args = split_data(config["data"])
-    faults = check_spec("data", DATA, data_args)
-    return faults + check_arguments("data", NoisyPairDataModule, loader_args, given=("data",))
+    found = check_spec("data", DATA, data_args)
+    found += check_arguments("data", NoisyPairDataModule, loader_args, given=("data",))
+    return found or what_it_says("data", lambda: build_datamodule(config))
 
 
-def try_values(config: Config) -> list[str]:
-    """Build all that can be built without data, and collect what the constructors say."""
-
-    def make_optimizer() -> None:
-        optimizer = build(OPTIMIZERS, config["optimizer"], [torch.nn.Parameter(torch.zeros(1))])
-        if config["scheduler"]["name"] is not None:
-            build(
-                SCHEDULERS,
-                config["scheduler"],
-                optimizer,
-                **({"T_max": 1} if config["scheduler"]["name"] == "cosine" else {}),
-            )
-
-    def make_module() -> None:
-        with torch.device("meta"):
-            build_module(config, channels=3)
-
-    def make_trainer() -> None:
-        epochs = config["trainer"]["max_epochs"]
-        if not isinstance(epochs, int) or epochs < 1:
-            raise ValueError(f"max_epochs must be 1 or more, got {epochs}; set trainer.max_epochs=20")
-        pl.Trainer(
-            **config["trainer"],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-
-    faults = []
-    for where, make in (
-        ("data", lambda: build_datamodule(config)),
-        ("optimizer", make_optimizer),
-        ("model", make_module),
-        ("trainer", make_trainer),
-    ):
-        try:
-            make()
-        except Exception as error:  # whatever a library's constructor objects to, the user has set it
-            faults.append(f"{where}: {error}")
-    return faults
+def what_it_says(where: str, make: Callable[[], object]) -> list[str]:
+    """Build something without data, and pass on what its constructor objects to."""
+    try:
+        make()
+    except Exception as error:  # whatever a library's constructor objects to, the user has set it
+        return [f"{where}: {error}"]
+    return []
 
 
 def split_data(data: Config) -> tuple[Config, Config]:
@@ -132,14 +115,13 @@ def check_spec(
     *,
     key: str = "name",
     given: Sequence[str] = (),
-    optional: Sequence[str] = (),
 ) -> list[str]:
     """Faults of ``{key: name, argument: value, ...}``: the name is in the table, the arguments fit what it names."""
     name = str(spec.get(key))
     if name not in table:
-        return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{near_match(name, table)}"]
+        return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{nearest(name, table)}"]
     arguments = {k: v for k, v in spec.items() if k != key}
-    return check_arguments(where, table[name], arguments, given=given, optional=optional)
+    return check_arguments(where, table[name], arguments, given=given)
 
 
 def check_arguments(
@@ -148,7 +130,6 @@ def check_arguments(
     arguments: Config,
     *,
     given: Sequence[str] = (),
-    optional: Sequence[str] = (),
 ) -> list[str]:
     """Faults of calling ``function`` with ``arguments`` beside those that are ``given`` otherwise."""
     parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in given}
@@ -157,12 +138,12 @@ def check_arguments(
     for name, value in arguments.items():
         if name not in parameters:
             takes = ", ".join(parameters) or "no settings"
-            faults.append(f"{where}.{name} is no setting here{near_match(name, parameters)}; {where} takes {takes}")
+            faults.append(f"{where}.{name} is no setting here{nearest(name, parameters)}; {where} takes {takes}")
         elif not fits(value, hints.get(name, Any)):
             expected = describe(hints[name])
             faults.append(f"{where}.{name} must be {expected}, got {value!r}; set {where}.{name} to such a value")
     for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in arguments and name not in optional:
+        if parameter.default is parameter.empty and name not in arguments:
             faults.append(f"{where}.{name} is needed and not set; set {where}.{name}=...")
     return faults
 
@@ -197,7 +178,7 @@ def describe(hint: Any) -> str:
         plain = [describe(choice) for choice in choices if fits_plain(choice)]
         return " or ".join(plain)
     if origin in (list, tuple, Sequence):
-        return "a list"
+        return "a list" if origin is not tuple or Ellipsis in choices else f"a list of {len(choices)}"
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
     return words.get(hint, str(hint))
 
@@ -205,9 +186,3 @@ def describe(hint: Any) -> str:
 def fits_plain(hint: Any) -> bool:
     """Whether YAML can express a type."""
     return typing.get_origin(hint) is not None or hint in (int, float, str, bool, types.NoneType)
-
-
-def near_match(name: str, names: typing.Iterable[str]) -> str:
-    """ "; did you mean 'x'?", or nothing."""
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from n2n_lightning import cli
 
@@ -24,7 +24,7 @@ def job(cfg: DictConfig) -> None:
     from n2n_lightning.checkpoint import load_denoiser
     from n2n_lightning.compose import build_datamodule, check_data
 
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a dict it is
+    config = cli.plain(cfg)
     try:
         check_data(config)
         module = load_denoiser(config["checkpoint"])

@@ -32,10 +32,11 @@ def ssim(estimate: Tensor, clean: Tensor) -> Tensor | None:
     """
     if min(clean.shape[-2:]) < SSIM_WINDOW_PX:
         return None
-    values = structural_similarity_index_measure(
-        estimate.clamp(0, 1), clean, sigma=1.5, data_range=1.0, reduction="none"
+    _, similarity = structural_similarity_index_measure(
+        estimate.clamp(0, 1), clean, sigma=1.5, data_range=1.0, reduction="none", return_full_image=True
     )
-    return cast(Tensor, values).reshape(-1)
+    edge = SSIM_WINDOW_PX // 2  # as in the paper, only windows that lie in the image count; torchmetrics pads it
+    return cast(Tensor, similarity)[..., edge:-edge, edge:-edge].flatten(1).mean(1)
 
 
 class RestorationQuality(Metric):

@@ -181,6 +181,8 @@ def read_photograph(path: Path) -> Image.Image:
     """The photograph as 8-bit RGB, turned as its EXIF orientation says."""
     try:
         with Image.open(path) as opened:
+            if opened.mode[0] in "IF":  # Pillow would clip these to white or black
+                raise ValueError(f"it has more than 8 bits a channel, Pillow's mode {opened.mode}")
             photo = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture ({error}); mend or remove it") from error

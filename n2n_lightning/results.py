@@ -154,7 +154,7 @@ def setting(run: Run, key: str) -> str:
         for name in key.split("."):
             value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
         if isinstance(value, dict):
-            value = _short_name(value) or _MISSING
+            value = None if value.get("name", "") is None else _short_name(value) or _MISSING
         if value is not _MISSING and (value is not None or tree is not run.record):
             return shown(value)
     return "default"
@@ -164,14 +164,12 @@ _MISSING = object()
 
 
 def shown(value: object) -> str:
-    """One way to write a value, so that 1e-3, 0.001 and "0.001" are the same."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = str(value)
-    if text.lower() in ("null", "none"):
-        return "none"
+    """One way to write a value, so that 1e-3 and 0.001 are the same, and "[0.9, 0.99]" and [0.9,0.99]."""
+    text = str(value).strip("'\"")
+    if text.lower() in ("null", "none", "true", "false"):
+        return text.lower().replace("null", "none")
+    if text.startswith(("[", "{")):
+        return text.replace(" ", "").replace("'", "")
     try:
         number = float(text)
     except ValueError:

@@ -43,6 +43,14 @@ class Run:
         return str(self.record.get("monitor") or "val/psnr")
 
     @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of its images."""
+        match self.record.get("image_shape"):
+            case [int(channels), int(height), int(width)]:
+                return channels, height, width
+        return None
+
+    @property
     def epochs_text(self) -> str:
         """Epochs finished, of those asked for: ``7/20``."""
         done, asked = self.number("epochs"), self.number("max_epochs")
@@ -64,7 +72,7 @@ def read_runs(folder: Path) -> Found:
         try:
             runs.append(read_run(path.parent, root=folder))
         except (OSError, ValueError) as error:
-            warnings.append(f"{path} is left out, it cannot be read: {error}")
+            warnings.append(f"{path.relative_to(folder)} is left out, it cannot be read: {error}")
     return Found(runs, warnings)
 
 

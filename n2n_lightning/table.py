@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -43,11 +44,11 @@ def columns(comparison: Comparison) -> list[Column]:
         Column("model", "model", lambda group: group.title, lambda group: group.model, numeric=False),
         *(_swept_column(key) for key in comparison.swept),
         _number_column(metric, METRIC_TITLES.get(metric, f"best {metric}"), 2 if "psnr" in metric else 5),
-        Column("best_epoch", "epoch", _epoch_text, lambda group: group.mean("best_epoch")),
+        Column("best_epoch", "epoch", _epoch_text, _epoch),
         _number_column("val/ssim", "SSIM", 3, spread=False),
-        Column("params", "parameters", _parameters_text, lambda group: group.mean("params"), terminal=False),
-        _number_column("gmac", "GMAC", 4, spread=False, significant=True),
-        _number_column("images_per_second", "images/s", 0, spread=False),
+        Column("params", "parameters", _parameters_text, _parameters, terminal=False),
+        _number_column("gmac", "GMAC", 4, spread=False, significant=True, terminal=False),
+        Column("images_per_second", "images/s", _speed_text, _speed, terminal=False),
         _number_column("noisy_psnr", "noisy (dB)", 2, spread=False, terminal=False),
         Column("gain_db", "gain (dB)", lambda group: signed(group.gain_db), lambda group: group.gain_db),
         Column("report_psnr", "report (dB)*", _report_text, report_psnr_db, terminal=False),
@@ -63,14 +64,19 @@ def report_psnr_db(group: Group) -> float | None:
 
 
 def status_text(group: Group) -> str:
-    """``done``, ``done, 3 seeds``, ``interrupted at epoch 7/20: why``, ``dead: why``."""
+    """``done``, ``interrupted (epoch 7/20: signal 15)``, ``dead (black image)``."""
+    why = why_unranked(group)
+    return f"{group.runs[0].status} ({why})" if why else group.runs[0].status
+
+
+def why_unranked(group: Group) -> str:
+    """How far a run came and why it is out of the ranking; empty for what is ranked."""
     run = group.runs[0]
-    if len(group.runs) > 1:
-        return f"{run.status}, {len(group.runs)} seeds"
-    text = f"interrupted at epoch {run.epochs_text}" if run.status == "interrupted" else run.status
-    if not group.rank and run.status == "done":
-        text = "done, but not measured"
-    return f"{text}: {run.reason}" if run.reason else text
+    if group.rank:
+        return ""
+    words = [f"epoch {run.epochs_text}"] if run.status == "interrupted" else []
+    words += ["not measured"] if run.status == "done" else []
+    return ": ".join([*words, *filter(None, [run.reason])])
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -79,15 +85,18 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def console(comparison: Comparison) -> Table:
-    """The table for the terminal: runs out of the ranking are dim, the best one is bold."""
-    table = Table(header_style="bold", pad_edge=False)
+    """The table for the terminal: the best is bold, what is out of the ranking is dim and has its reason below."""
+    reasons = [f"{group.label}: {status_text(group)}" for group in comparison.others if why_unranked(group)]
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption_justify="left")
+    table.caption = Text("\n".join(reasons)) if reasons else None
     shown = [column for column in columns(comparison) if column.terminal]
     for column in shown:
-        title = {"best PSNR (dB)": "PSNR dB", "gain (dB)": "gain dB"}.get(column.title, column.title)
-        table.add_column(Text(title), justify="right" if column.numeric else "left", overflow="fold")
+        title = Text(column.title.replace("best PSNR (dB)", "PSNR dB").replace("(", "").replace(")", ""))
+        table.add_column(title, justify="right" if column.numeric else "left", no_wrap=column.key == "model")
     for group in comparison.groups:
         style = "dim" if group.rank is None else "bold" if group.rank == 1 and len(comparison.ranked) > 1 else ""
-        table.add_row(*(Text(column.text(group)) for column in shown), style=style)
+        texts = [group.runs[0].status if column.key == "status" else column.text(group) for column in shown]
+        table.add_row(*(Text(text) for text in texts), style=style)
     return table
 
 
@@ -112,7 +121,7 @@ def as_csv(comparison: Comparison) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*(column.key for column in shown), f"{metric}_sd", "seeds", "reason", "runs"])
     for group in comparison.groups:
-        names = " ".join(run.name for run in group.runs)
+        names = "; ".join(run.name for run in group.runs)
         cells = [column.value(group) for column in shown]
         writer.writerow([*cells, group.sd(metric), len(group.runs), group.runs[0].reason, names])
     return file.getvalue()
@@ -152,9 +161,33 @@ def _epoch_text(group: Group) -> str:
     return str(epochs[0]) if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
 
 
+def _epoch(group: Group) -> float | None:
+    return _whole(group.mean("best_epoch"))
+
+
+def _parameters(group: Group) -> float | None:
+    return _whole(group.mean("params"))
+
+
 def _parameters_text(group: Group) -> str:
-    params = group.mean("params")
-    return NOTHING if params is None else f"{params:,.0f}"
+    return _thousands(group.mean("params"))
+
+
+def _speed(group: Group) -> float | None:
+    return group.mean("images_per_second")
+
+
+def _speed_text(group: Group) -> str:
+    return _thousands(_speed(group))
+
+
+def _whole(value: float | None) -> float | None:
+    """991203 and not 991203.0 where it is a whole number."""
+    return int(value) if value is not None and value.is_integer() else value
+
+
+def _thousands(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:,.0f}"
 
 
 def _report_text(group: Group) -> str:

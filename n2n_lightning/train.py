@@ -8,7 +8,6 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning import cli
@@ -21,20 +20,19 @@ def job(cfg: DictConfig) -> None:
     """One run; in a sweep a run that fails leaves the others their turn."""
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a dict it is
-    print(f"{folder.name}: starting in {folder}" if hydra_cfg.mode == RunMode.MULTIRUN else str(folder), flush=True)
-    code = run_job(config, folder, hydra_cfg)
+    code = run_job(cfg, folder, hydra_cfg)
     outcomes.append((folder, code))
     if code in (cli.SIGINT, cli.SIGTERM):
         sys.exit(code)
 
 
-def run_job(config: dict[str, Any], folder: Path, hydra_cfg: Any) -> int:
+def run_job(cfg: DictConfig, folder: Path, hydra_cfg: Any) -> int:
     """Train and turn every way to end into an exit code, a message and a record."""
     from n2n_lightning import training
 
     names = {"model": hydra_cfg.runtime.choices.model, "overrides": overrides(hydra_cfg.overrides.task)}
     try:
+        config = cli.plain(cfg)
         training.train(config, folder, names, lambda: save_hydra_files(folder, hydra_cfg, config))
     except cli.InputError as error:
         cli.report_error(error)

@@ -73,6 +73,7 @@ def train(config: Config, folder: Path, names: dict[str, Any], on_start: Callabl
         raise cli.InputError(error) from error
 
     on_start()
+    print(f"{folder.name}: training in {folder}" + (", resumed" if resume_from else ""), flush=True)
     if resume_from is None:
         for stale in folder.glob("events.out.tfevents.*"):
             stale.unlink()

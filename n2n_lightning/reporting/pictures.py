@@ -8,12 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from n2n_lightning.figures import Picture, png_bytes
+from n2n_lightning.reporting.figures import Picture, png_bytes
 from n2n_lightning.results import MODEL_TITLES, Comparison
 from n2n_lightning.runs import Run
 from n2n_lightning.table import signed
 
 ROWS = ("noisy", "denoised", "target")
+COLUMNS = 8  # pictures at most
 MATTE, LABEL = "#1b1f24", "#d7dde3"  # dark, so that pictures look the same on a light page and on a dark one
 
 Images = dict[str, NDArray[np.uint8]]  # row -> (n, H, W, C)
@@ -23,7 +24,7 @@ def read_images(run: Run) -> Images | None:
     """The three arrays of a run, or None where they are not there or not whole."""
     try:
         with np.load(run.folder / "images.npz", allow_pickle=False) as file:
-            images = {row: np.asarray(file[row]) for row in ROWS}
+            images = {row: np.asarray(file[row])[:COLUMNS] for row in ROWS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     shapes = {array.shape for array in images.values()}
@@ -83,9 +84,9 @@ def _draw_rows(images: Images) -> Figure:
     """One column per image, every pixel a square; the PSNR against the target stands below."""
     count, height, width, channels = images["noisy"].shape
     columns = max(count, 3)
-    left, cell = 0.95, min(11.0 / columns, 2.2)  # inches
+    left, cell = 1.05, min(11.0 / columns, 2.2)  # inches
     tall = cell * height / width
-    figure = Figure(figsize=(left + columns * cell, 3 * (tall + 0.3) + 0.1), facecolor=MATTE)
+    figure = Figure(figsize=(left + columns * cell, 3 * (tall + 0.3) - 0.15), facecolor=MATTE)
     across, up = figure.get_size_inches()
     for row, kind in enumerate(ROWS):
         bottom = up - 0.1 - (row + 1) * (tall + 0.3) + 0.3

@@ -44,6 +44,19 @@ class Judgement:
     claims: list[Claim]
     basis: str
 
+    @property
+    def settled(self) -> bool:
+        """Whether any of them can be judged."""
+        return any(claim.verdict != UNKNOWN for claim in self.claims)
+
+    @property
+    def tally(self) -> str:
+        """``3 hold, 1 does not, 1 cannot be judged yet``."""
+        counts = Counter(claim.verdict for claim in self.claims)
+        one = {HOLDS: "1 holds", FAILS: "1 does not hold", UNKNOWN: f"1 {UNKNOWN}"}
+        many = {HOLDS: "hold", FAILS: "do not hold", UNKNOWN: UNKNOWN}
+        return ", ".join(one[v] if counts[v] == 1 else f"{counts[v]} {many[v]}" for v in many if counts[v])
+
 
 @dataclass(frozen=True)
 class _Study:
@@ -97,8 +110,11 @@ def _reference(comparison: Comparison) -> tuple[dict[str, Group], str]:
 def _basis(setting: tuple[tuple[str, str], ...], members: list[Group], chosen: dict[str, Group]) -> str:
     words = []
     if len(members) > len(chosen) or any(not group.own_optimizer for group in chosen.values()):
-        names = [f"{group.title} {_optimizer(group)}" for group in chosen.values()]
-        words.append(f"the model's own optimizer where it was run ({', '.join(names)})")
+        by_optimizer: dict[str, list[str]] = {}
+        for group in chosen.values():
+            by_optimizer.setdefault(_optimizer(group), []).append(group.title)
+        names = [f"{optimizer} for {', '.join(titles)}" for optimizer, titles in by_optimizer.items()]
+        words.append(f"the model's own optimizer where it was run: {'; '.join(names)}")
     if setting:
         words.append(", ".join(f"{key} {value}" for key, value in setting))
     counts = Counter(len(group.runs) for group in chosen.values())
@@ -172,9 +188,9 @@ def _flat_after(group: Group, column: str, mark: int) -> Check:
     first, last = curve[min(curve)], curve[max(curve)]
     at_mark = curve[max(epoch for epoch in curve if epoch <= mark)]
     if last >= first:
-        return Check(group.title, f"it did not fall: {first:.3g} at first, {last:.3g} at last", None)
+        return Check(group.title, f"it did not fall: {first:#.3g} at first, {last:#.3g} at last", None)
     share = (at_mark - last) / (first - last)
-    path = f"{first:.3g} → {at_mark:.3g} → {last:.3g} at epochs {min(curve)}, {mark}, {max(curve)}"
+    path = f"{first:#.3g} → {at_mark:#.3g} → {last:#.3g} at epochs {min(curve)}, {mark}, {max(curve)}"
     left = f"{share:.1%} of the fall is left" if share >= 0 else f"it rises again by {-share:.1%} of the fall"
     return Check(group.title, f"{left} ({path})", abs(share) <= FLAT_SHARE)
 

@@ -1,8 +1,7 @@
-"""Curves of a comparison against the epoch, by matplotlib. Nothing here opens a window or keeps a state."""
+"""Curves of a comparison against the epoch (Figures 2 to 4 of the report)."""
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,35 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from n2n_lightning.reporting.figures import DARK, GREY, LIGHT, Picture, Theme, model_colours, png_bytes
 from n2n_lightning.results import PSNR, Comparison, Group
 from n2n_lightning.runs import Curve
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; the same model always has the same one.
-COLOURS = {
-    "unet": "#0072B2",
-    "nn_relu": "#D55E00",
-    "nn_sigmoid": "#E69F00",
-    "convtrans_relu": "#009E73",
-    "convtrans_sigmoid": "#CC79A7",
-}
-OTHER_COLOURS = ["#56B4E9", "#6B4C9A", "#8C6D1F", "#4D4D4D", "#A23B72", "#2F6F5E"]
 STYLES = ["-", "--", ":", "-."]
-INK, GREY, GRID = "#1f2933", "#66707b", "#e3e7eb"
-
 Column = Literal["val/psnr", "train/loss", "val/loss"]
 AXIS_TITLES = {"val/psnr": "validation PSNR (dB)", "train/loss": "training loss", "val/loss": "validation loss"}
 HOPELESS_DB = 3.0  # this far below the noisy input a curve is left to the axis' edge
 LOSS_RANGE = 8.0  # the loss axis ends at this multiple of the lowest loss
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure as PNG, with the words to go with it."""
-
-    name: str  # file name, "psnr.png"
-    title: str
-    caption: str
-    png: bytes
 
 
 @dataclass(frozen=True)
@@ -57,41 +36,41 @@ class _Line:
     bold: bool
 
 
-def png_bytes(figure: Figure, dpi: int = 200) -> bytes:
-    """The figure as a PNG file, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def draw_curves(comparison: Comparison, column: Column, *, name: str, title: str) -> Picture | None:
     """One line per group against the epoch; None where no run has the column."""
     lines = _lines(comparison, column)
     if not lines:
         return None
-    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    figure, notes = _figure(comparison, column, lines, LIGHT)
+    dark, _ = _figure(comparison, column, lines, DARK)
+    return Picture(name, title, " ".join(notes), png_bytes(figure), png_bytes(dark))
+
+
+def _figure(comparison: Comparison, column: Column, lines: Sequence[_Line], theme: Theme) -> tuple[Figure, list[str]]:
+    """The figure, and the sentences that explain it."""
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained", facecolor=theme.paper)
     axes = figure.add_subplot()
-    _dress(axes)
     for line in lines:
-        _draw_line(axes, line)
+        _draw_line(axes, line, theme)
     last = max(max(line.curve) for line in lines)
     low, high = _psnr_limits(lines, comparison) if column == PSNR else _loss_limits(lines)
     axes.set(xlim=(0.5, last + 0.5), ylim=(low, high), xlabel="epoch", ylabel=AXIS_TITLES[column])
+    axes.set_xticks(_epoch_ticks(last))
     notes = _notes(lines, low, high)
     if column == PSNR:
-        notes += _draw_baseline(axes, comparison)
+        notes += _draw_baseline(axes, comparison) + _mark_best(axes, lines, theme)
     else:
         axes.set_ylabel(f"{AXIS_TITLES[column]} ({_loss_name(comparison)})")
         notes += _scale_by_logarithm(axes, low, high)
-    _name_lines(axes, lines, comparison)
-    return Picture(name, title, " ".join(notes), png_bytes(figure))
+    _dress(axes, theme)
+    _name_lines(axes, lines, comparison, theme)
+    return figure, notes
 
 
 def _lines(comparison: Comparison, column: str) -> list[_Line]:
     """The lines to draw, each model's best group first. With too many settings to tell apart only that one is bold."""
     drawn = [(group, curve) for group in comparison.groups if (curve := group.curve(column))]
-    unknown = [model for model in comparison.models if model not in COLOURS]
-    colours = COLOURS | {model: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, model in enumerate(unknown)}
+    colours = model_colours(comparison)
     settings = sorted({group.settings_text for group, _ in drawn})
     crowded = len(settings) > len(STYLES)
     lines: list[_Line] = []
@@ -104,7 +83,7 @@ def _lines(comparison: Comparison, column: str) -> list[_Line]:
     return lines
 
 
-def _draw_line(axes: Axes, line: _Line) -> None:
+def _draw_line(axes: Axes, line: _Line, theme: Theme) -> None:
     """The curve, a band of one standard deviation, and a mark where an unfinished or dead run stopped."""
     epochs, values = np.array(list(line.curve)), np.array(list(line.curve.values()))
     width, alpha, order = (2.0, 1.0, 3) if line.bold else (1.0, 0.4, 2)
@@ -113,10 +92,10 @@ def _draw_line(axes: Axes, line: _Line) -> None:
         spread = np.array(list(line.spread.values()))
         axes.fill_between(epochs, values - spread, values + spread, color=line.colour, alpha=0.15, lw=0)
     if line.group.rank is None:
-        marker, fill = ("o", "white") if line.group.runs[0].status == "interrupted" else ("X", line.colour)
+        marker, fill = ("o", theme.paper) if line.group.runs[0].status == "interrupted" else ("X", line.colour)
         axes.plot(epochs[-1], values[-1], marker, color=line.colour, mfc=fill, ms=7, zorder=4)
     elif len(epochs) == 1:
-        axes.plot(epochs, values, "o", color=line.colour, ms=6, zorder=4)
+        axes.plot(epochs, values, "o", color=line.colour, ms=7, zorder=4)
 
 
 def _psnr_limits(lines: Sequence[_Line], comparison: Comparison) -> tuple[float, float]:
@@ -124,7 +103,7 @@ def _psnr_limits(lines: Sequence[_Line], comparison: Comparison) -> tuple[float,
     values = [value for line in lines for value in line.curve.values()]
     noisy = _noisy_levels(comparison)
     floor = min([*noisy, max(values)]) - HOPELESS_DB if noisy else min(values)
-    low, high = min([max(min(values), floor), *noisy]), max([*values, *noisy])
+    low, high = min([*(value for value in values if value >= floor), *noisy]), max([*values, *noisy])
     margin = 0.06 * (high - low) or 1.0
     return low - margin, high + margin
 
@@ -147,7 +126,8 @@ def _notes(lines: Sequence[_Line], low: float, high: float) -> list[str]:
         notes.append(f"Mean of {' or '.join(str(n) for n in sorted(seeds))} seeds, band: one standard deviation.")
     if not all(line.bold for line in lines):
         notes.append("Bold: each model's best setting; thin: its other settings.")
-    statuses = {line.group.runs[0].status for line in lines if line.group.rank is None}
+    unranked = [line for line in lines if line.group.rank is None and low <= line.curve[max(line.curve)] <= high]
+    statuses = {line.group.runs[0].status for line in unranked}
     if "interrupted" in statuses:
         notes.append("A ring marks where an unfinished run stands.")
     if statuses - {"interrupted"}:
@@ -176,6 +156,16 @@ def _draw_baseline(axes: Axes, comparison: Comparison) -> list[str]:
     return ["The dashed grey line is the noisy input."] if levels else []
 
 
+def _mark_best(axes: Axes, lines: Sequence[_Line], theme: Theme) -> list[str]:
+    """A dot at the epoch whose weights a run keeps."""
+    marked = [line for line in lines if line.bold and line.group.rank and len(line.group.runs) == 1]
+    for line in marked:
+        epoch = int(line.group.mean("best_epoch") or 0)
+        if epoch in line.curve:
+            axes.plot(epoch, line.curve[epoch], "o", color=line.colour, ms=7, mec=theme.paper, mew=1.2, zorder=4)
+    return ["Dots are the best epochs."] if marked else []
+
+
 def _scale_by_logarithm(axes: Axes, low: float, high: float) -> list[str]:
     """A logarithmic axis with few, round ticks; matplotlib's own leave less than a decade almost bare."""
     if low <= 0:
@@ -191,21 +181,27 @@ def _scale_by_logarithm(axes: Axes, low: float, high: float) -> list[str]:
     return ["The axis is logarithmic."]
 
 
+def _epoch_ticks(last: int) -> list[int]:
+    """The first epoch, then round ones: 1, 2, 4, ... or 1, 5, 10, ..."""
+    step = next(step for power in range(9) for step in (10**power, 2 * 10**power, 5 * 10**power) if last <= 10 * step)
+    return sorted({1, *range(step, last + 1, step)})
+
+
 def _loss_name(comparison: Comparison) -> str:
     """The loss has no unit of its own; it is of images whose range is 1."""
     names = {str(run.part("loss").get("name") or "") for run in comparison.runs} - {""}
     return f"{names.pop().upper()}, images in 0 to 1" if len(names) == 1 else "images in 0 to 1"
 
 
-def _dress(axes: Axes) -> None:
-    axes.grid(axis="y", color=GRID, lw=0.8)
+def _dress(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.paper)
+    axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(colors=INK, labelsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(color=GREY, labelcolor=theme.ink, labelsize=10)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(size=11, color=INK)
+        label.set(size=11, color=theme.ink)
 
 
 def _name(group: Group) -> str:
@@ -215,20 +211,26 @@ def _name(group: Group) -> str:
     return f"{group.title} ({', '.join(extra)})" if extra else group.title
 
 
-def _name_lines(axes: Axes, lines: Sequence[_Line], comparison: Comparison) -> None:
+def _name_lines(axes: Axes, lines: Sequence[_Line], comparison: Comparison, theme: Theme) -> None:
     """Names at the lines' ends while each model has one line, else a key beside the axes."""
     if len(lines) <= 8 and len({line.group.model for line in lines}) == len(lines):
         _name_ends(axes, lines)
         return
-    keys = []
+    keys, all_bold = [], all(line.bold for line in lines)
     for model in comparison.models:
         line = next((line for line in lines if line.group.model == model), None)
         if line:
-            keys.append(Line2D([], [], color=line.colour, lw=2.5, label=line.group.title))
-    if all(line.bold for line in lines):
+            text = line.group.title if all_bold else line.group.label
+            keys.append(Line2D([], [], color=line.colour, lw=2.5, label=text))
+    if all_bold:
         styles = {line.group.settings_text: line.style for line in lines if line.group.settings}
-        keys += [Line2D([], [], color=INK, lw=1.6, ls=style, label=text) for text, style in sorted(styles.items())]
-    axes.legend(handles=keys, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=2.4)
+        keys += [
+            Line2D([], [], color=theme.ink, lw=1.6, ls=style, label=text) for text, style in sorted(styles.items())
+        ]
+    place = (1.01, 0.5)
+    axes.legend(
+        handles=keys, loc="center left", bbox_to_anchor=place, frameon=False, handlelength=2.4, labelcolor=theme.ink
+    )
 
 
 def _name_ends(axes: Axes, lines: Sequence[_Line]) -> None:

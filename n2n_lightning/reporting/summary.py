@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,16 @@ from n2n_lightning.runs import Run
 from n2n_lightning.table import METRIC_TITLES, signed
 
 SAME_NOISE_DB = 0.01  # noisy inputs further apart than this are not the same images
+MANY = 4  # more names than this make a list that nobody reads
+NO_DATA = {
+    "seed",
+    "batch_size",
+    "val_batch_size",
+    "num_workers",
+    "cache_dir",
+    "overfit_steps",
+    "augment",
+}  # not the images
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,8 @@ def headline(comparison: Comparison) -> Headline:
     done, total = statuses["done"], len(comparison.runs)
     if not comparison.ranked:
         states = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
-        return Headline("No run has finished yet", f"Of {total} runs: {states}.", [])
+        title = "No run has finished yet" if statuses["interrupted"] else "No run came to a good end"
+        return Headline(title, f"Of {total} {'run' if total == 1 else 'runs'}: {states}.", [])
     best, rival = comparison.ranked[0], _rival(comparison)
     title = _title(comparison, best, rival)
     sentences = [_gain_sentence(comparison, best), _chance_sentence(comparison, best, rival)]
@@ -68,10 +80,9 @@ def _gain_sentence(comparison: Comparison, best: Group) -> str:
         where = f", as the mean of {len(best.runs)} seeds"
     elif run.number("best_epoch") is not None:
         where = f", at epoch {run.number('best_epoch'):.0f} of {run.number('epochs') or 0:.0f}"
-    settings = f" with {best.settings_text}" if best.settings else ""
     if noisy is None or best.gain_db is None:
-        return f"{best.title}{settings} got there{where}." if where or settings else ""
-    brings = f"{best.title}{settings} brings them to {_value(comparison, best)}{where}"
+        return f"Reached by {best.label}{where}."
+    brings = f"{best.label} brings them to {_value(comparison, best)}{where}"
     return f"The noisy validation images have {noisy:.2f} dB; {brings}."
 
 
@@ -106,29 +117,30 @@ def notes(comparison: Comparison) -> list[str]:
             f"The noisy input is not the same in all runs: {min(noisy):.2f} to {max(noisy):.2f} dB. Their PSNR values "
             "come from different tests; compare the gain instead."
         )
-    for key in _differing(run.part("data") for run in comparison.runs if run.part("data")):
-        values = sorted({describe(run.part("data").get(key)) for run in comparison.runs if run.part("data")})
-        found.append(f"The runs differ in their data: {key} is {', '.join(values)}.")
+    data = [run.part("data") for run in comparison.runs if run.part("data")]
+    differing = [key for key in sorted({key for part in data for key in part} - NO_DATA) if len(_values(data, key)) > 1]
+    for key in [key for key in differing if key != "fingerprint"] or differing:
+        found.append(f"The runs differ in their data: {key} is {' or '.join(_values(data, key))}.")
     devices = sorted({str(run.record["device"]) for run in comparison.runs if run.record.get("device")})
     if len(devices) > 1:
         found.append(f"Images per second were measured on different devices: {', '.join(devices)}.")
     lonely = [group.label for group in comparison.ranked if len(group.runs) == 1]
     if lonely and len(lonely) < len(comparison.ranked):
-        found.append(f"Only one seed is done for {', '.join(lonely)}.")
+        which = ", ".join(lonely) if len(lonely) <= MANY else f"{len(lonely)} of the {len(comparison.ranked)} rows"
+        found.append(f"Only one seed is done for {which}.")
     return found
 
 
-def _differing(parts: Any) -> list[str]:
-    """Keys whose value is not the same in all objects; seeds aside."""
-    parts = list(parts)
-    keys = sorted({key for part in parts for key in part} - {"seed"})
-    return [key for key in keys if len({describe(part.get(key)) for part in parts}) > 1]
+def _values(parts: Iterable[dict[str, Any]], key: str) -> list[str]:
+    """The distinct values of a key, in words."""
+    return list(dict.fromkeys(describe(part.get(key)) for part in parts))
 
 
 SETTINGS = (
     *("optimizer", "scheduler", "loss", "batch_size", "max_epochs", "data", "train_pairs", "val_pairs", "image_shape"),
     *("monitor", "device", "versions", "git_commit"),
 )
+OWN_LINE = {*NO_DATA, "train_pairs", "val_pairs"} - {"augment"}  # of the data's entries, what is not said with them
 SETTING_TITLES = {"max_epochs": "epochs", "git_commit": "commit", "image_shape": "image (channels, height, width)"}
 
 
@@ -136,7 +148,7 @@ def settings(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
     """(setting, [(whose, value), ...]) with one value for all models where they agree, else one per model."""
     table = []
     for key in SETTINGS:
-        by_model = {model: _values(comparison.runs, key, model) for model in comparison.models}
+        by_model = {model: _settings_of(comparison.runs, key, model) for model in comparison.models}
         if not any(by_model.values()):
             continue
         if len(set(by_model.values())) == 1:
@@ -148,12 +160,21 @@ def settings(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
     return table
 
 
-def _values(runs: list[Run], key: str, model: str) -> str:
+def _settings_of(runs: list[Run], key: str, model: str) -> str:
     """The distinct values among a model's runs."""
-    texts = [
-        describe(run.record[key]) for run in runs if run.model == model and key in run.record and not _unknown(run, key)
-    ]
-    return " or ".join(dict.fromkeys(texts))
+    values = [run.record[key] for run in runs if run.model == model and key in run.record and not _unknown(run, key)]
+    return " or ".join(dict.fromkeys(_setting_text(key, value) for value in values))
+
+
+def _setting_text(key: str, value: Any) -> str:
+    match key, value:
+        case "image_shape", [*sides]:
+            return "×".join(str(side) for side in sides)
+        case "git_commit", str(commit):
+            return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+        case "data", {**data}:
+            return describe({key: item for key, item in data.items() if key not in OWN_LINE})
+    return describe(value)
 
 
 def _unknown(run: Run, key: str) -> bool:
@@ -162,17 +183,16 @@ def _unknown(run: Run, key: str) -> bool:
 
 
 def describe(value: object) -> str:
-    """A setting in a few words: ``adam, lr 0.001, betas 0.9 0.99``."""
+    """A setting in a few words: ``adam, lr 0.001, betas (0.9, 0.99)``; what is off or empty is left out."""
     if isinstance(value, dict):
-        parts = [
-            f"{key} {describe(item)}"
-            for key, item in value.items()
-            if key not in ("name", "_target_") and item is not None
-        ]
         name = value.get("name") or str(value.get("_target_") or "").rsplit(".", 1)[-1]
+        rest = {key: item for key, item in value.items() if key not in ("name", "_target_")}
+        parts = [
+            f"{key} {describe(item)}" for key, item in rest.items() if item not in (None, [], "") and item is not False
+        ]
         return ", ".join([str(name), *parts] if name else parts)
     if isinstance(value, (list, tuple)):
-        return " ".join(describe(item) for item in value)
+        return f"({', '.join(describe(item) for item in value)})"
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)

@@ -8,6 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from n2n_lightning.reporting.figures import Picture, png_bytes
+from n2n_lightning.results import Comparison
+
 DEPTH = 5  # poolings
 WIDTH = 48  # channels of the encoder
 ENCODER, DECODER, SKIP, INK = "#cfe3f3", "#fbe3c6", "#c8553d", "#1f2933"
@@ -51,6 +54,22 @@ def unet_blocks(channels: int) -> tuple[list[Block], list[Block]]:
     )
     decoder.append(Block(0, last))
     return encoder, decoder
+
+
+def draw_architecture(comparison: Comparison) -> list[Picture]:
+    """The U-Net's picture where one was run, for the size of its images."""
+    runs = [run for run in comparison.runs if run.model == "unet"]
+    if not runs:
+        return []
+    shape = next((shape for run in runs if (shape := run.image_shape)), (3, 32, 32))
+    expected = unet_parameters(shape[0])
+    caption = (
+        f"Figure 1 of the report, for images of {shape[1]}×{shape[2]} pixels and {shape[0]} channels, with the paper's "
+        f"names of the layers: {expected:,} parameters."
+    )
+    if (found := next((params for run in runs if (params := run.number("params"))), expected)) != expected:
+        caption += f" The U-Net of these runs is another one: it has {found:,.0f} parameters."
+    return [Picture("architecture_unet.png", "The U-Net", caption, png_bytes(draw_unet(shape)))]
 
 
 def unet_parameters(channels: int) -> int:
