@@ -117,6 +117,8 @@ class RunRecord(pl.Callback):
         assert isinstance(pl_module, DenoiserModule)
         scores = {f"val/{name}": value for name, value in pl_module.scores.items()}
         epoch = trainer.current_epoch + 1
+        if not np.isfinite(scores["val/loss"]):
+            raise FloatingPointError(f"val/loss became {scores['val/loss']} in epoch {epoch}; lower optimizer.lr")
         values = scores | {
             "epoch": epoch,
             "train/loss": pl_module.train_loss.compute().item(),

@@ -63,8 +63,8 @@ class DenoiserModule(pl.LightningModule):
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
         self.loss = LOSSES[loss["name"]]
-        self.train_loss = MeanMetric()
-        self.val_loss = MeanMetric()
+        self.train_loss = MeanMetric(nan_strategy="disable")  # else it leaves a diverged step's NaN out of the mean
+        self.val_loss = MeanMetric(nan_strategy="disable")
         self.quality = RestorationQuality()
         self.scores: dict[str, Any] = {}  # of the latest validation
         self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the whole epoch's mean
@@ -88,7 +88,7 @@ class DenoiserModule(pl.LightningModule):
 
     def validation_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
         """Scores the batch; the estimate goes on to the callbacks."""
-        estimate = self(pair.source)
+        estimate: Tensor = self(pair.source)
         reference = pair.target if pair.clean is None else pair.clean
         self.val_loss.update(self.loss(estimate, reference), len(estimate))
         if pair.clean is not None:

@@ -47,13 +47,15 @@ def columns(comparison: Comparison) -> list[Column]:
         Column("best_epoch", "epoch", _epoch_text, _epoch),
         _number_column("val/ssim", "SSIM", 3, spread=False),
         Column("params", "parameters", _parameters_text, _parameters, terminal=False),
-        _number_column("gmac", "GMAC", 4, spread=False, significant=True, terminal=False),
+        _number_column("gmac", "GMAC", 3, spread=False, significant=True, terminal=False),
         Column("images_per_second", "images/s", _speed_text, _speed, terminal=False),
         _number_column("noisy_psnr", "noisy (dB)", 2, spread=False, terminal=False),
         Column("gain_db", "gain (dB)", lambda group: signed(group.gain_db), lambda group: group.gain_db),
         Column("report_psnr", "report (dB)*", _report_text, report_psnr_db, terminal=False),
         Column("status", "status", status_text, lambda group: group.runs[0].status, numeric=False),
     ]
+    if metric != PSNR:
+        found = [column for column in found if column.key != "report_psnr"]
     always = {"model", "status", metric}
     return [one for one in found if one.key in always or any(one.text(group) != NOTHING for group in comparison.groups)]
 

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,32 @@ class Interrupted(Exception):
         self.code = code
 
 
-def train(config: Config, folder: Path, names: dict[str, Any], on_start: Callable[[], None]) -> None:
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs, checked and loaded, before anything is written."""
+
+    config: Config
+    folder: Path
+    module: DenoiserModule
+    datamodule: NoisyPairDataModule
+    resume_from: Path | None
+
+
+def train(
+    config: Config,
+    folder: Path,
+    names: dict[str, Any],
+    on_start: Callable[[], None] = lambda: None,
+    callbacks: Sequence[pl.Callback] = (),
+) -> None:
     """Train to the end, or go on from ``last.ckpt``; a finished run is left as it is.
 
     Args:
         config: the resolved configuration.
         folder: the run's.
-        names: further entries for ``result.json``.
+        names: further entries for ``result.json``: ``model``, ``overrides``.
         on_start: called once the input is known to be right, before anything is written.
+        callbacks: run beside our own.
 
     Raises:
         cli.InputError: the configuration or the data is wrong; nothing was written.
@@ -60,58 +79,17 @@ def train(config: Config, folder: Path, names: dict[str, Any], on_start: Callabl
         if is_finished(config, folder):
             print(f"{folder.name}: already done, skipped", flush=True)
             return
-        last = folder / "checkpoints" / "last.ckpt"
-        resume_from = last if config["resume"] and last.exists() else None
-        global_step = read_checkpoint(resume_from)["global_step"] if resume_from else 0
-        datamodule = build_datamodule(config)
-        datamodule.setup("fit")
-        pl.seed_everything(config["seed"], verbose=False)
-        module = build_module(config, datamodule.image_shape[0])
-        if config["init_from"] is not None:
-            start_from(module, config["init_from"])
+        run = prepare(config, folder)
     except (ValueError, OSError) as error:
         raise cli.InputError(error) from error
-
     on_start()
-    print(f"{folder.name}: training in {folder}" + (", resumed" if resume_from else ""), flush=True)
-    if resume_from is None:
-        for stale in folder.glob("events.out.tfevents.*"):
-            stale.unlink()
-    monitor = datamodule.monitor
+    print(f"{folder.name}: training in {folder}" + (", resumed" if run.resume_from else ""), flush=True)
     grid = ImageGrid()
-    record = RunRecord(folder, names | describe(config, module, datamodule), monitor, grid)
-    logger = TensorBoardLogger(
-        folder.parent,
-        folder.name,
-        version="",
-        default_hp_metric=False,
-        purge_step=global_step + 1 if resume_from else None,
-    )
-    logger.log_hyperparams(hyper_parameters(config, names["model"]), {f"{monitor}_best": float("nan")})
-    trainer = pl.Trainer(
-        **config["trainer"],
-        logger=logger,
-        callbacks=[
-            grid,
-            record,
-            LearningRateMonitor("epoch"),
-            RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines(),
-            ModelCheckpoint(
-                folder / "checkpoints",
-                filename="best",
-                monitor=monitor,
-                mode="min" if monitor == "val/loss" else "max",
-                save_last=True,
-                enable_version_counter=False,
-            ),
-        ],
-        enable_progress_bar=sys.stdout.isatty(),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    record = RunRecord(folder, names | describe(run), run.datamodule.monitor, grid)
     record.write("interrupted")
+    trainer = build_trainer(run, names["model"], [grid, record, *callbacks])
     try:
-        trainer.fit(module, datamodule, ckpt_path=resume_from, weights_only=True)
+        trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
     except SystemExit as error:  # Lightning's answer to a signal
         code = cli.SIGTERM if isinstance(error, SIGTERMException) else cli.SIGINT
         record.write("interrupted", f"signal {code - 128}")
@@ -121,12 +99,59 @@ def train(config: Config, folder: Path, names: dict[str, Any], on_start: Callabl
         record.write("failed", f"{type(error).__name__}: {error}")
         raise
     status, reason = record.verdict()
-    more = {"overfit": overfit_verdict(datamodule, record)} if datamodule.overfit_steps else {}
+    more = {"overfit": overfit_verdict(run.datamodule, record)} if run.datamodule.overfit_steps else {}
     record.write(status, reason, **more)
     summary = f"{folder.name}: {status}" + (f" ({reason})" if reason else "")
     if "val/psnr" in record.best:
         summary += f", best val/psnr {record.best['val/psnr']:.2f} dB in epoch {record.best['best_epoch']}"
-    print(summary + "".join(f"; {text['verdict']}" for text in more.values()), flush=True)
+    print(summary + "".join(f"; {check['verdict']}" for check in more.values()), flush=True)
+
+
+def prepare(config: Config, folder: Path) -> Prepared:
+    """Read the data, the checkpoint to go on from and the weights to start from."""
+    last = folder / "checkpoints" / "last.ckpt"
+    resume_from = last if config["resume"] and last.exists() else None
+    if resume_from:
+        read_checkpoint(resume_from)
+    datamodule = build_datamodule(config)
+    datamodule.setup("fit")
+    pl.seed_everything(config["seed"], verbose=False)
+    module = build_module(config, datamodule.image_shape[0])
+    if config["init_from"] is not None:
+        start_from(module, config["init_from"])
+    return Prepared(config, folder, module, datamodule, resume_from)
+
+
+def build_trainer(run: Prepared, model: str, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """The Trainer with TensorBoard, the two checkpoints and a bar, or lines where no person watches."""
+    monitor, watched = run.datamodule.monitor, sys.stdout.isatty()
+    purge_step = None
+    if run.resume_from is None:
+        for stale in run.folder.glob("events.out.tfevents.*"):
+            stale.unlink()
+    else:
+        purge_step = read_checkpoint(run.resume_from)["global_step"] + 1
+    logger = TensorBoardLogger(
+        run.folder.parent, run.folder.name, version="", default_hp_metric=False, purge_step=purge_step
+    )
+    logger.log_hyperparams(hyper_parameters(run.config, model), {f"{monitor}_best": float("nan")})
+    checkpoints = ModelCheckpoint(
+        run.folder / "checkpoints",
+        filename="best",
+        monitor=monitor,
+        mode="min" if monitor == "val/loss" else "max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    bar = RichProgressBar(leave=True) if watched else EpochLines()
+    return pl.Trainer(
+        **run.config["trainer"],
+        logger=logger,
+        callbacks=[*callbacks, LearningRateMonitor("epoch"), bar, checkpoints],
+        enable_progress_bar=watched,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
 
 
 def is_finished(config: Config, folder: Path) -> bool:
@@ -162,8 +187,9 @@ def start_from(module: DenoiserModule, path: str) -> None:
         raise ValueError(f"init_from={path} holds a {trained.family} net that does not fit this model") from error
 
 
-def describe(config: Config, module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[str, Any]:
+def describe(run: Prepared) -> dict[str, Any]:
     """What ``result.json`` says of a run before its training."""
+    config, module, datamodule = run.config, run.module, run.datamodule
     pairs = {f"{part}_pairs": len(source) for part, source in datamodule.sources.items()}
     return {
         "format": 1,

@@ -13,15 +13,8 @@ from n2n_lightning.table import METRIC_TITLES, signed
 
 SAME_NOISE_DB = 0.01  # noisy inputs further apart than this are not the same images
 MANY = 4  # more names than this make a list that nobody reads
-NO_DATA = {
-    "seed",
-    "batch_size",
-    "val_batch_size",
-    "num_workers",
-    "cache_dir",
-    "overfit_steps",
-    "augment",
-}  # not the images
+# entries of a run's data that do not change its images
+NO_DATA = {"seed", "batch_size", "val_batch_size", "num_workers", "cache_dir", "overfit_steps", "augment"}
 
 
 @dataclass(frozen=True)
@@ -46,21 +39,21 @@ def headline(comparison: Comparison) -> Headline:
     sentences = [_gain_sentence(comparison, best), _chance_sentence(comparison, best, rival)]
     if done < total:
         sentences.append(f"{done} of {total} runs are done; the rest is listed below the ranking.")
-    figures = [(_value(comparison, best), f"{METRIC_TITLES.get(comparison.metric, comparison.metric)}, {best.label}")]
+    metric = METRIC_TITLES.get(comparison.metric, comparison.metric).removesuffix(" (dB)")
+    figures = [(_value(comparison, best), f"{metric}, {best.label}")]
     if best.gain_db is not None:
-        figures.append((f"{signed(best.gain_db)} dB", "above the noisy input"))
+        figures.append((f"{signed(best.gain_db)} dB", f"{'above' if best.gain_db > 0 else 'against'} the noisy input"))
     figures.append((str(done) if done == total else f"{done} of {total}", "run done" if total == 1 else "runs done"))
     seconds = sum(run.number("seconds") or 0.0 for run in comparison.runs)
     if seconds:
         figures.append((duration(seconds), "of training in all"))
-    return Headline(
-        title, " ".join(filter(None, sentences)), [(value, what.replace(" (dB)", "")) for value, what in figures]
-    )
+    return Headline(title, " ".join(filter(None, sentences)), figures)
 
 
 def _title(comparison: Comparison, best: Group, rival: Group | None) -> str:
     value = _value(comparison, best)
-    if best.gain_db is not None and best.gain_db <= 0:
+    gains = [group.gain_db for group in comparison.ranked if group.gain_db is not None]
+    if best.gain_db is not None and max(gains) <= 0:
         return f"No run beats its noisy input: the best, {best.title}, ends {-best.gain_db:.2f} dB below it"
     if rival is None:
         above = "" if best.gain_db is None else f", {best.gain_db:.2f} dB above its noisy input"
@@ -68,7 +61,9 @@ def _title(comparison: Comparison, best: Group, rival: Group | None) -> str:
     if comparison.metric != PSNR:
         return f"{best.title} has the best {comparison.metric}: {value}"
     lead = (best.mean(PSNR) or 0.0) - (rival.mean(PSNR) or 0.0)
-    whose = rival.title if rival.model != best.model else f"its run with {rival.settings_text}"
+    whose = rival.title
+    if rival.model == best.model:
+        whose = f"its run with {rival.settings_text}" if rival.settings else "its other run"
     so_far = "So far, " if any(run.status == "interrupted" for run in comparison.runs) else ""
     return f"{so_far}{best.title} comes out ahead: {value}, {lead:.2f} dB above {whose}"
 

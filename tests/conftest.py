@@ -1,0 +1,68 @@
+"""Fixtures: tiny data sets on disk, and the commands run in this process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pytest
+from tiny import write_course_data, write_photograph
+
+from n2n_lightning import train
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Command(Protocol):
+    def __call__(self, *arguments: str, main: Callable[[], int] = train.main) -> Ended: ...
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Call an entry point as its command line does, in an empty folder; training unless ``main`` says otherwise."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HYDRA_FULL_ERROR", "N2N_FULL_ERROR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def call(*arguments: str, main: Callable[[], int] = train.main) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # the entry point sets it for its process
+        train.outcomes.clear()  # likewise of one process
+        capfd.readouterr()
+        try:
+            code = main()
+        except SystemExit as error:  # argparse
+            code = int(error.code or 0)
+        return Ended(code, *capfd.readouterr())
+
+    yield call
+    root.handlers[:], root.level = handlers, level  # Hydra's point at a captured stream that is now closed
+    train.outcomes.clear()
+
+
+@pytest.fixture(scope="session")
+def course_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``train_data.pkl`` with 96 pairs and ``val_data.pkl`` with 24, 3x16x16."""
+    return write_course_data(tmp_path_factory.mktemp("course"))
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six textured pictures, some of them in a sub-folder."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for number, name in enumerate(("a.png", "b.jpg", "c.bmp", "sub/d.png", "sub/e.JPEG", "sub/deep/f.webp")):
+        write_photograph(folder / name, seed=number)
+    (folder / "notes.txt").write_text("not a picture")
+    return folder

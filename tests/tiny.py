@@ -1,0 +1,140 @@
+"""Small data, configurations and runs for the tests: everything on the processor, in seconds."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from torch import Tensor
+
+from n2n_lightning import cli, training
+from n2n_lightning.callbacks import COLUMNS
+from n2n_lightning.ee559 import FILES, write_pkl
+
+ROOT = Path(__file__).parents[1]
+MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
+FIVE_MODELS = ("unet", "nn_relu", "nn_sigmoid", "convtrans_relu", "convtrans_sigmoid")
+DROPPED = {"seconds", "images_per_second", "device"}  # what the machine decides, not the run
+SECONDS = 120  # for a process that hangs; none should come near
+
+
+def smooth_images(count: int, size: int, seed: int, channels: int = 3) -> npt.NDArray[np.float64]:
+    """(N, C, size, size) in 0..255: random blobs of a few pixels."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(10, 245, (count * channels, 4, 4)).astype(np.float32)
+    fine = [np.asarray(Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC)) for c in coarse]
+    return np.clip(np.stack(fine), 0, 255).reshape(count, channels, size, size).astype(np.float64)
+
+
+def write_course_data(
+    folder: Path, *, train: int = 96, val: int = 24, size: int = 16, sigma_255: float = 80.0, channels: int = 3
+) -> Path:
+    """The course's two files, with smooth images and Gaussian noise."""
+    rng = np.random.default_rng(0)
+
+    def stored(images: npt.NDArray[np.float64], sigma: float) -> Tensor:
+        noisy = images + rng.normal(0, sigma, images.shape) if sigma else images
+        return torch.from_numpy(np.rint(noisy.clip(0, 255)).astype(np.uint8))
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage, count, second_sigma in (("train", train, sigma_255), ("val", val, 0.0)):
+        clean = smooth_images(count, size, seed=len(stage), channels=channels)
+        write_pkl(folder / FILES[stage], stored(clean, sigma_255), stored(clean, second_sigma))
+    return folder
+
+
+def write_photograph(path: Path, *, width: int = 200, height: int = 180, seed: int = 0) -> Path:
+    """A colour picture with texture down to the pixel, as ``path``'s suffix says."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize((width, height)), np.float64)
+        for n in (3, 24)
+    ]
+    pixels = 0.5 * layers[0] + 0.3 * layers[1] + rng.uniform(0, 40, (height, width, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+def compose_config(*overrides: str, name: str = "train") -> dict[str, Any]:
+    """The configuration that a command line with these overrides would run."""
+    return copy.deepcopy(_composed(name, overrides))
+
+
+@functools.cache  # a composition takes Hydra a tenth of a second
+def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    with initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
+        return cli.plain(compose(name, list(overrides)))
+
+
+def tiny_overrides(root: Path) -> list[str]:
+    """Train on ``root``'s course files, on the processor, in small batches."""
+    return ["data=ee559", f"data.root={root}", "data.batch_size=8", "trainer.accelerator=cpu"]
+
+
+def train_in(folder: Path, root: Path, *overrides: str) -> Path:
+    """One run in this process, without Hydra's command line; returns the run's folder."""
+    config = compose_config(*tiny_overrides(root), *overrides)
+    model = next((o.removeprefix("model=") for o in overrides if o.startswith("model=")), "unet")
+    training.train(config, folder, {"model": model, "overrides": {}}, lambda: folder.mkdir(parents=True, exist_ok=True))
+    return folder
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    """``metrics.csv`` of a run, one dict a row."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        table = csv.DictReader(file)
+        rows = list(table)
+    assert tuple(table.fieldnames or ()) == COLUMNS
+    return rows
+
+
+def timeless(content: dict[str, Any]) -> dict[str, Any]:
+    """A table's row, or a ``result.json``, without what the machine decides."""
+    return {key: value for key, value in content.items() if key not in DROPPED}
+
+
+def weights_of(checkpoint: Path) -> dict[str, Tensor]:
+    """The net's weights, by name."""
+    state: dict[str, Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
+    return {name: weight for name, weight in state.items() if name.startswith("net.")}
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys() and first
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+def run_python(arguments: Sequence[str | Path], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A real process; ``arguments`` as after ``python``."""
+    environment = os.environ | {"COLUMNS": "200"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    environment.pop("N2N_FULL_ERROR", None)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
