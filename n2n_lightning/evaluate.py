@@ -83,7 +83,8 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
 def default_output(checkpoint: str, data: str) -> Path:
     """Named after the run's folder, or after the file where that is all there is."""
     path = Path(checkpoint)
-    name = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    name = folder.name if path.stem in ("best", "last") else path.stem
     return Path("outputs/evaluate") / f"{name}-{data}.json"
 
 

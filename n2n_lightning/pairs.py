@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -100,21 +100,21 @@ class CellPairs:
 
 def augment(pair: NoisyPair, kinds: Sequence[str], rng: torch.Generator) -> NoisyPair:
     """Flip, rotate by 90 degrees and swap the two images at random, image by image, alike for source and target."""
-    n = len(pair.source)
+
+    def coin() -> Tensor:
+        return torch.randint(2, (len(pair.source), 1, 1, 1), generator=rng).bool()
+
+    source, target, clean = pair
     if "swap" in kinds:
-        swap = torch.randint(2, (n, 1, 1, 1), generator=rng).bool()
-        pair = NoisyPair(
-            torch.where(swap, pair.target, pair.source), torch.where(swap, pair.source, pair.target), pair.clean
-        )
+        swap = coin()
+        source, target = torch.where(swap, target, source), torch.where(swap, source, target)
+    turns: list[Callable[[Tensor], Tensor]] = []
     if "flip" in kinds:
-        for axis in (-1, -2):
-            chosen = torch.randint(2, (n, 1, 1, 1), generator=rng).bool()
-            pair = NoisyPair(
-                *(None if images is None else torch.where(chosen, images.flip(axis), images) for images in pair)  # type: ignore[arg-type]  # a generator hides which field is which
-            )
+        turns += [lambda images: images.flip(-1), lambda images: images.flip(-2)]
     if "rotate" in kinds:
-        chosen = torch.randint(2, (n, 1, 1, 1), generator=rng).bool()
-        pair = NoisyPair(
-            *(None if images is None else torch.where(chosen, images.rot90(1, (-2, -1)), images) for images in pair)  # type: ignore[arg-type]  # as above
-        )
-    return pair
+        turns.append(lambda images: images.rot90(1, (-2, -1)))
+    for turn in turns:
+        chosen = coin()
+        source, target = (torch.where(chosen, turn(images), images) for images in (source, target))
+        clean = None if clean is None else torch.where(chosen, turn(clean), clean)
+    return NoisyPair(source, target, clean)

@@ -63,10 +63,11 @@ def save_hydra_files(folder: Path, hydra_cfg: Any, config: dict[str, Any]) -> No
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Hydra makes the folder before the job can look at its input."""
-    for path in (folder, folder.parent):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+    """Hydra makes the folder, in its study's, in outputs, before the job can look at its input."""
+    for path in (folder, *folder.parents[:2]):
+        if path == Path.cwd() or not path.is_dir() or any(path.iterdir()):
+            return
+        path.rmdir()
 
 
 def main() -> int:
