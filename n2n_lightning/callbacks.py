@@ -44,8 +44,14 @@ class ImageGrid(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if batch_idx == 0:
+            self.columns = []
+        room = self.count - (len(self.columns[0]) if self.columns else 0)
+        if room > 0:
             target = batch.target if batch.clean is None else batch.clean
-            self.columns = [images[: self.count].clamp(0, 1).cpu() for images in (batch.source, outputs, target)]
+            found = [images[:room].clamp(0, 1).cpu() for images in (batch.source, outputs, target)]
+            self.columns = (
+                [torch.cat(both) for both in zip(self.columns, found, strict=True)] if room < self.count else found
+            )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if isinstance(trainer.logger, TensorBoardLogger) and self.columns:
@@ -96,8 +102,21 @@ class RunRecord(pl.Callback):
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """A folder may have moved; ModelCheckpoint forgets its best score when its own path differs."""
+        for state in checkpoint["callbacks"].values():
+            if "dirpath" in state:
+                state["dirpath"] = str(self.folder / "checkpoints")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The state of an earlier part of the run has been restored by now."""
+        self.write("interrupted")
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.epoch_started = time.perf_counter()
+        self.lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The epoch's training is over: take its time, and stop if it went wrong."""
@@ -122,7 +141,7 @@ class RunRecord(pl.Callback):
         values = scores | {
             "epoch": epoch,
             "train/loss": pl_module.train_loss.compute().item(),
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self.lr,
             "seconds": time.perf_counter() - self.epoch_started,
         }
         self.rows.append({key: values[key] for key in COLUMNS if key in values})
@@ -141,6 +160,8 @@ class RunRecord(pl.Callback):
 
     def verdict(self) -> tuple[str, str | None]:
         """Status and reason of a run that went to its end."""
+        if not self.rows:
+            return "failed", "no epoch was trained"
         if "val/psnr" not in self.best:
             return "done", None
         reason = why_dead(self.best["val/constant_channels"], self.best["val/psnr"], self.best["val/noisy_psnr"])

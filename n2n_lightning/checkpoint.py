@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from n2n_lightning.families import FAMILIES
 from n2n_lightning.module import FORMAT, DenoiserModule, channels_last
+from n2n_lightning.safe import safe_load
 
 KEPT = ("n2n_lightning", "hyper_parameters", "hparams_name", "epoch", "global_step", "pytorch-lightning_version")
 
@@ -21,16 +21,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ValueError: the file is missing, damaged, carries code, or is of another project or a newer format.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; give a checkpoint such as outputs/runs/unet/checkpoints/best.ckpt")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain types, or is damaged, and was not loaded"
-        ) from error
-    except Exception as error:  # a damaged archive can fail in any way inside torch.load
-        raise ValueError(f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]})") from error
+    content: dict[str, Any] = safe_load(path)
     about = content.get("n2n_lightning") if isinstance(content, dict) else None
     if not isinstance(about, dict) or about.get("family") not in FAMILIES:
         raise ValueError(f"{path} is not a checkpoint of n2n_lightning; give one that its training wrote")
@@ -48,11 +39,11 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
         ValueError: as ``read_checkpoint``, or the weights do not fit the described net.
     """
     content = read_checkpoint(path)
-    module = FAMILIES[content["n2n_lightning"]["family"]](**content["hyper_parameters"])
-    weights = {name.removeprefix("net."): t for name, t in content["state_dict"].items() if name.startswith("net.")}
     try:
+        module = FAMILIES[content["n2n_lightning"]["family"]](**content["hyper_parameters"])
+        weights = {name.removeprefix("net."): t for name, t in content["state_dict"].items() if name.startswith("net.")}
         module.net.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} holds weights that do not fit its own description ({error})") from error
     return channels_last(module).eval()
 

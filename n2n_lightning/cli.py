@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
 UNNAMED = ("model", "study", "resume", "experiment", "debug")  # overrides that a run folder's name leaves out
 MAX_NAME = 180
+HYDRA_FULL_ERROR, ASKED_FOR_TRACEBACKS = "HYDRA_FULL_ERROR", "N2N_FULL_ERROR"
 
 
 class InputError(ValueError):
@@ -47,35 +49,42 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return config
 
 
-def full_errors() -> bool:
-    """Whether the user asked for tracebacks."""
-    return os.environ.get("N2N_FULL_ERROR") == "1"
-
-
-def report_error(error: BaseException | str) -> None:
-    """One plain message on standard error; the traceback too when ``HYDRA_FULL_ERROR=1``."""
-    if full_errors() and isinstance(error, BaseException):
+def report_error(error: BaseException, message: str | None = None) -> None:
+    """One plain message on standard error; the traceback too when the user set ``HYDRA_FULL_ERROR=1``."""
+    if os.environ.get(ASKED_FOR_TRACEBACKS, os.environ.get(HYDRA_FULL_ERROR)) == "1":
         traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"error: {message or error}", file=sys.stderr, flush=True)
+
+
+def signal_code(error: SystemExit) -> int:
+    """Exit code for the signal behind a SystemExit: ours carries 143, Lightning's none for SIGTERM and 1 for SIGINT."""
+    return SIGTERM if error.code in (None, SIGTERM) else SIGINT
 
 
 def run_hydra(main: Callable[[], None], config_name: str) -> int:
-    """Run a ``hydra.main`` function; Hydra's own complaints become one message and exit code 2."""
-    os.environ["N2N_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself, with code 1
+    """Run a ``hydra.main`` function and turn every way to end into an exit code and at most one message."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    asked = os.environ.get(HYDRA_FULL_ERROR, "0")
+    os.environ |= {ASKED_FOR_TRACEBACKS: asked, HYDRA_FULL_ERROR: "1"}  # else Hydra exits by itself, with code 1
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM))
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        report_error(explain(error, config_name))
-        return BAD_INPUT
-    except InputError as error:
-        report_error(error)
+        report_error(error, explain(error, config_name))
         return BAD_INPUT
     except KeyboardInterrupt:
         return SIGINT
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else DONE if error.code is None else BAD_INPUT
+        return error.code if isinstance(error.code, int) else DONE
+    except ValueError as error:  # InputError, and what Hydra says of values that it cannot make sense of
+        report_error(error)
+        return BAD_INPUT
+    except Exception as error:
+        report_error(error, f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where")
+        return FAILED
+    finally:
+        os.environ[HYDRA_FULL_ERROR] = asked
+        signal.signal(signal.SIGTERM, before)
     return DONE
 
 
@@ -124,10 +133,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def known_keys(config_name: str) -> list[str]:
-    """Every key of the default configuration, dotted, and the groups."""
+    """Every key of the configuration with the groups that the command line chose, dotted, and the groups."""
     GlobalHydra.instance().clear()
+    chosen = [
+        argument for argument in sys.argv[1:] if (config_folder() / f"{argument.replace('=', '/')}.yaml").exists()
+    ]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = OmegaConf.to_container(compose(config_name))
+        config = OmegaConf.to_container(compose(config_name, chosen))
     keys: list[str] = []
 
     def walk(prefix: str, node: object) -> None:

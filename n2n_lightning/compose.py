@@ -23,14 +23,24 @@ from n2n_lightning.photos import PhotoData
 Config = dict[str, Any]
 DATA: dict[str, Callable[..., PairData]] = {"ee559": Ee559Data, "photos": PhotoData}
 LOADER_KEYS = tuple(
-    set(inspect.signature(NoisyPairDataModule).parameters) - {"data", "seed"}
+    name for name in inspect.signature(NoisyPairDataModule).parameters if name not in ("data", "seed")
 )  # the rest of ``data`` is the data set's
+
+GROUPS = ("data", "loss", "scheduler", "optimizer", "model", "trainer")
+TOP_LEVEL: dict[str, Any] = {"study": str, "seed": int, "resume": bool, "init_from": str | None}
+TRAINER_OURS = (  # arguments of the Trainer that training.py gives, or that its record of every epoch rests on
+    *("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
+    *("num_sanity_val_steps", "default_root_dir", "check_val_every_n_epoch", "val_check_interval", "fast_dev_run"),
+)
 
 
 def check_config(config: Config) -> None:
     """Raise one ValueError that lists every fault; nothing is read or written."""
+    missing = [group for group in GROUPS if not isinstance(config.get(group), dict)]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} must be a group of settings; choose one, such as {missing[0]}=NAME")
+    faults = check_top_level(config)
     optimizer, scheduler, model, trainer = (config[key] for key in ("optimizer", "scheduler", "model", "trainer"))
-    model = {key: value for key, value in model.items() if value is not None}
     weights = [torch.nn.Parameter(torch.zeros(1))]
 
     def make_scheduler() -> None:
@@ -42,25 +52,42 @@ def check_config(config: Config) -> None:
             build_module(config | {"loss": {"name": "l2"}}, channels=3)
 
     def make_trainer() -> None:
-        if not isinstance(trainer["max_epochs"], int) or trainer["max_epochs"] < 1:
-            raise ValueError(f"max_epochs must be 1 or more, got {trainer['max_epochs']}; set trainer.max_epochs=20")
+        if not isinstance(trainer.get("max_epochs"), int) or trainer["max_epochs"] < 1:
+            raise ValueError(
+                f"max_epochs must be 1 or more, got {trainer.get('max_epochs')}; set trainer.max_epochs=20"
+            )
+        for key in ("limit_train_batches", "limit_val_batches"):
+            if trainer.get(key) == 0:
+                raise ValueError(f"{key} must be above 0, got 0; set trainer.{key}=null")
+        if trainer.get("devices") != 1:
+            raise ValueError(f"devices must be 1, got {trainer.get('devices')}; set trainer.devices=1")
         pl.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_model_summary=False)
 
-    faults = data_faults(config)
+    faults += data_faults(config)
     faults += check_spec("loss", LOSSES, config["loss"], given=("estimate", "target"))
     found = check_spec("optimizer", OPTIMIZERS, optimizer, given=("params",))
     faults += found or what_it_says("optimizer", lambda: build(OPTIMIZERS, optimizer, weights))
     if scheduler["name"] is not None:
         found = check_spec("scheduler", SCHEDULERS, scheduler, given=("optimizer", "T_max"))
         faults += found or what_it_says("scheduler", make_scheduler)
-    found = check_spec("model", FAMILIES, model, key="family", given=("optimizer", "loss", "scheduler"))
+    found = check_spec("model", FAMILIES, model, key="family", given=("optimizer", "loss", "scheduler", "channels"))
     faults += found or what_it_says("model", make_module)
-    found = check_arguments("trainer", pl.Trainer, trainer)
+    found = check_arguments("trainer", pl.Trainer, trainer, given=TRAINER_OURS)
     faults += found or what_it_says("trainer", make_trainer)
-    if not isinstance(config["seed"], int) or config["seed"] < 0:
-        faults.append(f"seed must be a whole number from 0, got {config['seed']!r}; set seed=0")
     if faults:
         raise ValueError("\n".join(faults))
+
+
+def check_top_level(config: Config) -> list[str]:
+    """Faults of the configuration's own keys."""
+    known = (*GROUPS, *TOP_LEVEL)
+    faults = [f"{key} is no setting{nearest(key, known)}" for key in config if key not in known]
+    for key, hint in TOP_LEVEL.items():
+        if key not in config or not fits(config[key], hint):
+            faults.append(f"{key} must be {describe(hint)}, got {config.get(key)!r}; leave it out for its default")
+    if isinstance(config.get("seed"), int) and not 0 <= config["seed"] < 2**32:
+        faults.append(f"seed must be from 0 to {2**32 - 1}, got {config['seed']}; set seed=0")
+    return faults
 
 
 def check_data(config: Config) -> None:
@@ -73,7 +100,7 @@ def check_data(config: Config) -> None:
 def data_faults(config: Config) -> list[str]:
     """Faults of the ``data`` group."""
     data_args, loader_args = split_data(config["data"])
-    found = check_spec("data", DATA, data_args)
+    found = check_spec("data", DATA, data_args, also=LOADER_KEYS)
     found += check_arguments("data", NoisyPairDataModule, loader_args, given=("data",))
     return found or what_it_says("data", lambda: build_datamodule(config))
 
@@ -101,11 +128,12 @@ def build_datamodule(config: Config) -> NoisyPairDataModule:
 
 
 def build_module(config: Config, channels: int) -> DenoiserModule:
-    """The family's module; ``channels`` is the data's, which ``model.channels`` may override."""
-    arguments = {"channels": channels} | {k: v for k, v in config["model"].items() if v is not None and k != "family"}
-    scheduler = config["scheduler"] if config["scheduler"]["name"] is not None else None
-    family = FAMILIES[config["model"]["family"]]
-    return channels_last(family(optimizer=config["optimizer"], loss=config["loss"], scheduler=scheduler, **arguments))
+    """The model's family for images of so many channels."""
+    parts = {"optimizer": config["optimizer"], "loss": config["loss"], "channels": channels}
+    if config["scheduler"]["name"] is not None:
+        parts["scheduler"] = config["scheduler"]
+    arguments = {key: value for key, value in config["model"].items() if key != "family"}
+    return channels_last(FAMILIES[config["model"]["family"]](**parts, **arguments))
 
 
 def check_spec(
@@ -115,13 +143,14 @@ def check_spec(
     *,
     key: str = "name",
     given: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> list[str]:
     """Faults of ``{key: name, argument: value, ...}``: the name is in the table, the arguments fit what it names."""
     name = str(spec.get(key))
     if name not in table:
         return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{nearest(name, table)}"]
     arguments = {k: v for k, v in spec.items() if k != key}
-    return check_arguments(where, table[name], arguments, given=given)
+    return check_arguments(where, table[name], arguments, given=given, also=also)
 
 
 def check_arguments(
@@ -130,15 +159,20 @@ def check_arguments(
     arguments: Config,
     *,
     given: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> list[str]:
-    """Faults of calling ``function`` with ``arguments`` beside those that are ``given`` otherwise."""
+    """Faults of calling ``function`` with ``arguments`` beside those that are ``given`` otherwise.
+
+    ``also`` are settings of the same group that another part takes; a misspelt one may have been meant.
+    """
     parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in given}
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     faults = []
     for name, value in arguments.items():
         if name not in parameters:
-            takes = ", ".join(parameters) or "no settings"
-            faults.append(f"{where}.{name} is no setting here{nearest(name, parameters)}; {where} takes {takes}")
+            names = [*parameters, *also]
+            takes = ", ".join(names) or "no settings"
+            faults.append(f"{where}.{name} is no setting here{nearest(name, names)}; {where} takes {takes}")
         elif not fits(value, hints.get(name, Any)):
             expected = describe(hints[name])
             faults.append(f"{where}.{name} must be {expected}, got {value!r}; set {where}.{name} to such a value")

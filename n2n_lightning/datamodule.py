@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from n2n_lightning.pairs import AUGMENTATIONS, NoisyPair, PairData, PairSource, augment
+from n2n_lightning.pairs import AUGMENTATIONS, STAGES, NoisyPair, PairData, PairSource, Stage, augment
 
 
 class BatchKey(NamedTuple):
@@ -115,13 +115,13 @@ class NoisyPairDataModule(pl.LightningDataModule):
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.augmentations, self.seed = tuple(augment), seed
         self.num_workers, self.overfit_steps = num_workers, overfit_steps
-        self.sources: dict[str, PairSource] = {}
+        self.sources: dict[Stage, PairSource] = {}
 
     def setup(self, stage: str) -> None:
         """Read what ``stage`` ("fit", "validate") needs; a second call reads nothing."""
-        for part in ("train", "val") if stage == "fit" else ("val",):
+        for part in STAGES if stage == "fit" else STAGES[1:]:
             if part not in self.sources:
-                self.sources[part] = self.data.load("train" if part == "train" else "val")
+                self.sources[part] = self.data.load(part)
         if stage == "fit":
             train, val = self.sources["train"], self.sources["val"]
             if train.image_shape[0] != val.image_shape[0]:
@@ -143,7 +143,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         """The metric that decides which epoch is best."""
         return "val/psnr" if self.sources["val"].has_clean else "val/loss"
 
-    def loader(self, part: str) -> DataLoader[NoisyPair]:
+    def loader(self, part: Stage) -> DataLoader[NoisyPair]:
         """The loader of "train" or "val"."""
         training = part == "train"
         batches = EpochBatches(
@@ -153,6 +153,8 @@ class NoisyPairDataModule(pl.LightningDataModule):
             shuffle=training,
             repeat_first=self.overfit_steps if training else 0,
         )
+        if self.trainer is not None:
+            batches.set_epoch(self.trainer.current_epoch)  # loader workers ask for batches before the Trainer sets it
         return DataLoader(
             PairBatches(self.sources[part], seed=self.seed, augmentations=self.augmentations if training else ()),
             sampler=batches,
@@ -180,5 +182,6 @@ def scale_pair(pair: NoisyPair, peak: float) -> NoisyPair:
         return images.to(torch.float32, memory_format=torch.channels_last).div_(peak)
 
     target = scale(pair.target)
-    clean = target if pair.clean is pair.target else None if pair.clean is None else scale(pair.clean)
-    return NoisyPair(scale(pair.source), target, clean)
+    if pair.clean is None or pair.clean is pair.target:
+        return NoisyPair(scale(pair.source), target, None if pair.clean is None else target)
+    return NoisyPair(scale(pair.source), target, scale(pair.clean))

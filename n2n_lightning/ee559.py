@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from n2n_lightning.pairs import PairSource, Stage, TensorPairs
+from n2n_lightning.safe import safe_load
 
 FILES = {"train": "train_data.pkl", "val": "val_data.pkl"}
 OFFICIAL_SHA256 = {
@@ -43,17 +44,10 @@ class Ee559Data:
 
 def read_pkl(path: Path) -> tuple[Tensor, Tensor]:
     """The file's two (N, C, H, W) uint8 tensors. Code in the pickle is refused, never run."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; set data.root to the folder that holds {path.name}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds something else than plain tensors, or is damaged, and was not loaded; "
-            f"it must be a tuple of two uint8 tensors written by torch.save"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or incomplete ({first_line(error)}); fetch or write it again") from error
+        content = safe_load(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; set data.root to a folder whose {path.name} holds two uint8 tensors") from error
     form = "two uint8 tensors (N, C, H, W) of one shape"
     if not (isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(t, Tensor) for t in content)):
         raise ValueError(f"{path} must hold a tuple of {form}, got {type(content).__name__}")
@@ -68,13 +62,11 @@ def read_pkl(path: Path) -> tuple[Tensor, Tensor]:
 def write_pkl(path: Path, first: Tensor, second: Tensor) -> None:
     """Write two uint8 tensors in the course's format."""
     assert first.dtype == second.dtype == torch.uint8
-    torch.save((first.contiguous(), second.contiguous()), path)
+    part = path.with_name(path.name + ".part")
+    torch.save((first.contiguous(), second.contiguous()), part)
+    os.replace(part, path)
 
 
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -19,12 +19,24 @@ if TYPE_CHECKING:
 
 @hydra.main(config_path=str(cli.config_folder()), config_name="evaluate", version_base="1.3")
 def job(cfg: DictConfig) -> None:
-    """Evaluate, print, write JSON."""
+    """Evaluate; errors are answered here, since Hydra would announce them with a line of its own."""
+    try:
+        score(cli.plain(cfg))
+    except cli.InputError as error:
+        cli.report_error(error)
+        sys.exit(cli.BAD_INPUT)
+
+
+def score(config: dict[str, Any]) -> None:
+    """Evaluate, print, write JSON.
+
+    Raises:
+        cli.InputError: the configuration, the checkpoint or the data is wrong.
+    """
     from n2n_lightning.callbacks import write_json
     from n2n_lightning.checkpoint import load_denoiser
     from n2n_lightning.compose import build_datamodule, check_data
 
-    config = cli.plain(cfg)
     try:
         check_data(config)
         module = load_denoiser(config["checkpoint"])
@@ -37,7 +49,8 @@ def job(cfg: DictConfig) -> None:
             )
     except (ValueError, OSError) as error:
         raise cli.InputError(error) from error
-    scores = {"checkpoint": config["checkpoint"], "data": config["data"]} | evaluate(module, datamodule)
+    data = config["data"] | {"fingerprint": datamodule.data.fingerprint()}
+    scores = {"checkpoint": config["checkpoint"], "data": data} | evaluate(module, datamodule)
     path = Path(config["output"] or default_output(config["checkpoint"], config["data"]["name"]))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, scores)
@@ -64,7 +77,10 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
         enable_model_summary=False,
         enable_progress_bar=sys.stdout.isatty(),
     )
-    trainer.validate(module, datamodule, verbose=False)
+    try:
+        trainer.validate(module, datamodule, verbose=False)
+    except SystemExit as stop:  # Lightning's answer to a signal
+        sys.exit(cli.signal_code(stop))
     scores = {f"val/{k}": v for k, v in module.scores.items() if k not in ("noisy_psnr", "constant_channels")}
     if "val/psnr" not in scores:
         return scores
@@ -81,10 +97,10 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
 
 
 def default_output(checkpoint: str, data: str) -> Path:
-    """Named after the run's folder, or after the file where that is all there is."""
+    """Named after the study and the run, or after the file where that is all there is."""
     path = Path(checkpoint)
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    name = folder.name if path.stem in ("best", "last") else path.stem
+    name = f"{folder.parent.name}-{folder.name}" if path.stem in ("best", "last") else path.stem
     return Path("outputs/evaluate") / f"{name}-{data}.json"
 
 

@@ -16,8 +16,8 @@ DEAD_LOSS_DB = 3.0
 
 
 def squared_error(estimate: Tensor, clean: Tensor) -> Tensor:
-    """MSE of each image, the estimate clipped to [0, 1]. (N, C, H, W) twice -> (N,) float64."""
-    return (estimate.clamp(0, 1) - clean).square().flatten(1).mean(1).double()
+    """MSE of each image, the estimate clipped to [0, 1]. (N, C, H, W) twice -> (N,)."""
+    return (estimate.clamp(0, 1) - clean).square().flatten(1).mean(1)
 
 
 def psnr_db(mse: Tensor) -> Tensor:
@@ -59,12 +59,13 @@ class RestorationQuality(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, noisy: Tensor, estimate: Tensor, clean: Tensor) -> None:
-        self.mse.append(squared_error(estimate, clean))
-        self.noisy_mse.append(squared_error(noisy, clean))
+        self.mse.append(squared_error(estimate, clean).cpu().double())  # not every accelerator has float64
+        self.noisy_mse.append(squared_error(noisy, clean).cpu().double())
         similarity = ssim(estimate, clean)
         if similarity is not None:
-            self.ssim.append(similarity.double())
-        bounds = [f(images, dim=(0, 2, 3)) for images in (estimate, clean) for f in (torch.amin, torch.amax)]
+            self.ssim.append(similarity.cpu().double())
+        shown = estimate.clamp(0, 1)
+        bounds = [f(images, dim=(0, 2, 3)) for images in (shown, clean) for f in (torch.amin, torch.amax)]
         self.extremes.append(torch.stack(bounds)[None])
 
     def per_image(self) -> dict[str, Tensor]:

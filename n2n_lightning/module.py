@@ -63,8 +63,9 @@ class DenoiserModule(pl.LightningModule):
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
         self.loss = LOSSES[loss["name"]]
-        self.train_loss = MeanMetric(nan_strategy="disable")  # else it leaves a diverged step's NaN out of the mean
-        self.val_loss = MeanMetric(nan_strategy="disable")
+        # NaN for NaN: by default a diverged step's is left out of the mean, and "disable" drops the weights
+        self.train_loss = MeanMetric(nan_strategy=float("nan"))
+        self.val_loss = MeanMetric(nan_strategy=float("nan"))
         self.quality = RestorationQuality()
         self.scores: dict[str, Any] = {}  # of the latest validation
         self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the whole epoch's mean

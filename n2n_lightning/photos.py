@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +19,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
-from n2n_lightning.pairs import CellPairs, PairSource, Stage, TensorPairs
+from n2n_lightning.pairs import STAGES, CellPairs, PairSource, Stage, TensorPairs
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 BUNDLED = {"train": ("astronaut.png", "coffee.png", "rocket.jpg"), "val": ("chelsea.png", "motorcycle_left.png")}
@@ -62,10 +64,12 @@ class PhotoData:
         for name, value in (("train_pairs", train_pairs), ("val_pairs", val_pairs)):
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}; set data.{name}=1000")
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {seed}; set data.seed=0")
         if val_root is not None and root is None:
             raise ValueError(f"val_root needs root, got val_root={val_root!r} alone; set data.root=FOLDER too")
         self.root, self.val_root = root, val_root
-        self.pairs = {"train": train_pairs, "val": val_pairs}
+        self.pairs: dict[Stage, int] = {"train": train_pairs, "val": val_pairs}
         self.draws, self.seed, self.cache_dir = draws, seed, Path(cache_dir)
 
     def load(self, stage: Stage) -> PairSource:
@@ -76,12 +80,15 @@ class PhotoData:
         """
         kind = "val" if stage == "val" else "cells" if self.draws == "fresh" else "pairs"
         path = self.cache_dir / f"photos-{kind}-{self.pairs[stage]}-{self.key(stage)}.npy"
-        if not path.exists():
+        mode: Literal["c"] | None = "c" if kind == "cells" else None  # "c": torch wants an array it could write to
+        try:
+            stored = np.load(path, mmap_mode=mode)
+        except (OSError, ValueError, EOFError):  # not there, or damaged
             self._build(stage, kind, path)
+            stored = np.load(path, mmap_mode=mode)
         if kind == "cells":
-            cells = np.load(path, mmap_mode="c")  # copy on write: torch wants a writable array, the file stays as it is
-            return CellPairs(torch.from_numpy(cells))
-        first, second = torch.from_numpy(np.load(path))
+            return CellPairs(torch.from_numpy(stored))
+        first, second = torch.from_numpy(stored)
         return TensorPairs(first, second, second if stage == "val" else None)
 
     def fingerprint(self) -> str:
@@ -91,9 +98,19 @@ class PhotoData:
     def key(self, stage: Stage) -> str:
         """Hash of all that the pairs of ``stage`` depend on."""
         digest = hashlib.sha256(repr((RECIPE_VERSION, stage, self.pairs[stage], self.seed)).encode())
-        for path in self.photographs(stage):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        for photo in self.hashes[stage]:
+            digest.update(photo)
         return digest.hexdigest()[:12]
+
+    @cached_property
+    def hashes(self) -> dict[Stage, list[bytes]]:
+        """Hash of each photograph's bytes; ValueError when training and validation have one in common."""
+        photos = {stage: self.photographs(stage) for stage in STAGES}
+        hashes = {stage: [hashlib.sha256(path.read_bytes()).digest() for path in photos[stage]] for stage in STAGES}
+        for path, digest in zip(photos["val"], hashes["val"], strict=True):
+            if digest in hashes["train"]:
+                raise ValueError(f"{path} is among the training photographs too; take it out of data.root")
+        return hashes
 
     def photographs(self, stage: Stage) -> list[Path]:
         """The photographs of ``stage``; those of the two stages are disjoint."""
@@ -115,7 +132,7 @@ class PhotoData:
         cells_shape = (count, IMAGE_PX, IMAGE_PX, cell_pixels, 3)
         shape = cells_shape if kind == "cells" else (2, count, 3, IMAGE_PX, IMAGE_PX)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # other processes may build the same
         output = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
 
         def fill(number: int) -> None:

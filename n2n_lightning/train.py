@@ -36,14 +36,15 @@ def run_job(cfg: DictConfig, folder: Path, hydra_cfg: Any) -> int:
         training.train(config, folder, names, lambda: save_hydra_files(folder, hydra_cfg, config))
     except cli.InputError as error:
         cli.report_error(error)
-        remove_if_empty(folder)
         return cli.BAD_INPUT
     except training.Interrupted as error:
         print(f"{folder.name}: interrupted; the same command goes on from the last epoch", file=sys.stderr)
         return error.code
     except Exception as error:
-        cli.report_error(f"{folder.name} failed: {error}; {folder / 'train.log'} has the traceback")
+        cli.report_error(error, f"{folder.name} failed: {error}; {folder / 'train.log'} has the traceback")
         return cli.FAILED
+    finally:
+        remove_if_empty(folder)
     return cli.DONE
 
 
@@ -78,7 +79,7 @@ def main() -> int:
 
         from n2n_lightning.results import console_table, read_run
 
-        recorded = [folder for folder, _ in outcomes if (folder / "result.json").exists()]
+        recorded = [folder for folder, code in outcomes if code != cli.BAD_INPUT]
         Console().print(console_table([read_run(folder) for folder in recorded]))
     codes = [code, *(code for _, code in outcomes)]
     return next((c for c in (cli.SIGTERM, cli.SIGINT, cli.FAILED, cli.BAD_INPUT) if c in codes), code)

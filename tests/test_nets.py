@@ -245,7 +245,7 @@ def test_output_ranges():
 
 @pytest.mark.parametrize("family", [UNet, Sequential])
 def test_a_net_without_channels_is_refused(family: type[nn.Module]):
-    with pytest.raises(ValueError, match=r"channels must be 1 or more, got 0; set model\.channels"):
+    with pytest.raises(ValueError, match="channels must be 1 or more, got 0; count the images'"):
         family(0)
 
 

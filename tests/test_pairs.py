@@ -165,6 +165,15 @@ def test_one_folder_is_split_into_disjoint_parts(photographs: Path, seed: int):
     assert len(val) == 1
 
 
+def test_a_validation_photograph_below_root_is_refused(tmp_path: Path):
+    """A search of root's sub-folders would find it, and a model would be scored on what it was trained on."""
+    write_photograph(tmp_path / "root" / "a.png", seed=1)
+    seen = write_photograph(tmp_path / "root" / "val" / "b.png", seed=2)
+    data = PhotoData(root=str(tmp_path / "root"), val_root=str(seen.parent), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match=r"b\.png is among the training photographs too"):
+        data.load("val")
+
+
 def test_val_root_holds_all_of_the_validation_photographs(photographs: Path, tmp_path: Path):
     other = write_photograph(tmp_path / "val" / "other.png")
     data = PhotoData(root=str(photographs), val_root=str(other.parent))
@@ -255,6 +264,7 @@ def test_a_changed_photograph_is_built_anew(tmp_path: Path, monkeypatch: pytest.
     data.load("train")
     before = data.fingerprint()
     write_photograph(data.photographs("train")[0], seed=99)
+    data = photo_data(tmp_path / "root", tmp_path / "cache")
     assert data.fingerprint() != before
     monkeypatch.setattr(PhotoData, "_build", refuse)
     with pytest.raises(AssertionError, match="built again"):
@@ -433,8 +443,9 @@ def test_swapping_exchanges_whole_images_of_about_half_of_the_pairs():
 
 
 def test_without_augmentation_the_pair_stays_as_it_is():
-    pair = NoisyPair(lone_images(2), lone_images(2), None)
-    assert augment(pair, [], torch.Generator()) is pair
+    pair = NoisyPair(lone_images(2), lone_images(2), lone_images(2))
+    after = augment(pair, [], torch.Generator())
+    assert all(one is other for one, other in zip(after, pair, strict=True))
 
 
 # The course's files

@@ -28,7 +28,7 @@ class Sequential(nn.Module):
     ) -> None:
         super().__init__()
         if channels < 1:
-            raise ValueError(f"channels must be 1 or more, got {channels}; set model.channels=3")
+            raise ValueError(f"channels must be 1 or more, got {channels}; count the images' own")
 
         def up(inputs: int, outputs: int) -> nn.Module:
             if upsampling == "convtrans":

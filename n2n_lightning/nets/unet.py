@@ -24,7 +24,7 @@ class UNet(nn.Module):
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
         if channels < 1:
-            raise ValueError(f"channels must be 1 or more, got {channels}; set model.channels=3")
+            raise ValueError(f"channels must be 1 or more, got {channels}; count the images' own")
 
         def conv(inputs: int, outputs: int) -> nn.Conv2d:
             return nn.Conv2d(inputs, outputs, 3, padding=1)

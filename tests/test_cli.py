@@ -1,0 +1,290 @@
+"""The command line: wrong input gets one message and leaves nothing behind; names of folders; every configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import Command
+from PIL import Image
+from tiny import MODELS, ROOT, compose_config, tiny_overrides, train_in, write_course_data, write_photograph
+
+from n2n_lightning import cli, evaluate
+from n2n_lightning.cli import MAX_NAME, run_name
+from n2n_lightning.compose import build_datamodule, build_module, check_config, check_data
+
+GROUPS = {
+    path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in (ROOT / "conf").iterdir() if path.is_dir()
+}
+CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
+
+
+def evaluate_main() -> int:
+    return cli.run_hydra(evaluate.job, "evaluate")
+
+
+def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> None:
+    """Exit code 2, one message with these words on standard error, and no folder."""
+    code, out, err = ended
+    assert code == 2, err
+    message = "".join(line for line in err.splitlines(True) if not line.startswith("building "))  # a progress bar
+    assert message.startswith("error: ") and message.count("error: ") == 1
+    assert "Traceback" not in out + err
+    for word in words:
+        assert word in message
+    left = {path.name for path in folder.iterdir()} - {"given"}
+    assert not left, f"left behind: {left}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=unett"], ["model must be one of", "'unett'", "did you mean 'unet'?"]),
+        (["optimizer=sdg"], ["optimizer must be one of adam, adamw, sgd", "'sdg'", "did you mean 'sgd'?"]),
+        (["data=photo"], ["data must be one of ee559, photos", "'photo'", "did you mean 'photos'?"]),
+        (["scheduler=cosin"], ["did you mean 'cosine'?"]),
+        (["debug=fest"], ["did you mean 'fast'?"]),
+        (["experiment=five_model"], ["did you mean 'five_models'?"]),
+        (["loss=l3"], ["loss must be one of l1, l2", "'l3'"]),
+        (["optimiser=adam"], ["'optimiser' is no setting", "did you mean 'optimizer'?"]),
+        (["optimizer.learning_rate=1"], ["'optimizer.learning_rate' is no setting"]),
+        (["trainer.max_epoch=3"], ["'trainer.max_epoch' is no setting", "did you mean 'trainer.max_epochs'?"]),
+        (["sed=1"], ["'sed' is no setting", "did you mean 'seed'?"]),
+        (["+model.activatoin=relu", "model=nn_relu"], ["model.activatoin", "did you mean 'activation'?"]),
+        (["+model.depth=3"], ["model.depth is no setting", "model takes no settings"]),
+        (["+optimizer.learning=3"], ["optimizer.learning is no setting", "lr"]),
+        (["+trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean 'max_epochs'?"]),
+        (["+data.batchsize=3"], ["data.batchsize", "did you mean 'batch_size'?"]),
+        (["model=nn_relu", "model.activation=tanh"], ["model.activation must be 'relu' or 'sigmoid', got 'tanh'"]),
+        (["+model.channels=4"], ["model.channels is no setting"]),
+        (["+optimiser.lr=1"], ["optimiser is no setting", "did you mean 'optimizer'?"]),
+        (["+trainer.callbacks=[]"], ["trainer.callbacks is no setting"]),
+        (["trainer.devices=2"], ["devices must be 1, got 2"]),
+        (["trainer.limit_val_batches=0"], ["limit_val_batches must be above 0"]),
+        (["resume=maybe"], ["resume must be true or false, got 'maybe'"]),
+        (["~optimizer"], ["optimizer must be a group of settings"]),
+        (["scheduler=null"], []),
+        (["optimizer.lr=-1"], ["optimizer", "-1"]),
+        (["optimizer.lr=abc"], ["optimizer.lr must be a number", "'abc'"]),
+        (["optimizer.betas=[0.9]"], ["optimizer.betas must be a list of 2", "[0.9]"]),
+        (["scheduler=step", "scheduler.step_size=a"], ["scheduler.step_size must be a whole number, got 'a'"]),
+        (["data.batch_size=0"], ["batch_size must be 1 or more, got 0", "set data.batch_size"]),
+        (["data.batch_size=1.5"], ["data.batch_size must be a whole number, got 1.5"]),
+        (["data.train_pairs=0"], ["train_pairs must be 1 or more, got 0"]),
+        (["data.draws=some"], ["data.draws must be 'fixed' or 'fresh', got 'some'"]),
+        (["data.augment=[flop]"], ["augment takes flip, rotate, swap, got flop"]),
+        (["data.augment=flip"], ["data.augment must be a list, got 'flip'"]),
+        (["data.val_root=somewhere"], ["val_root needs root"]),
+        (["trainer.max_epochs=0"], ["max_epochs must be 1 or more, got 0"]),
+        (["trainer.max_epochs=-1"], ["max_epochs must be 1 or more, got -1"]),
+        (["trainer.precision=3"], ["trainer", "3"]),
+        (["trainer.accelerator=abacus"], ["trainer", "abacus"]),
+        (["seed=-1"], ["seed must be from 0 to 4294967295, got -1"]),
+        (["seed=x"], ["seed must be a whole number, got 'x'"]),
+        (["data=ee559"], ["data.root is needed and not set; set data.root=..."]),
+        (["data=ee559", "data.root=nowhere"], ["nowhere/train_data.pkl does not exist", "set data.root"]),
+        (["data.root=nowhere"], ["nowhere is not a folder"]),
+        (["init_from=nowhere.ckpt"], ["nowhere.ckpt does not exist"]),
+        (["model="], []),
+        (["model"], []),
+        (["seed=[1"], []),
+        (["seed=${nothing}"], []),
+    ],
+)
+def test_a_wrong_setting_is_refused(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
+):
+    monkeypatch.setattr(pl.Trainer, "fit", None)  # a setting that slips through must not train for an hour
+    assert_refused(command(*arguments), tmp_path, *words)
+
+
+def test_several_faults_are_listed_at_once(command: Command, tmp_path: Path):
+    faults = ["optimizer.lr=-1", "data.batch_size=0", "seed=-3", "+model.depth=2", "trainer.max_epochs=0"]
+    words = ["-1", "batch_size must be 1 or more, got 0", "got -3", "model.depth", "max_epochs must be 1 or more"]
+    assert_refused(command(*faults), tmp_path, *words)
+
+
+def test_in_a_sweep_each_wrong_run_is_named_and_the_others_train(command: Command, course_data: Path, tmp_path: Path):
+    ended = command("-m", "model=convtrans_relu", "debug=fast", "data.batch_size=8,0", *tiny_overrides(course_data)[:2])
+    assert ended.code == 2 and "batch_size must be 1 or more, got 0" in ended.err
+    assert len(list(tmp_path.glob("outputs/*/*/result.json"))) == 1
+    assert [path.name for path in tmp_path.glob("outputs/*/*batch_size=0*")] == []
+
+
+def test_tracebacks_are_there_for_those_who_ask(command: Command, monkeypatch: pytest.MonkeyPatch):
+    assert "Traceback" not in command("data.batch_size=0").err
+
+    def with_full_errors() -> int:
+        from n2n_lightning import train
+
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        return train.main()
+
+    ended = command("data.batch_size=0", main=with_full_errors)
+    assert ended.code == 2 and "Traceback" in ended.err and "error: data" in ended.err
+
+
+# Folders of photographs
+
+
+def test_an_empty_folder_is_refused(command: Command, tmp_path: Path):
+    (tmp_path / "given").mkdir()
+    assert_refused(command("data.root=given"), tmp_path, "given holds no photographs", ".png")
+
+
+def test_an_unreadable_picture_is_named(command: Command, tmp_path: Path):
+    for number in range(5):
+        write_photograph(tmp_path / "given/train" / f"{number}.png", seed=number)
+    write_photograph(tmp_path / "given/val" / "other.png", seed=9)
+    (tmp_path / "given/train" / "broken.jpg").write_bytes(b"\xff\xd8 no jpeg")
+    pictures = ["data.root=given/train", "data.val_root=given/val", "data.train_pairs=6", "data.val_pairs=6"]
+    assert_refused(
+        command(*pictures, "data.cache_dir=given/cache"), tmp_path, "broken.jpg cannot be read", "mend or remove"
+    )
+
+
+def test_a_truncated_picture_is_named(command: Command, tmp_path: Path):
+    write_photograph(tmp_path / "given/val" / "whole.png", seed=1)
+    cut = tmp_path / "given/train" / "cut.png"
+    write_photograph(cut, seed=2)
+    cut.write_bytes(cut.read_bytes()[:3000])
+    pictures = ["data.root=given/train", "data.val_root=given/val", "data.train_pairs=2", "data.val_pairs=2"]
+    assert_refused(command(*pictures, "data.cache_dir=given/cache"), tmp_path, "cut.png cannot be read")
+
+
+def test_a_picture_that_is_too_small_is_named(command: Command, tmp_path: Path):
+    write_photograph(tmp_path / "given/train" / "big.png", seed=1)
+    write_photograph(tmp_path / "given/val" / "big.png", seed=2)
+    Image.new("RGB", (500, 159)).save(tmp_path / "given/train" / "small.png")
+    pictures = ["data.root=given/train", "data.val_root=given/val", "data.train_pairs=2", "data.val_pairs=2"]
+    words = ["small.png is 500x159 px", "160 px"]
+    assert_refused(command(*pictures, "data.cache_dir=given/cache"), tmp_path, *words)
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, {"weights": torch.zeros(2)}, [1, 2]])
+def test_a_foreign_checkpoint_is_refused(command: Command, course_data: Path, tmp_path: Path, content: object):
+    (tmp_path / "given").mkdir()
+    torch.save(content, tmp_path / "given" / "foreign.ckpt")
+    words = ["foreign.ckpt is not a checkpoint of n2n_lightning"]
+    data = tiny_overrides(course_data)[:2]
+    assert_refused(command("init_from=given/foreign.ckpt", *data), tmp_path, *words)
+    assert_refused(command("checkpoint=given/foreign.ckpt", *data, main=evaluate_main), tmp_path, *words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["checkpoint is needed and not set; set checkpoint=..."]),
+        (["checkpoint=nowhere.ckpt"], ["nowhere.ckpt does not exist"]),
+        (["checkpoint=x.ckpt", "data=photo"], ["did you mean 'photos'?"]),
+        (["checkpoint=x.ckpt", "data=ee559"], ["data.root is needed and not set"]),
+        (["checkpoint=x.ckpt", "data.val_batch_size=0"], ["val_batch_size must be 1 or more, got 0"]),
+        (["checkpint=x.ckpt"], ["'checkpint' is no setting", "did you mean 'checkpoint'?"]),
+    ],
+)
+def test_evaluate_refuses_what_is_wrong(command: Command, tmp_path: Path, arguments: list[str], words: list[str]):
+    assert_refused(command(*arguments, main=evaluate_main), tmp_path, *words)
+
+
+def test_evaluate_refuses_images_of_other_channels(command: Command, course_data: Path, tmp_path: Path):
+    grey = write_course_data(tmp_path / "given" / "grey", train=4, val=4, channels=1)
+    run = train_in(tmp_path / "given" / "run", course_data, "model=convtrans_relu", "debug=fast")
+    ended = command(
+        f"checkpoint={run / 'checkpoints/best.ckpt'}", "data=ee559", f"data.root={grey}", main=evaluate_main
+    )
+    assert_refused(ended, tmp_path, "images of 3 channels, the data has 1")
+
+
+# Folder names
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "unet"),
+        (["model=unet"], "unet"),
+        (["model=unet", "study=x", "resume=false", "experiment=demo", "debug=fast"], "unet"),
+        (["seed=1", "optimizer=sgd", "model=unet"], "unet,optimizer=sgd,seed=1"),
+        (["optimizer=sgd", "seed=1"], "unet,optimizer=sgd,seed=1"),
+        (["+model.depth=3", "~scheduler"], "unet,model.depth=3,scheduler="),
+        (["data.root=/somewhere/else/photos/"], "unet,data.root=photos"),
+        (["data.root='../with space/my photos'"], "unet,data.root=myphotos"),
+        (["init_from=outputs/a/b/best.ckpt"], "unet,init_from=best.ckpt"),
+        (["data.augment=[flip,swap]"], "unet,data.augment=flip,swap"),
+        (["hydra.verbose=true", "seed=1"], "unet,seed=1"),
+        (["optimizer.lr=1e-3"], "unet,optimizer.lr=1e-3"),
+    ],
+)
+def test_a_run_is_named_after_its_model_and_its_overrides_sorted(overrides: list[str], name: str):
+    assert run_name("unet", overrides) == name
+
+
+def test_distinct_overrides_have_distinct_names():
+    cases = [
+        [],
+        ["seed=1"],
+        ["seed=11"],
+        ["optimizer=sgd"],
+        ["optimizer.lr=0.1"],
+        ["optimizer.lr=-0.1"],
+        ["optimizer.lr=1e1"],
+        ["optimizer.lr=1e-1"],
+        ["data.augment=[flip]"],
+        ["data.augment=[flip,swap]"],
+        ["data.augment=[]"],
+        ["trainer.precision=16-mixed"],
+        ["trainer.precision=bf16-mixed"],
+    ]
+    assert len({run_name("unet", case) for case in cases}) == len(cases)
+
+
+def test_a_long_name_is_cut_and_stays_distinct():
+    long = [[f"data.root={'x' * 300}{end}"] for end in "ab"]
+    names = {run_name("unet", case) for case in long}
+    assert len(names) == 2
+    assert all(len(name) <= MAX_NAME + 10 < 255 and name.startswith("unet,data.root=x") for name in names)
+
+
+def test_a_name_is_a_single_folder():
+    name = run_name("unet", ["data.root=../a/b", "init_from=C:\\x\\..", "key=/", "other=.."])
+    assert "/" not in name and "\\" not in name and name not in (".", "..")
+
+
+# Configuration files
+
+
+def test_every_group_is_there():
+    assert {"model", "optimizer", "scheduler", "loss", "data", "trainer", "debug", "experiment"} <= set(GROUPS)
+    assert all(GROUPS.values())
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_configuration_file_composes_and_passes_the_check(choice: str, tmp_path: Path):
+    needed = [f"data.root={tmp_path}"] if choice == "data=ee559" else []
+    config = compose_config(choice, *needed)
+    check_config(config)
+    group, _, name = choice.partition("=")
+    if group in ("optimizer", "scheduler", "loss", "data"):
+        assert config[group]["name"] == (None if name == "none" else name)
+
+
+@pytest.mark.parametrize("data", GROUPS["data"])
+def test_evaluates_configuration_composes_with_every_data_source(data: str, tmp_path: Path):
+    needed = [f"data.root={tmp_path}"] if data == "ee559" else []
+    config = compose_config("checkpoint=x.ckpt", f"data={data}", *needed, name="evaluate")
+    check_data(config)
+    assert build_datamodule(config).seed == 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_models_file_is_short_and_names_what_differs(model: str):
+    lines = (ROOT / "conf" / "model" / f"{model}.yaml").read_text().strip().splitlines()
+    assert len(lines) < 10
+    module = build_module(compose_config(f"model={model}"), 3)
+    assert module.hparams["channels"] == 3
+    assert build_module(compose_config(f"model={model}"), 2).hparams["channels"] == 2
