@@ -75,6 +75,16 @@ class PairBatches(Dataset[NoisyPair]):
         return augment(self.source.batch(key.indices, rng), self.augmentations, rng)
 
 
+class PairLoader(DataLoader[NoisyPair]):
+    """A loader that asks its sampler for nothing before the first batch is wanted.
+
+    Workers would ask as soon as they start, which after a resume is before the Trainer has set the epoch.
+    """
+
+    def __iter__(self) -> Iterator[NoisyPair]:  # type: ignore[override]  # an iterator all the same
+        yield from super().__iter__()
+
+
 class NoisyPairDataModule(pl.LightningDataModule):
     """Loaders over any ``PairData``.
 
@@ -153,9 +163,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
             shuffle=training,
             repeat_first=self.overfit_steps if training else 0,
         )
-        if self.trainer is not None:
-            batches.set_epoch(self.trainer.current_epoch)  # loader workers ask for batches before the Trainer sets it
-        return DataLoader(
+        return PairLoader(
             PairBatches(self.sources[part], seed=self.seed, augmentations=self.augmentations if training else ()),
             sampler=batches,
             batch_size=None,  # the sampler gives whole batches

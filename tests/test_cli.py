@@ -63,6 +63,7 @@ def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> No
         (["+trainer.callbacks=[]"], ["trainer.callbacks is no setting"]),
         (["trainer.devices=2"], ["devices must be 1, got 2"]),
         (["trainer.limit_val_batches=0"], ["limit_val_batches must be above 0"]),
+        (["study=3"], ["study must be text, got 3"]),
         (["resume=maybe"], ["resume must be true or false, got 'maybe'"]),
         (["~optimizer"], ["optimizer must be a group of settings"]),
         (["scheduler=null"], []),
@@ -82,7 +83,9 @@ def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> No
         (["trainer.precision=3"], ["trainer", "3"]),
         (["trainer.accelerator=abacus"], ["trainer", "abacus"]),
         (["seed=-1"], ["seed must be from 0 to 4294967295, got -1"]),
+        (["seed=4294967296"], ["seed must be from 0", "got 4294967296"]),
         (["seed=x"], ["seed must be a whole number, got 'x'"]),
+        (["data.seed=-1"], ["seed must be 0 or more, got -1"]),
         (["data=ee559"], ["data.root is needed and not set; set data.root=..."]),
         (["data=ee559", "data.root=nowhere"], ["nowhere/train_data.pkl does not exist", "set data.root"]),
         (["data.root=nowhere"], ["nowhere is not a folder"]),
@@ -134,33 +137,39 @@ def test_an_empty_folder_is_refused(command: Command, tmp_path: Path):
     assert_refused(command("data.root=given"), tmp_path, "given holds no photographs", ".png")
 
 
-def test_an_unreadable_picture_is_named(command: Command, tmp_path: Path):
-    for number in range(5):
-        write_photograph(tmp_path / "given/train" / f"{number}.png", seed=number)
-    write_photograph(tmp_path / "given/val" / "other.png", seed=9)
-    (tmp_path / "given/train" / "broken.jpg").write_bytes(b"\xff\xd8 no jpeg")
-    pictures = ["data.root=given/train", "data.val_root=given/val", "data.train_pairs=6", "data.val_pairs=6"]
-    assert_refused(
-        command(*pictures, "data.cache_dir=given/cache"), tmp_path, "broken.jpg cannot be read", "mend or remove"
-    )
+PICTURES = [
+    *("data.root=given/train", "data.val_root=given/val", "data.train_pairs=6", "data.val_pairs=6"),
+    "data.cache_dir=given/cache",
+]
 
 
-def test_a_truncated_picture_is_named(command: Command, tmp_path: Path):
-    write_photograph(tmp_path / "given/val" / "whole.png", seed=1)
-    cut = tmp_path / "given/train" / "cut.png"
-    write_photograph(cut, seed=2)
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """The folder of two good photographs for training; one for validation lies beside it."""
+    for number, name in enumerate(("train/0.png", "train/1.png", "val/2.png")):
+        write_photograph(tmp_path / "given" / name, seed=number)
+    return tmp_path / "given" / "train"
+
+
+def test_an_unreadable_picture_is_named(command: Command, pictures: Path, tmp_path: Path):
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8 no jpeg")
+    assert_refused(command(*PICTURES), tmp_path, "broken.jpg cannot be read", "mend or remove")
+
+
+def test_a_truncated_picture_is_named(command: Command, pictures: Path, tmp_path: Path):
+    cut = pictures / "1.png"
     cut.write_bytes(cut.read_bytes()[:3000])
-    pictures = ["data.root=given/train", "data.val_root=given/val", "data.train_pairs=2", "data.val_pairs=2"]
-    assert_refused(command(*pictures, "data.cache_dir=given/cache"), tmp_path, "cut.png cannot be read")
+    assert_refused(command(*PICTURES), tmp_path, "1.png cannot be read")
 
 
-def test_a_picture_that_is_too_small_is_named(command: Command, tmp_path: Path):
-    write_photograph(tmp_path / "given/train" / "big.png", seed=1)
-    write_photograph(tmp_path / "given/val" / "big.png", seed=2)
-    Image.new("RGB", (500, 159)).save(tmp_path / "given/train" / "small.png")
-    pictures = ["data.root=given/train", "data.val_root=given/val", "data.train_pairs=2", "data.val_pairs=2"]
-    words = ["small.png is 500x159 px", "160 px"]
-    assert_refused(command(*pictures, "data.cache_dir=given/cache"), tmp_path, *words)
+def test_a_picture_that_is_too_small_is_named(command: Command, pictures: Path, tmp_path: Path):
+    Image.new("RGB", (500, 159)).save(pictures / "small.png")
+    assert_refused(command(*PICTURES), tmp_path, "small.png is 500x159 px", "160 px")
+
+
+def test_a_copy_of_a_validation_photograph_is_named(command: Command, pictures: Path, tmp_path: Path):
+    (pictures / "another name.png").write_bytes((tmp_path / "given/val/2.png").read_bytes())
+    assert_refused(command(*PICTURES), tmp_path, "2.png is among the training photographs too")
 
 
 # Checkpoints

@@ -271,6 +271,16 @@ def test_a_changed_photograph_is_built_anew(tmp_path: Path, monkeypatch: pytest.
         data.load("train")
 
 
+@pytest.mark.parametrize("draws", ["fixed", "fresh"])
+@pytest.mark.parametrize("kept", [0, 100, 20000])
+def test_a_damaged_cache_is_built_anew(photographs: Path, tmp_path: Path, draws: str, kept: int):
+    whole = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    (cached,) = tmp_path.iterdir()
+    cached.write_bytes(cached.read_bytes()[:kept])
+    again = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    assert torch.equal(whole.source, again.source) and torch.equal(whole.target, again.target)
+
+
 def test_a_failed_build_leaves_nothing_behind(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def break_off(*_: object) -> None:
         raise KeyboardInterrupt

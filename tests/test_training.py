@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import Command
 from tiny import (
@@ -28,6 +29,8 @@ from tiny import (
 
 from n2n_lightning import cli, training
 from n2n_lightning.compose import build_module
+from n2n_lightning.ee559 import Ee559Data
+from n2n_lightning.metrics import RestorationQuality
 from n2n_lightning.module import FORMAT
 
 RESULT_KEYS = {  # the contract's
@@ -242,13 +245,57 @@ def test_moments_orders_and_augmentations_resume_too(course_data: Path, tmp_path
     assert_same_weights(parts / "checkpoints/last.ckpt", whole / "checkpoints/last.ckpt")
 
 
-def test_resume_false_starts_over(course_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("finished", [True, False])
+def test_resume_false_starts_over(four_epochs: Path, course_data: Path, tmp_path: Path, finished: bool):
+    folder = tmp_path / "run"
+    train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=2", "seed=1")
+    if not finished:
+        make_unfinished(folder)
+    train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=4", "resume=false")
+    assert timeless_table(folder) == timeless_table(four_epochs)
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+
+
+def test_a_moved_run_goes_on_and_keeps_its_best(four_epochs: Path, course_data: Path, tmp_path: Path):
+    train_in(tmp_path / "here", course_data, "model=convtrans_relu", "trainer.max_epochs=2")
+    (tmp_path / "here").rename(tmp_path / "there")
+    train_in(tmp_path / "there", course_data, "model=convtrans_relu", "trainer.max_epochs=4")
+    assert timeless_table(tmp_path / "there") == timeless_table(four_epochs)
+    for name in ("best", "last"):
+        assert_same_weights(tmp_path / f"there/checkpoints/{name}.ckpt", four_epochs / f"checkpoints/{name}.ckpt")
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_resumed_run_keeps_an_earlier_best(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The score falls after the first part; the best checkpoint must not be overwritten by a worse one."""
+    falling = iter([30.0, 20.0, 25.0])
+    compute = RestorationQuality.compute
+    monkeypatch.setattr(RestorationQuality, "compute", lambda self: compute(self) | {"psnr": next(falling)})
     folder = tmp_path / "run"
     train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=1")
-    make_unfinished(folder)
-    train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=1", "resume=false")
-    assert "resumed" not in capsys.readouterr().out
-    assert len(read_table(folder)) == 1
+    first = weights_of(folder / "checkpoints/best.ckpt")
+    train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=3")
+    result = read_json(folder / "result.json")
+    assert (result["best_epoch"], result["val/psnr"]) == (1, 30.0)
+    best = weights_of(folder / "checkpoints/best.ckpt")
+    assert all(torch.equal(best[name], first[name]) for name in first)
+
+
+def test_other_data_under_the_same_name_is_refused(course_data: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    folder = train_in(tmp_path / "run", write_course_data(data), "model=convtrans_relu", "trainer.max_epochs=1")
+    write_course_data(data, sigma_255=20)
+    before = stamps(folder)
+    with pytest.raises(cli.InputError, match="the data is not what"):
+        train_in(folder, data, "model=convtrans_relu", "trainer.max_epochs=2")
+    assert stamps(folder) == before
+
+
+def test_a_cosine_that_has_fallen_is_not_prolonged(course_data: Path, tmp_path: Path):
+    options = ["model=convtrans_relu", "scheduler=cosine"]
+    folder = train_in(tmp_path / "run", course_data, *options, "trainer.max_epochs=1")
+    with pytest.raises(cli.InputError, match=r"trainer\.max_epochs \(1 there, 2 here\)"):
+        train_in(folder, course_data, *options, "trainer.max_epochs=2")
 
 
 def make_unfinished(folder: Path) -> None:
@@ -363,7 +410,7 @@ def test_cosine_ends_near_zero(course_data: Path, tmp_path: Path):
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-6)
     # the rate of an epoch is that of its first step; 12 of 24 are behind then: 0.1 (1 + cos(pi / 2)) / 2
-    assert [float(row["lr"]) for row in read_table(folder)] == pytest.approx([0.1, 0.05], abs=0.007)
+    assert [float(row["lr"]) for row in read_table(folder)] == pytest.approx([0.1, 0.05])
 
 
 def test_step_lowers_the_rate_at_its_epoch(course_data: Path, tmp_path: Path):
@@ -371,6 +418,7 @@ def test_step_lowers_the_rate_at_its_epoch(course_data: Path, tmp_path: Path):
     folder = train_in(tmp_path / "run", course_data, *options, "trainer.max_epochs=3")
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.1 * 0.1**3)
+    assert [float(row["lr"]) for row in read_table(folder)] == pytest.approx([0.1, 0.01, 0.001])
 
 
 @pytest.mark.parametrize(
@@ -422,8 +470,11 @@ def test_the_validation_loss_is_the_training_loss_weighted_by_images(course_data
     assert float(read_table(folder)[0]["val/loss"]) == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_best_pictures_are_kept(four_epochs: Path, course_data: Path):
-    with np.load(four_epochs / "images.npz") as kept:
+@pytest.mark.parametrize("val_batch_size", [3, 100])
+def test_the_best_pictures_are_kept(course_data: Path, tmp_path: Path, val_batch_size: int):
+    options = ["model=convtrans_relu", "trainer.max_epochs=1", f"data.val_batch_size={val_batch_size}"]
+    folder = train_in(tmp_path / "run", course_data, *options)
+    with np.load(folder / "images.npz") as kept:
         noisy, clean = torch.load(course_data / "val_data.pkl", weights_only=True)
         assert kept["denoised"].shape == (8, 16, 16, 3)
         np.testing.assert_array_equal(kept["noisy"], noisy[:8].permute(0, 2, 3, 1))
@@ -477,6 +528,16 @@ def test_a_signal_ends_the_sweep_and_the_same_command_finishes_it(
     assert len(list(tmp_path.glob("outputs/runs/nn_sigmoid*/result.json"))) == 1
 
 
+@pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
+def test_a_signal_before_training_leaves_nothing(
+    command: Command, course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+):
+    monkeypatch.setattr(Ee559Data, "load", lambda *_: os.kill(os.getpid(), number))
+    ended = command("model=convtrans_relu", *tiny_overrides(course_data))
+    assert ended.code == code and "Traceback" not in ended.err
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_command_line_as_users_type_it(course_data: Path, tmp_path: Path):
     """One real process for the module as a program: exit code, output, folder."""
     line = ["model=convtrans_relu", "trainer.max_epochs=1", *tiny_overrides(course_data)]
@@ -492,3 +553,56 @@ def test_a_program_that_cannot_start_exits_with_two(tmp_path: Path):
     assert process.returncode == 2
     assert process.stderr.strip().startswith("error: model must be one of") and "Traceback" not in process.stderr
     assert not any(tmp_path.iterdir())
+
+
+# What a review found
+
+
+def test_a_longer_run_is_refused_once_cosine_has_fallen(course_data: Path, tmp_path: Path):
+    folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "scheduler=cosine", "trainer.max_epochs=1")
+    with pytest.raises(cli.InputError, match=r"another configuration: trainer\.max_epochs"):
+        train_in(folder, course_data, "model=convtrans_relu", "scheduler=cosine", "trainer.max_epochs=2")
+
+
+def test_a_resumed_run_keeps_its_record_from_the_start(course_data: Path, tmp_path: Path):
+    """A run that is killed in its first resumed epoch must not have lost the epochs before."""
+    folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=2")
+    before = read_table(folder)
+
+    class Killed(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            assert read_table(folder) == before
+            assert read_json(folder / "result.json")["epochs"] == 2
+            raise RuntimeError("killed")
+
+    config = compose_config(*tiny_overrides(course_data), "model=convtrans_relu", "trainer.max_epochs=3")
+    with pytest.raises(RuntimeError, match="killed"):
+        training.train(config, folder, {"model": "convtrans_relu", "overrides": {}}, callbacks=[Killed()])
+    assert read_json(folder / "result.json")["status"] == "failed"
+    assert read_table(folder) == before
+
+
+def test_other_data_is_refused_when_a_run_goes_on(course_data: Path, tmp_path: Path):
+    folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=1")
+    other = write_course_data(tmp_path / "other", train=8, val=4)
+    for file in other.glob("*.pkl"):
+        (course_data / file.name).rename(course_data / f"{file.name}.kept")
+        (course_data / file.name).write_bytes(file.read_bytes())
+    try:
+        with pytest.raises(cli.InputError, match="the data is not what"):
+            train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=2")
+    finally:
+        for kept in course_data.glob("*.kept"):
+            kept.replace(kept.with_suffix(""))
+
+
+def test_a_debug_run_stays_out_of_an_experiments_folder():
+    assert compose_config("experiment=demo", "debug=fast")["study"] == "debug_fast"
+
+
+def test_workers_and_resuming_change_no_result(course_data: Path, tmp_path: Path):
+    options = ["model=convtrans_relu", "data.augment=[flip,swap]"]
+    once = train_in(tmp_path / "once", course_data, *options, "trainer.max_epochs=2")
+    twice = train_in(tmp_path / "twice", course_data, *options, "data.num_workers=1", "trainer.max_epochs=1")
+    train_in(twice, course_data, *options, "data.num_workers=1", "trainer.max_epochs=2")
+    assert_same_weights(once / "checkpoints/last.ckpt", twice / "checkpoints/last.ckpt")

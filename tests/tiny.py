@@ -27,7 +27,7 @@ from n2n_lightning.ee559 import FILES, write_pkl
 ROOT = Path(__file__).parents[1]
 MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 FIVE_MODELS = ("unet", "nn_relu", "nn_sigmoid", "convtrans_relu", "convtrans_sigmoid")
-DROPPED = {"seconds", "images_per_second", "device"}  # what the machine decides, not the run
+DROPPED = {"seconds", "images_per_second", "device", "git_commit"}  # what the machine and the checkout decide
 SECONDS = 120  # for a process that hangs; none should come near
 
 

@@ -233,6 +233,25 @@ def _name_lines(axes: Axes, lines: Sequence[_Line], comparison: Comparison, them
     )
 
 
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Sorted heights in 0..1, moved as little as leaves ``gap`` between them; those too close share a middle."""
+    clusters: list[list[float]] = []
+    for height in heights:
+        clusters.append([height])
+        while (
+            len(clusters) > 1
+            and _middle(clusters[-1]) - _middle(clusters[-2]) < gap * (len(clusters[-1]) + len(clusters[-2])) / 2
+        ):
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    places = [_middle(c) + gap * (i - (len(c) - 1) / 2) for c in clusters for i in range(len(c))]
+    over = max(places[-1] - 1.0, 0.0) if places else 0.0
+    return [place - over for place in places]
+
+
+def _middle(heights: Sequence[float]) -> float:
+    return sum(heights) / len(heights)
+
+
 def _name_ends(axes: Axes, lines: Sequence[_Line]) -> None:
     """Each name at the right of the axes, at its line's height or as near as leaves room for the others."""
     to_fraction = axes.transScale + axes.transLimits
@@ -240,11 +259,7 @@ def _name_ends(axes: Axes, lines: Sequence[_Line]) -> None:
         ((line, min(max(to_fraction.transform((1, list(line.curve.values())[-1]))[1], 0.0), 1.0)) for line in lines),
         key=lambda end: end[1],
     )
-    places: list[float] = []
-    for _, height in ends:
-        places.append(max(height, places[-1] + 0.055) if places else height)
-    for i in range(len(places) - 1, -1, -1):  # back below the top
-        places[i] = min(places[i], 1.0 - 0.055 * (len(places) - 1 - i))
+    places = _spread([height for _, height in ends], gap=0.055)
     for (line, _), place in zip(ends, places, strict=True):
         where, at, offset = (1, place), "axes fraction", "offset points"
         text = axes.annotate(_name(line.group), where, (6, 0), xycoords=at, textcoords=offset, va="center")
