@@ -178,9 +178,8 @@ def shown(value: object) -> str:
 
 
 def _short_name(part: dict[str, Any]) -> str:
-    """``adam`` for {"name": "adam"} and for {"_target_": "torch.optim.Adam"}."""
-    name = part.get("name") or part.get("_target_") or ""
-    return str(name).rsplit(".", 1)[-1].lower()
+    """``adam`` for {"name": "adam", ...}."""
+    return str(part.get("name") or "").lower()
 
 
 def _metric(runs: Iterable[Run]) -> str:

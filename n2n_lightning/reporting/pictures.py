@@ -61,7 +61,7 @@ def _by_psnr(run: Run) -> float:
 def _kind(run: Run) -> str:
     """The report's two families, "unet" and "sequential"; for others the model's name."""
     family = str(run.record.get("family") or "").lower()
-    if run.model == "unet" or family in ("unet", "unetdenoiser"):
+    if "unet" in (run.model, family):
         return "unet"
     return "sequential" if family.startswith("sequential") or run.model in MODEL_TITLES else run.model
 

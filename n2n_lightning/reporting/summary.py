@@ -180,8 +180,8 @@ def _unknown(run: Run, key: str) -> bool:
 def describe(value: object) -> str:
     """A setting in a few words: ``adam, lr 0.001, betas (0.9, 0.99)``; what is off or empty is left out."""
     if isinstance(value, dict):
-        name = value.get("name") or str(value.get("_target_") or "").rsplit(".", 1)[-1]
-        rest = {key: item for key, item in value.items() if key not in ("name", "_target_")}
+        name = value.get("name")
+        rest = {key: item for key, item in value.items() if key != "name"}
         parts = [
             f"{key} {describe(item)}" for key, item in rest.items() if item not in (None, [], "") and item is not False
         ]
