@@ -291,13 +291,6 @@ def test_other_data_under_the_same_name_is_refused(course_data: Path, tmp_path: 
     assert stamps(folder) == before
 
 
-def test_a_cosine_that_has_fallen_is_not_prolonged(course_data: Path, tmp_path: Path):
-    options = ["model=convtrans_relu", "scheduler=cosine"]
-    folder = train_in(tmp_path / "run", course_data, *options, "trainer.max_epochs=1")
-    with pytest.raises(cli.InputError, match=r"trainer\.max_epochs \(1 there, 2 here\)"):
-        train_in(folder, course_data, *options, "trainer.max_epochs=2")
-
-
 def make_unfinished(folder: Path) -> None:
     result = read_json(folder / "result.json")
     (folder / "result.json").write_text(json.dumps(result | {"status": "interrupted"}))
@@ -580,20 +573,6 @@ def test_a_resumed_run_keeps_its_record_from_the_start(course_data: Path, tmp_pa
         training.train(config, folder, {"model": "convtrans_relu", "overrides": {}}, callbacks=[Killed()])
     assert read_json(folder / "result.json")["status"] == "failed"
     assert read_table(folder) == before
-
-
-def test_other_data_is_refused_when_a_run_goes_on(course_data: Path, tmp_path: Path):
-    folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=1")
-    other = write_course_data(tmp_path / "other", train=8, val=4)
-    for file in other.glob("*.pkl"):
-        (course_data / file.name).rename(course_data / f"{file.name}.kept")
-        (course_data / file.name).write_bytes(file.read_bytes())
-    try:
-        with pytest.raises(cli.InputError, match="the data is not what"):
-            train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=2")
-    finally:
-        for kept in course_data.glob("*.kept"):
-            kept.replace(kept.with_suffix(""))
 
 
 def test_a_debug_run_stays_out_of_an_experiments_folder():

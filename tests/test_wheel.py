@@ -59,3 +59,6 @@ def test_wheel_trains_from_an_empty_folder(python: Path, tmp_path: Path):
     results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("outputs/*/*/result.json"))]
     assert {result["model"] for result in results} == {"nn_relu", "convtrans_relu"}
     assert all(result["status"] in ("done", "dead") for result in results)  # four batches train nothing
+
+    run(python, "-m", "n2n_lightning.report", "outputs/debug_fast", cwd=tmp_path)
+    assert "Convtrans + ReLU" in (tmp_path / "outputs/debug_fast/report/index.html").read_text()
