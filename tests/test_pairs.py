@@ -250,11 +250,12 @@ def test_a_second_load_comes_from_the_cache(
 def test_another_setting_is_built_anew(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ):
-    photo_data(photographs, tmp_path).load("train")
+    val_root = str(write_photograph(tmp_path / "val" / "other.png", seed=9).parent)  # else a seed splits anew, too
+    photo_data(photographs, tmp_path, val_root=val_root).load("train")
     monkeypatch.setattr(PhotoData, "_build", refuse)
-    photo_data(photographs, tmp_path).load("train")
+    photo_data(photographs, tmp_path, val_root=val_root).load("train")
     with pytest.raises(AssertionError, match="built again"):
-        photo_data(photographs, tmp_path, **change).load("train")
+        photo_data(photographs, tmp_path, val_root=val_root, **change).load("train")
 
 
 def test_a_changed_photograph_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
