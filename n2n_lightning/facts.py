@@ -72,11 +72,18 @@ def git_commit() -> str | None:
         return None
 
 
-def hyper_parameters(config: Config, model: str) -> dict[str, Any]:
-    """What the HPARAMS tab compares."""
-    left_out = (*UNCOMPARED, "model.family")
-    flat = {k: v for k, v in flatten(config).items() if not k.startswith("trainer.") and k not in left_out}
-    return {"model": model, "max_epochs": config["trainer"]["max_epochs"]} | flat
+def hyper_parameters(config: Config, model: str, overrides: dict[str, str]) -> dict[str, Any]:
+    """What the HPARAMS tab compares: what studies sweep most, and whatever else this run was given."""
+    common = {
+        "model": model,
+        "optimizer": config["optimizer"]["name"],
+        "lr": config["optimizer"]["lr"],
+        "batch_size": config["data"]["batch_size"],
+        "loss": config["loss"]["name"],
+        "scheduler": config["scheduler"]["name"] or "none",
+        "seed": config["seed"],
+    }
+    return common | {key: value for key, value in overrides.items() if key.rpartition(".")[2] not in common}
 
 
 def flatten(config: Config, prefix: str = "") -> dict[str, Any]:

@@ -81,7 +81,7 @@ def train(
     grid = ImageGrid()
     record = RunRecord(folder, names | run.facts, run.datamodule.monitor, grid)
     try:
-        trainer = build_trainer(run, names["model"], [grid, record, *callbacks])
+        trainer = build_trainer(run, names, [grid, record, *callbacks])
         trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
     except SystemExit as error:  # the answer to a signal, Lightning's or ours
         code = cli.signal_code(error)
@@ -124,7 +124,7 @@ def prepare(config: Config, folder: Path) -> Prepared:
     return Prepared(config, folder, module, datamodule, resume_from, facts)
 
 
-def build_trainer(run: Prepared, model: str, callbacks: list[pl.Callback]) -> pl.Trainer:
+def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
     """The Trainer with TensorBoard, the two checkpoints and a bar, or lines where no person watches."""
     monitor, watched = run.datamodule.monitor, sys.stdout.isatty()
     purge_step = None
@@ -136,7 +136,9 @@ def build_trainer(run: Prepared, model: str, callbacks: list[pl.Callback]) -> pl
     logger = TensorBoardLogger(
         run.folder.parent, run.folder.name, version="", default_hp_metric=False, purge_step=purge_step
     )
-    logger.log_hyperparams(hyper_parameters(run.config, model), {f"{monitor}_best": float("nan")})
+    logger.log_hyperparams(
+        hyper_parameters(run.config, names["model"], names.get("overrides", {})), {f"{monitor}_best": float("nan")}
+    )
     checkpoints = ModelCheckpoint(
         run.folder / "checkpoints",
         filename="best",

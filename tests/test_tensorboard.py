@@ -127,7 +127,7 @@ def test_hyper_parameters_rank_the_runs_by_their_best_psnr(get: Get, outputs: Pa
     }
     assert set(sessions) == set(RUNS) and list(sessions)[-1] == "study/slow", "the slow run comes last"
     for run, session in sessions.items():
-        assert session["hparams"]["optimizer.lr"] == float(RUNS[run])
+        assert session["hparams"]["lr"] == float(RUNS[run])
         assert session["hparams"]["model"] == "convtrans_relu"
         (metric,) = session["metrics"]
         assert metric["name"]["tag"] == "val/psnr_best"
