@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pytest
-from tiny import write_course_data, write_photograph
+from tiny import train_in, write_course_data, write_photograph
 
 from n2n_lightning import train
 
@@ -66,3 +66,10 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_photograph(folder / name, seed=number)
     (folder / "notes.txt").write_text("not a picture")
     return folder
+
+
+@pytest.fixture(scope="session")
+def four_epochs(course_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run that others are compared with."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    return train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=4")

@@ -6,6 +6,7 @@ import copy
 import csv
 import functools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from torch import Tensor
 
 from n2n_lightning import cli, training
 from n2n_lightning.callbacks import COLUMNS
-from n2n_lightning.ee559 import FILES, write_pkl
+from n2n_lightning.ee559 import FILES, Ee559Data, write_pkl
+from n2n_lightning.pairs import Stage, TensorPairs
+from n2n_lightning.photos import PhotoData
 
 ROOT = Path(__file__).parents[1]
 MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
@@ -138,3 +141,45 @@ def run_python(arguments: Sequence[str | Path], cwd: Path) -> subprocess.Complet
         timeout=SECONDS,
         check=False,
     )
+
+
+def photo_data(folder: Path | None, cache: Path, **settings: Any) -> PhotoData:
+    settings = {"train_pairs": 8, "val_pairs": 4} | settings
+    return PhotoData(root=None if folder is None else str(folder), cache_dir=str(cache), **settings)
+
+
+def tensors(data: PhotoData | Ee559Data, stage: Stage) -> TensorPairs:
+    source = data.load(stage)
+    assert isinstance(source, TensorPairs)
+    return source
+
+
+def timeless_table(folder: Path) -> list[dict[str, str]]:
+    return [timeless(row) for row in read_table(folder)]
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """When each file below was written last, and its size."""
+    found = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path.relative_to(folder).as_posix(): (stat.st_mtime_ns, stat.st_size) for path, stat in found.items()}
+
+
+RESULT_KEYS = {  # the contract's
+    *("model", "optimizer", "data", "params", "gmac", "epochs", "monitor", "best_epoch", "noisy_psnr"),
+    *("val/psnr", "val/psnr_pooled", "val/ssim", "val/loss"),
+    *("images_per_second", "seconds", "device", "seed", "versions", "git_commit", "status"),
+}
+METRICS_COLUMNS = {"epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds"}
+
+
+def check_run_folder(folder: Path, *, epochs: int) -> None:
+    """What the contract says of a run's folder."""
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files >= {".hydra/config.yaml", ".hydra/overrides.yaml", "metrics.csv", "result.json"}
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sum(name.startswith("events.out.tfevents.") for name in files) == 1
+    assert not [name for name in files if name.endswith(".part")]
+    rows = read_table(folder)
+    assert rows[0].keys() == METRICS_COLUMNS
+    assert [int(row["epoch"]) for row in rows] == list(range(1, epochs + 1))
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
