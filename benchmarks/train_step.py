@@ -25,9 +25,10 @@ from torch.nn import functional as F
 from n2n_lightning import cli
 from n2n_lightning.callbacks import write_json
 from n2n_lightning.datamodule import NoisyPairDataModule
+from n2n_lightning.facts import device_name
 from n2n_lightning.module import OPTIMIZERS, DenoiserModule, build
 from n2n_lightning.pairs import TensorPairs
-from n2n_lightning.training import device_name, train
+from n2n_lightning.training import train
 
 WARM_UP = 5
 
@@ -40,14 +41,14 @@ def bare_loop(module: DenoiserModule, datamodule: NoisyPairDataModule) -> Iterat
     assert isinstance(pairs, TensorPairs)
     while True:
         order = torch.randperm(len(pairs))
-        for chosen in order.split(datamodule.batch_size):
+        for chosen in order.split(datamodule.batch_size):  # type: ignore[no-untyped-call]  # torch's own
             source, target = (
                 images[chosen].to(torch.float32, memory_format=torch.channels_last).div_(255)
                 for images in (pairs.source, pairs.target)
             )
             loss = F.mse_loss(net(source), target)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own
             optimizer.step()
             yield
 

@@ -41,7 +41,9 @@ def run_job(cfg: DictConfig, folder: Path, hydra_cfg: Any) -> int:
         print(f"{folder.name}: interrupted; the same command goes on from the last epoch", file=sys.stderr)
         return error.code
     except Exception as error:
-        cli.report_error(error, f"{folder.name} failed: {error}; {folder / 'train.log'} has the traceback")
+        traceback = folder / "train.log"
+        where = f"{traceback} has the traceback" if traceback.exists() else "HYDRA_FULL_ERROR=1 shows where"
+        cli.report_error(error, f"{folder.name} failed: {error}; {where}")
         return cli.FAILED
     finally:
         remove_if_empty(folder)
@@ -79,8 +81,8 @@ def main() -> int:
 
         from n2n_lightning.results import console_table, read_run
 
-        recorded = [folder for folder, code in outcomes if code != cli.BAD_INPUT]
-        Console().print(console_table([read_run(folder) for folder in recorded]))
+        started = [folder for folder, code in outcomes if code != cli.BAD_INPUT]
+        Console().print(console_table([read_run(folder) for folder in started if (folder / "result.json").exists()]))
     codes = [code, *(code for _, code in outcomes)]
     return next((c for c in (cli.SIGTERM, cli.SIGINT, cli.FAILED, cli.BAD_INPUT) if c in codes), code)
 
