@@ -137,7 +137,9 @@ def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callb
         run.folder.parent, run.folder.name, version="", default_hp_metric=False, purge_step=purge_step
     )
     logger.log_hyperparams(
-        hyper_parameters(run.config, names["model"], names.get("overrides", {})), {f"{monitor}_best": float("nan")}
+        hyper_parameters(run.config, names["model"], names.get("overrides", {})),
+        {f"{monitor}_best": float("nan")},
+        step=purge_step,  # at step 0, TensorBoard would drop the points from before
     )
     checkpoints = ModelCheckpoint(
         run.folder / "checkpoints",

@@ -17,8 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 from PIL import Image
-from tiny import SECONDS, read_json, read_table, train_in
+from tiny import SECONDS, compose_config, read_json, read_table, tiny_overrides, train_in
+
+from n2n_lightning import training
 
 Get = Callable[..., Any]
 RUNS = {"study/good": "0.1", "study/slow": "0.01", "study/resumed": "0.1"}  # learning rates
@@ -27,13 +30,22 @@ SCALARS = {"train/loss", "val/loss", "val/psnr", "val/ssim", "val/psnr_best"}
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory, course_data: Path) -> Path:
-    """Runs of three epochs; one of them in two parts."""
+    """Runs of three epochs; one of them broke off when its second had been logged and not yet saved."""
     folder = tmp_path_factory.mktemp("outputs")
     for run, lr in RUNS.items():
-        for epochs in (1, 3) if run == "study/resumed" else (3,):
-            options = ["model=convtrans_relu", f"optimizer.lr={lr}", f"trainer.max_epochs={epochs}"]
-            train_in(folder / run, course_data, *options)
+        options = ["model=convtrans_relu", f"optimizer.lr={lr}", "trainer.max_epochs=3"]
+        if run == "study/resumed":
+            config = compose_config(*tiny_overrides(course_data), *options)
+            with pytest.raises(RuntimeError, match="broken off"):
+                training.train(config, folder / run, {"model": "convtrans_relu"}, callbacks=[BreakOff()])
+        train_in(folder / run, course_data, *options)
     return folder
+
+
+class BreakOff(pl.Callback):
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise RuntimeError("broken off")
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +71,10 @@ def get(outputs: Path) -> Iterator[Get]:
     def has_read_all() -> bool:
         try:
             tags = ask("plugin/scalars/tags")
-            best = [ask("plugin/scalars/scalars", run=run, tag="val/psnr_best") for run in tags]
+            last = [ask("plugin/scalars/scalars", run=run, tag="train/loss") for run in tags]  # an epoch's last event
         except urllib.error.URLError:
             return False
-        return set(tags) == set(RUNS) and all(len(points) >= 3 for points in best)
+        return set(tags) == set(RUNS) and all(len(points) >= 3 for points in last)
 
     try:
         deadline = time.monotonic() + SECONDS
@@ -76,9 +88,17 @@ def get(outputs: Path) -> Iterator[Get]:
         server.wait(SECONDS)
 
 
-def values(get: Get, run: str, tag: str) -> list[float]:
-    """A scalar's series without its steps."""
+def values(get: Get, run: str, tag: str) -> list[Any]:
+    """A scalar's series without its steps; numbers, and "NaN"."""
     return [value for _, _, value in get("plugin/scalars/scalars", run=run, tag=tag)]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_epoch_is_shown_once(get: Get, outputs: Path, run: str):
+    best = np.maximum.accumulate([float(row["val/psnr"]) for row in read_table(outputs / run)])
+    shown = [value for value in values(get, run, "val/psnr_best") if value != "NaN"]  # as it stands before the first
+    assert shown == pytest.approx(best, rel=1e-5)
+    assert len(get("plugin/images/images", run=run, tag="val/images", sample=0)) == 3
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,9 @@ from tiny import (
     write_course_data,
 )
 
+from n2n_lightning import training
 from n2n_lightning.compose import build_module
 from n2n_lightning.module import FORMAT
-
-OWN_OPTIMIZER = {"unet": "adam", "nn_relu": "sgd"}
-
 
 # A sweep, and the same command again
 
@@ -195,6 +194,17 @@ def test_overfitting_one_batch_gives_a_verdict(tmp_path: Path, lr: str, learns: 
     assert verdict["learns"] is learns
     assert (verdict["loss"] < verdict["constant_loss"] / 2) is learns
     assert verdict["verdict"].startswith("overfits one batch" if learns else "does not overfit one batch")
+
+
+def test_the_verdict_draws_its_line_at_half_of_a_constant_images_loss(course_data: Path, tmp_path: Path):
+    """The best constant image leaves the variance of each channel."""
+    options = ["model=convtrans_relu", "debug=overfit", "data.batch_size=96"]
+    run = training.prepare(compose_config(*tiny_overrides(course_data), *options), tmp_path / "run")
+    target = torch.load(course_data / "train_data.pkl", weights_only=True)[1].double() / 255
+    constant = target.var((0, 2, 3), correction=0).mean().item()
+    for share, learns in ((0.49, True), (0.51, False)):
+        verdict = training.overfit_verdict(run, SimpleNamespace(rows=[{"train/loss": share * constant}]))
+        assert verdict["learns"] is learns and verdict["constant_loss"] == pytest.approx(constant, rel=1e-5)
 
 
 def test_debug_fast_is_one_short_epoch(course_data: Path, tmp_path: Path):
