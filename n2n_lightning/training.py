@@ -43,6 +43,7 @@ class Prepared:
     module: DenoiserModule
     datamodule: NoisyPairDataModule
     resume_from: Path | None
+    resume_step: int  # the global step that resume_from was saved at; 0 without one
     facts: dict[str, Any]  # for result.json
 
 
@@ -104,35 +105,33 @@ def prepare(config: Config, folder: Path) -> Prepared:
     """Read the data, the checkpoint to go on from and the weights to start from."""
     last = folder / "checkpoints" / "last.ckpt"
     resume_from = last if config["resume"] and last.exists() else None
+    resume_step = 0
     if resume_from is not None:
         try:
-            read_checkpoint(resume_from)
+            resume_step = read_checkpoint(resume_from)["global_step"]
         except ValueError as error:
             raise ValueError(f"{error}; set resume=false to start over") from error
-    if config["init_from"] is not None:
-        read_checkpoint(config["init_from"])  # before data is built for minutes
+    trained = None if config["init_from"] is None else load_denoiser(config["init_from"])  # before data takes minutes
     datamodule = build_datamodule(config)
     datamodule.setup("fit")
     pl.seed_everything(config["seed"], verbose=False)
     module = build_module(config, datamodule.image_shape[0])
-    if config["init_from"] is not None:
-        start_from(module, config["init_from"])
+    if trained is not None:
+        start_from(module, trained, config["init_from"])
     facts = describe(config, module, datamodule)
     earlier = read_result(folder).get("data", {}).get("fingerprint") if resume_from else None
     if earlier not in (None, facts["data"]["fingerprint"]):
         raise ValueError(f"the data is not what {folder} was trained on; set another study=NAME, or resume=false")
-    return Prepared(config, folder, module, datamodule, resume_from, facts)
+    return Prepared(config, folder, module, datamodule, resume_from, resume_step, facts)
 
 
 def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
     """The Trainer with TensorBoard, the two checkpoints and a bar, or lines where no person watches."""
     monitor, watched = run.datamodule.monitor, sys.stdout.isatty()
-    purge_step = None
+    purge_step = run.resume_step + 1 if run.resume_from else None
     if run.resume_from is None:
         for stale in run.folder.glob("events.out.tfevents.*"):
             stale.unlink()
-    else:
-        purge_step = read_checkpoint(run.resume_from)["global_step"] + 1
     logger = TensorBoardLogger(
         run.folder.parent, run.folder.name, version="", default_hp_metric=False, purge_step=purge_step
     )
@@ -185,9 +184,8 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-def start_from(module: DenoiserModule, path: str) -> None:
-    """Load the trained weights of another run."""
-    trained = load_denoiser(path)
+def start_from(module: DenoiserModule, trained: DenoiserModule, path: str) -> None:
+    """Take over the trained weights of another run, which were read from ``path``."""
     try:
         module.net.load_state_dict(trained.net.state_dict())
     except RuntimeError as error:
