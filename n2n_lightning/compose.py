@@ -13,12 +13,12 @@ import torch
 
 from n2n_lightning.cli import nearest
 from n2n_lightning.datamodule import NoisyPairDataModule
-from n2n_lightning.ee559 import Ee559Data
 from n2n_lightning.families import FAMILIES
 from n2n_lightning.losses import LOSSES
 from n2n_lightning.module import OPTIMIZERS, SCHEDULERS, DenoiserModule, build, channels_last
 from n2n_lightning.pairs import PairData
-from n2n_lightning.photos import PhotoData
+from n2n_lightning.sources.ee559 import Ee559Data
+from n2n_lightning.sources.photos import PhotoData
 
 Config = dict[str, Any]
 DATA: dict[str, Callable[..., PairData]] = {"ee559": Ee559Data, "photos": PhotoData}

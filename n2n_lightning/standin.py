@@ -23,9 +23,9 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
 
-    from n2n_lightning.ee559 import FILES, write_pkl
     from n2n_lightning.pairs import STAGES, TensorPairs
-    from n2n_lightning.photos import PhotoData
+    from n2n_lightning.sources.ee559 import FILES, write_pkl
+    from n2n_lightning.sources.photos import PhotoData
 
     try:
         taken = [args.output / name for name in FILES.values() if (args.output / name).exists()]

@@ -12,8 +12,8 @@ from tiny import photo_data, tensors
 from torch import Tensor
 
 from n2n_lightning.datamodule import BatchKey, EpochBatches, NoisyPairDataModule, PairBatches
-from n2n_lightning.ee559 import Ee559Data, write_pkl
 from n2n_lightning.pairs import NoisyPair, augment
+from n2n_lightning.sources.ee559 import Ee559Data, write_pkl
 
 # The loaders
 

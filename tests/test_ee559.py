@@ -13,8 +13,8 @@ from torch import Tensor
 
 from n2n_lightning import standin
 from n2n_lightning.datamodule import NoisyPairDataModule
-from n2n_lightning.ee559 import Ee559Data, read_pkl
 from n2n_lightning.metrics import RestorationQuality
+from n2n_lightning.sources.ee559 import Ee559Data, read_pkl
 
 REAL_DATA = ROOT.parent / "shared" / "data" / "ee559_real"
 

@@ -17,7 +17,7 @@ from n2n_lightning import photos
 from n2n_lightning.datamodule import generator
 from n2n_lightning.noise import draw_cell_pixels
 from n2n_lightning.pairs import CellPairs
-from n2n_lightning.photos import PhotoData, box_mean, read_photograph, render_cells
+from n2n_lightning.sources.photos import PhotoData, box_mean, read_photograph, render_cells
 
 
 def with_numpy(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:

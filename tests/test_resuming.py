@@ -29,9 +29,9 @@ from tiny import (
 
 from n2n_lightning import cli, training
 from n2n_lightning.compose import build_module
-from n2n_lightning.ee559 import Ee559Data
 from n2n_lightning.metrics import RestorationQuality
 from n2n_lightning.module import FORMAT
+from n2n_lightning.sources.ee559 import Ee559Data
 
 # Resuming
 

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from n2n_lightning import cli, training
 from n2n_lightning.callbacks import COLUMNS
-from n2n_lightning.ee559 import FILES, Ee559Data, write_pkl
 from n2n_lightning.pairs import Stage, TensorPairs
-from n2n_lightning.photos import PhotoData
+from n2n_lightning.sources.ee559 import FILES, Ee559Data, write_pkl
+from n2n_lightning.sources.photos import PhotoData
 
 ROOT = Path(__file__).parents[1]
 MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
