@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from tiny import photo_data, tensors, write_photograph
 
-from n2n_lightning import photos
 from n2n_lightning.datamodule import generator
 from n2n_lightning.noise import draw_cell_pixels
 from n2n_lightning.pairs import CellPairs
+from n2n_lightning.sources import photos
 from n2n_lightning.sources.photos import PhotoData, box_mean, read_photograph, render_cells
 
 
