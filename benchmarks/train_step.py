@@ -38,7 +38,7 @@ def bare_loop(module: DenoiserModule, datamodule: NoisyPairDataModule) -> Iterat
     net = copy.deepcopy(module.net)
     optimizer = build(OPTIMIZERS, module.optimizer_spec, net.parameters())
     pairs = datamodule.sources["train"]
-    assert isinstance(pairs, TensorPairs)
+    assert isinstance(pairs, TensorPairs) and pairs.target is not None
     while True:
         order = torch.randperm(len(pairs))
         for chosen in order.split(datamodule.batch_size):  # type: ignore[no-untyped-call]  # torch's own

@@ -20,11 +20,14 @@ from n2n_lightning.module import DenoiserModule
 from n2n_lightning.pairs import NoisyPair
 
 COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
-VAL_KEYS = ("val/psnr", "val/psnr_pooled", "val/ssim", "val/loss")
+PAIR_COLUMNS = ("val/loss_floor", "val/psnr_pairs", "val/psnr_pairs_low", "val/psnr_pairs_high")  # where there are any
+VAL_KEYS = ("val/psnr", "val/psnr_pooled", "val/ssim", "val/loss", *PAIR_COLUMNS)
 
 
 class ImageGrid(pl.Callback):
     """``val/images`` in TensorBoard: the first validation images as rows of noisy | denoised | target.
+
+    The target is the clean image where there is one, else the second noisy one; single images have none.
 
     Args:
         count: number of images.
@@ -32,7 +35,7 @@ class ImageGrid(pl.Callback):
 
     def __init__(self, count: int = 8) -> None:
         self.count = count
-        self.columns: list[Tensor] = []  # noisy, denoised, target; (n, C, H, W) float32 on the CPU
+        self.columns: list[Tensor] = []  # noisy, denoised and any target; (n, C, H, W) float32 on the CPU
 
     def on_validation_batch_end(
         self,
@@ -48,7 +51,8 @@ class ImageGrid(pl.Callback):
         room = self.count - (len(self.columns[0]) if self.columns else 0)
         if room > 0:
             target = batch.target if batch.clean is None else batch.clean
-            found = [images[:room].clamp(0, 1).cpu() for images in (batch.source, outputs, target)]
+            shown = (images for images in (batch.source, outputs, target) if images is not None)
+            found = [images[:room].clamp(0, 1).cpu() for images in shown]
             self.columns = (
                 [torch.cat(both) for both in zip(self.columns, found, strict=True)] if room < self.count else found
             )
@@ -66,8 +70,9 @@ class EpochLines(pl.Callback):
     """One line an epoch, for output that no person watches, where a progress bar would be noise."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        shown = {key: trainer.callback_metrics.get(key) for key in ("val/loss", "val/psnr", "val/ssim")}
-        values = "  ".join(f"{key} {float(value):.4f}" for key, value in shown.items() if value is not None)
+        keys = ("val/loss", "val/loss_floor", "val/psnr", "val/psnr_pairs", "val/ssim")
+        shown = {key: trainer.callback_metrics.get(key) for key in keys}
+        values = "  ".join(f"{key} {float(value):.5g}" for key, value in shown.items() if value is not None)
         print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
 
 
@@ -144,7 +149,7 @@ class RunRecord(pl.Callback):
             "lr": self.lr,
             "seconds": time.perf_counter() - self.epoch_started,
         }
-        self.rows.append({key: values[key] for key in COLUMNS if key in values})
+        self.rows.append({key: values[key] for key in (*COLUMNS, *PAIR_COLUMNS) if key in values})
         sign = -1 if self.monitor == "val/loss" else 1
         if not self.best or sign * scores[self.monitor] > sign * self.best[self.monitor]:
             self.best = {"best_epoch": epoch, **scores}
@@ -155,23 +160,26 @@ class RunRecord(pl.Callback):
 
     def _save_images(self) -> None:
         arrays = [(images * 255).round().byte().permute(0, 2, 3, 1).numpy() for images in self.grid.columns]
-        noisy, denoised, target = arrays
-        np.savez_compressed(self.folder / "images.npz", noisy=noisy, denoised=denoised, target=target)
+        named: Any = dict(zip(("noisy", "denoised", "target"), arrays, strict=False))  # single images have no target
+        np.savez_compressed(self.folder / "images.npz", **named)
 
     def verdict(self) -> tuple[str, str | None]:
         """Status and reason of a run that went to its end."""
         if not self.rows:
             return "failed", "no epoch was trained"
-        if "val/psnr" not in self.best:
+        if self.monitor == "val/loss":
             return "done", None
-        reason = why_dead(self.best["val/constant_channels"], self.best["val/psnr"], self.best["val/noisy_psnr"])
+        noisy_psnr = self.best[self.monitor.replace("psnr", "noisy_psnr")]
+        constant = self.best.get("val/constant_channels", [])
+        reason = why_dead(self.monitor, constant, self.best[self.monitor], noisy_psnr)
         return ("dead", reason) if reason else ("done", None)
 
     def write(self, status: str, reason: str | None = None, **more: Any) -> None:
         """Write ``metrics.csv`` and ``result.json``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "metrics.csv.part").open("w", newline="") as file:
-            table = csv.DictWriter(file, COLUMNS, restval="")
+            extra = [key for key in PAIR_COLUMNS if any(key in row for row in self.rows)]
+            table = csv.DictWriter(file, [*COLUMNS, *extra], restval="")
             table.writeheader()
             table.writerows(self.rows)
         os.replace(self.folder / "metrics.csv.part", self.folder / "metrics.csv")
@@ -184,6 +192,7 @@ class RunRecord(pl.Callback):
             "best_epoch": self.best.get("best_epoch"),
             **{key: self.best[key] for key in VAL_KEYS if key in self.best},
             "noisy_psnr": self.best.get("val/noisy_psnr"),
+            **({"noisy_psnr_pairs": self.best["val/noisy_psnr_pairs"]} if "val/noisy_psnr_pairs" in self.best else {}),
             "images_per_second": self.trained["images"] / seconds if seconds else None,
             "seconds": self.seconds,
             **more,

@@ -45,6 +45,7 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
         module.net.load_state_dict(weights)
     except (RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} holds weights that do not fit its own description ({error})") from error
+    module.peak = float(content["n2n_lightning"]["peak"])
     return channels_last(module).eval()
 
 

@@ -16,17 +16,28 @@ from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.families import FAMILIES
 from n2n_lightning.losses import LOSSES
 from n2n_lightning.module import OPTIMIZERS, SCHEDULERS, DenoiserModule, build, channels_last
+from n2n_lightning.noise import NOISES
 from n2n_lightning.pairs import PairData
+from n2n_lightning.sources.clean import CleanData
 from n2n_lightning.sources.ee559 import Ee559Data
+from n2n_lightning.sources.paired import BurstData, PairsData
 from n2n_lightning.sources.photos import PhotoData
+from n2n_lightning.sources.single import SingleData
 
 Config = dict[str, Any]
-DATA: dict[str, Callable[..., PairData]] = {"ee559": Ee559Data, "photos": PhotoData}
+DATA: dict[str, Callable[..., PairData]] = {
+    "burst": BurstData,
+    "clean": CleanData,
+    "ee559": Ee559Data,
+    "pairs": PairsData,
+    "photos": PhotoData,
+    "single": SingleData,
+}
 LOADER_KEYS = tuple(
     name for name in inspect.signature(NoisyPairDataModule).parameters if name not in ("data", "seed")
 )  # the rest of ``data`` is the data set's
 
-GROUPS = ("data", "loss", "scheduler", "optimizer", "model", "trainer")
+GROUPS = ("data", "noise", "loss", "scheduler", "optimizer", "model", "trainer")
 TOP_LEVEL: dict[str, Any] = {"study": str, "seed": int, "resume": bool, "init_from": str | None}
 TRAINER_OURS = (  # arguments of the Trainer that training.py gives, or that its record of every epoch rests on
     *("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
@@ -65,6 +76,8 @@ def check_config(config: Config) -> None:
 
     faults += data_faults(config)
     faults += check_spec("loss", LOSSES, config["loss"], given=("estimate", "target"))
+    if config["loss"].get("name") == "neighbor2neighbor" and config["data"].get("name") != "single":
+        faults.append("loss=neighbor2neighbor is for data=single alone; set loss=l2")
     found = check_spec("optimizer", OPTIMIZERS, optimizer, given=("params",))
     faults += found or what_it_says("optimizer", lambda: build(OPTIMIZERS, optimizer, weights))
     if scheduler["name"] is not None:
@@ -98,10 +111,15 @@ def check_data(config: Config) -> None:
 
 
 def data_faults(config: Config) -> list[str]:
-    """Faults of the ``data`` group."""
+    """Faults of the ``data`` and ``noise`` groups."""
     data_args, loader_args = split_data(config["data"])
-    found = check_spec("data", DATA, data_args, also=LOADER_KEYS)
+    noise, noisy = config["noise"], data_args.get("name") == "clean"
+    found = check_spec("data", DATA, data_args, given=("noise",), also=LOADER_KEYS)
     found += check_arguments("data", NoisyPairDataModule, loader_args, given=("data",))
+    if noisy:
+        found += check_spec("noise", NOISES, noise)
+    elif noise["name"] is not None:
+        found.append(f"noise={noise['name']} is for data=clean alone, other data brings its own; set noise=none")
     return found or what_it_says("data", lambda: build_datamodule(config))
 
 
@@ -124,7 +142,8 @@ def split_data(data: Config) -> tuple[Config, Config]:
 
 def build_datamodule(config: Config) -> NoisyPairDataModule:
     data_args, loader_args = split_data(config["data"])
-    return NoisyPairDataModule(build(DATA, data_args), **{"seed": config.get("seed", 0)} | loader_args)
+    noise = {"noise": config["noise"]} if data_args["name"] == "clean" else {}
+    return NoisyPairDataModule(build(DATA, data_args, **noise), **{"seed": config.get("seed", 0)} | loader_args)
 
 
 def build_module(config: Config, channels: int) -> DenoiserModule:

@@ -151,7 +151,8 @@ class NoisyPairDataModule(pl.LightningDataModule):
     @property
     def monitor(self) -> str:
         """The metric that decides which epoch is best."""
-        return "val/psnr" if self.sources["val"].has_clean else "val/loss"
+        source = self.sources["val"]
+        return "val/psnr" if source.has_clean else "val/psnr_pairs" if source.has_pairs else "val/loss"
 
     def loader(self, part: Stage) -> DataLoader[NoisyPair]:
         """The loader of "train" or "val"."""
@@ -186,10 +187,9 @@ class NoisyPairDataModule(pl.LightningDataModule):
 def scale_pair(pair: NoisyPair, peak: float) -> NoisyPair:
     """(N, C, H, W) of any type in 0..peak -> float32 in units of ``peak``, channels_last."""
 
-    def scale(images: Tensor) -> Tensor:
-        return images.to(torch.float32, memory_format=torch.channels_last).div_(peak)
+    def scale(images: Tensor | None) -> Tensor | None:
+        return None if images is None else images.to(torch.float32, memory_format=torch.channels_last) / peak
 
-    target = scale(pair.target)
-    if pair.clean is None or pair.clean is pair.target:
-        return NoisyPair(scale(pair.source), target, None if pair.clean is None else target)
-    return NoisyPair(scale(pair.source), target, scale(pair.clean))
+    source, target, clean, third = map(scale, (pair.source, pair.target, pair.clean, pair.third))
+    assert source is not None
+    return pair._replace(source=source, target=target, clean=clean, third=third)

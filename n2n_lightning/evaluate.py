@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from n2n_lightning import cli
 if TYPE_CHECKING:
     from n2n_lightning.datamodule import NoisyPairDataModule
     from n2n_lightning.module import DenoiserModule
+    from n2n_lightning.pairs import PairData
 
 
 @hydra.main(config_path=str(cli.config_folder()), config_name="evaluate", version_base="1.3")
@@ -41,6 +43,7 @@ def score(config: dict[str, Any]) -> None:
         check_data(config)
         module = load_denoiser(config["checkpoint"])
         datamodule = build_datamodule(config)
+        take_range(datamodule.data, module.peak)
         datamodule.setup("validate")
         if datamodule.image_shape[0] != module.hparams["channels"]:
             raise ValueError(
@@ -81,7 +84,10 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
         trainer.validate(module, datamodule, verbose=False)
     except SystemExit as stop:  # Lightning's answer to a signal
         sys.exit(cli.signal_code(stop))
-    scores = {f"val/{k}": v for k, v in module.scores.items() if k not in ("noisy_psnr", "constant_channels")}
+    unprefixed = ("noisy_psnr", "noisy_psnr_pairs", "constant_channels")
+    scores = {f"val/{k}": v for k, v in module.scores.items() if k not in unprefixed}
+    if "noisy_psnr_pairs" in module.scores:
+        scores["noisy_psnr_pairs"] = module.scores["noisy_psnr_pairs"]
     if "val/psnr" not in scores:
         return scores
     per_image = module.quality.per_image()
@@ -96,6 +102,14 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     }
 
 
+def take_range(data: PairData, peak: float) -> None:
+    """Images of more than 8 bits are scaled as those that the net was trained on, unless the range is given."""
+    from n2n_lightning.sources.scenes import SceneData
+
+    if isinstance(data, SceneData) and data.range is None and not data.content.is_8_bit:
+        data.content = replace(data.content, peak=peak)
+
+
 def default_output(checkpoint: str, data: str) -> Path:
     """Named after the study and the run, or after the file where that is all there is."""
     path = Path(checkpoint)
@@ -106,13 +120,16 @@ def default_output(checkpoint: str, data: str) -> Path:
 
 def as_text(scores: dict[str, Any]) -> str:
     """The means as lines."""
-    lines = [f"{key:<16} {value:.4f}" for key, value in scores.items() if key.startswith("val/")]
+    lines = [f"{key:<20} {value:.4f}" for key, value in scores.items() if key.startswith("val/")]
+    if "noisy_psnr_pairs" in scores:
+        gain = scores["val/psnr_pairs"] - scores["noisy_psnr_pairs"]
+        lines += [f"{'noisy_psnr_pairs':<20} {scores['noisy_psnr_pairs']:.4f}", f"{'gain of pairs, dB':<20} {gain:.2f}"]
     if "gain_db" in scores:
         error = scores["gain_standard_error_db"]
         gain = f"{scores['gain_db']:.2f}" + (f" +- {error:.2f} (standard error)" if error is not None else "")
         lines += [
-            f"{'noisy_psnr':<16} {scores['noisy_psnr']:.4f}",
-            f"{'gain, dB':<16} {gain}, {scores['images']} images",
+            f"{'noisy_psnr':<20} {scores['noisy_psnr']:.4f}",
+            f"{'gain, dB':<20} {gain}, {scores['images']} images",
         ]
     return "\n".join(lines)
 

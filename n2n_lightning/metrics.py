@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
+import scipy.stats  # torchmetrics has imported it already
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -20,9 +22,29 @@ def squared_error(estimate: Tensor, clean: Tensor) -> Tensor:
     return (estimate.clamp(0, 1) - clean).square().flatten(1).mean(1)
 
 
+def pair_error(estimate: Tensor, other_estimate: Tensor, noisy: Tensor, other_noisy: Tensor) -> Tensor:
+    """Unbiased estimate of the MSE of both estimates, from their two noisy inputs and no clean image.
+
+    Each estimate is made from its own noisy image and clipped to [0, 1]. The noises must have zero mean and be
+    independent, given the scene; docs/quality.md derives it. (N, C, H, W) four times -> (N,), which may be negative.
+    """
+    crossed = (estimate.clamp(0, 1) - other_noisy).square() + (other_estimate.clamp(0, 1) - noisy).square()
+    return (0.5 * (crossed - (noisy - other_noisy).square())).flatten(1).mean(1)
+
+
+def triple_error(estimate: Tensor, second: Tensor, third: Tensor) -> Tensor:
+    """The same for one estimate and two noisy images that it was not made from. (N, C, H, W) thrice -> (N,)."""
+    shown = estimate.clamp(0, 1)
+    return ((shown - second) * (shown - third)).flatten(1).mean(1)
+
+
 def psnr_db(mse: Tensor) -> Tensor:
     """Any shape of MSE at range 1 -> dB, at most 80."""
     return -10 * torch.log10(mse.clamp_min(MSE_FLOOR))
+
+
+def psnr_of(mse: float) -> float:
+    return psnr_db(torch.tensor(mse, dtype=torch.float64)).item()
 
 
 def ssim(estimate: Tensor, clean: Tensor) -> Tensor | None:
@@ -83,15 +105,77 @@ class RestorationQuality(Metric):
         return scores
 
 
+class PairQuality(Metric):
+    """Quality without clean images, from two or three noisy images of each scene.
+
+    ``update(errors, noisy_errors, group)`` takes what ``pair_error`` or ``triple_error`` gives, (N,) float32, for the
+    estimate and for the noisy image itself, and the images' groups, (N,) int64, or None for each by itself. ``compute``
+    gives ``psnr_pairs``
+    (from the MSE pooled over all images, dB), ``psnr_pairs_low`` and ``psnr_pairs_high`` (its 95 % bootstrap interval,
+    groups resampled; absent with fewer than two groups), and ``noisy_psnr_pairs``. An estimated MSE that is not above
+    0 says only that it is small: the PSNR is then the interval's lower bound.
+    """
+
+    full_state_update = False
+    errors: list[Tensor]
+    noisy_errors: list[Tensor]
+    groups: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("errors", "noisy_errors", "groups"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, errors: Tensor, noisy_errors: Tensor, group: Tensor | None = None) -> None:
+        if group is None:
+            group = torch.arange(len(errors)) + sum(len(earlier) for earlier in self.groups)
+        self.errors.append(errors.cpu().double())
+        self.noisy_errors.append(noisy_errors.cpu().double())
+        self.groups.append(group.cpu())
+
+    def compute(self) -> dict[str, float]:
+        errors = concatenate(self.errors)
+        mse = errors.mean().item()
+        interval = bootstrap_interval(errors, concatenate(self.groups))
+        scores = {"noisy_psnr_pairs": psnr_of(concatenate(self.noisy_errors).mean().item())}
+        if interval is not None:
+            low, high = interval
+            mse = mse if mse > 0 else high
+            scores |= {"psnr_pairs_low": psnr_of(high), "psnr_pairs_high": psnr_of(low)}
+        return scores | {"psnr_pairs": psnr_of(mse)}
+
+
+def bootstrap_interval(values: Tensor, groups: Tensor, resamples: int = 2000) -> tuple[float, float] | None:
+    """95 % BCa interval of the mean (Efron 1987), whole groups resampled, always alike. (N,) twice -> low and high.
+
+    None with fewer than two groups, or when all of them are alike.
+    """
+    _, members = np.unique(groups, return_inverse=True)
+    counts = np.bincount(members)
+    sums = np.bincount(members, weights=values)
+    if len(counts) < 2 or np.ptp(sums / counts) == 0:
+        return None
+    found = scipy.stats.bootstrap(
+        (sums, counts),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        n_resamples=resamples,
+        paired=True,
+        vectorized=True,
+        method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
 def concatenate(state: list[Tensor] | Tensor) -> Tensor:
     """A list state of torchmetrics, which is one tensor after a synchronisation."""
     return state if isinstance(state, Tensor) else torch.cat(state)
 
 
-def why_dead(constant_channels: list[int], psnr: float, noisy_psnr: float) -> str | None:
+def why_dead(metric: str, constant_channels: list[int], psnr: float, noisy_psnr: float) -> str | None:
     """The reason why a trained net counts as dead, if it does: nobody should take a black image for a model."""
     if constant_channels:
         return f"output channel {', '.join(map(str, constant_channels))} is constant over the validation images"
     if psnr < noisy_psnr - DEAD_LOSS_DB:
-        return f"val/psnr {psnr:.2f} dB is over {DEAD_LOSS_DB:g} dB below the noisy input's {noisy_psnr:.2f} dB"
+        return f"{metric} {psnr:.2f} dB is over {DEAD_LOSS_DB:g} dB below the noisy input's {noisy_psnr:.2f} dB"
     return None

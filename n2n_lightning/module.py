@@ -11,11 +11,16 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau, StepLR
 from torchmetrics import MeanMetric
 
-from n2n_lightning.losses import LOSSES
-from n2n_lightning.metrics import RestorationQuality
+from n2n_lightning.losses import LOSSES, NOISE_FLOORS
+from n2n_lightning.metrics import PairQuality, RestorationQuality, pair_error, triple_error
+from n2n_lightning.neighbors import regularised_loss
 from n2n_lightning.pairs import NoisyPair
 
 FORMAT = 1  # of what a checkpoint says of itself
+LOGGED = (  # of what validation computes
+    *("loss", "loss_floor", "psnr", "psnr_pooled", "ssim"),
+    *("psnr_pairs", "psnr_pairs_low", "psnr_pairs_high"),
+)
 Spec = Mapping[str, Any]  # {"name": ..., argument: value, ...}
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -50,23 +55,27 @@ class DenoiserModule(pl.LightningModule):
 
     Args:
         optimizer: name in ``OPTIMIZERS`` and its arguments.
-        loss: name in ``LOSSES``.
+        loss: name in ``LOSSES`` and its arguments.
         scheduler: name in ``SCHEDULERS`` and its arguments, or None; ``cosine`` moves each step and ends with the run,
             the others move each epoch.
     """
 
     family: str
     net: nn.Module
+    peak = 255.0  # the value of the data's files that is 1 to the net
 
     def __init__(self, *, optimizer: Spec, loss: Spec, scheduler: Spec | None) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
         self.loss = LOSSES[loss["name"]]
+        self.noise_floor = NOISE_FLOORS.get(loss["name"])
+        self.gamma = float(loss.get("gamma", 0))  # final weight of Neighbor2Neighbor's regulariser
         # NaN for NaN: by default a diverged step's is left out of the mean, and "disable" drops the weights
         self.train_loss = MeanMetric(nan_strategy=float("nan"))
         self.val_loss = MeanMetric(nan_strategy=float("nan"))
-        self.quality = RestorationQuality()
+        self.val_floor = MeanMetric()
+        self.quality, self.pair_quality = RestorationQuality(), PairQuality()
         self.scores: dict[str, Any] = {}  # of the latest validation
         self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the whole epoch's mean
 
@@ -76,10 +85,18 @@ class DenoiserModule(pl.LightningModule):
         return estimate.float()
 
     def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
-        estimate = self(pair.source)
-        loss = self.loss(estimate, pair.target)
+        if pair.target is None:
+            weight = self.gamma * (self.trainer.current_epoch + 1) / (self.trainer.max_epochs or 1)
+            loss = self.single_loss(pair, weight)
+        else:
+            loss = self.loss(self(pair.source), pair.target)
         self.train_loss.update(loss.detach(), len(pair.source))
         return loss
+
+    def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
+        """The loss of a batch of single noisy images."""
+        assert pair.choice is not None
+        return regularised_loss(self, self.loss, pair.source, pair.choice, weight)
 
     def on_train_epoch_start(self) -> None:
         self.train_loss.reset()
@@ -91,22 +108,42 @@ class DenoiserModule(pl.LightningModule):
         """Scores the batch; the estimate goes on to the callbacks."""
         estimate: Tensor = self(pair.source)
         reference = pair.target if pair.clean is None else pair.clean
-        self.val_loss.update(self.loss(estimate, reference), len(estimate))
+        loss = self.single_loss(pair, 0) if reference is None else self.loss(estimate, reference)
+        self.val_loss.update(loss, len(estimate))
         if pair.clean is not None:
             self.quality.update(pair.source, estimate, pair.clean)
+        if pair.target is not None:
+            self.score_pair(pair, estimate)
         return estimate
+
+    def score_pair(self, pair: NoisyPair, estimate: Tensor) -> None:
+        """What two noisy images, or three, say of the estimate without a clean one."""
+        noisy, second, third = pair.source, pair.target, pair.third
+        assert second is not None
+        if third is None:
+            errors = pair_error(estimate, self(second), noisy, second)
+            noisy_errors = 0.5 * (noisy - second).square().flatten(1).mean(1)
+        else:
+            errors = triple_error(estimate, second, third)
+            noisy_errors = ((noisy - second) * (noisy - third)).flatten(1).mean(1)
+        self.pair_quality.update(errors, noisy_errors, pair.group)
+        if pair.clean is None and self.noise_floor is not None:
+            self.val_floor.update(self.noise_floor * self.loss(noisy, second), len(noisy))
+
+    def on_validation_epoch_start(self) -> None:
+        for metric in (self.val_loss, self.val_floor, self.quality, self.pair_quality):
+            metric.reset()
 
     def on_validation_epoch_end(self) -> None:
         self.scores = {"loss": self.val_loss.compute().item()}
-        if len(self.quality.mse):
-            self.scores |= self.quality.compute()
-        for name in ("loss", "psnr", "psnr_pooled", "ssim"):
+        if self.val_floor.update_count:
+            self.scores["loss_floor"] = self.val_floor.compute().item()
+        for metric in (self.pair_quality, self.quality):
+            if metric.update_count:
+                self.scores |= metric.compute()
+        for name in LOGGED:
             if name in self.scores:
-                self.log(f"val/{name}", self.scores[name], prog_bar=name == "psnr")
-
-    def on_validation_epoch_start(self) -> None:
-        self.val_loss.reset()
-        self.quality.reset()
+                self.log(f"val/{name}", self.scores[name], prog_bar=name in ("psnr", "psnr_pairs"))
 
     def configure_optimizers(self) -> Any:
         optimizer = build(OPTIMIZERS, self.optimizer_spec, self.net.parameters())
@@ -123,7 +160,7 @@ class DenoiserModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
-        peak = 1.0 if datamodule is None else float(datamodule.data.peak)
+        peak = self.peak if datamodule is None else float(datamodule.data.peak)
         checkpoint["n2n_lightning"] = {"format": FORMAT, "family": self.family, "peak": peak}
 
     @torch.no_grad()

@@ -16,15 +16,17 @@ AUGMENTATIONS = ("flip", "rotate", "swap")
 
 
 class NoisyPair(NamedTuple):
-    """A batch of two noisy images of the same scenes, (N, C, H, W) each; ``clean`` where it is known.
+    """A batch of two noisy images of the same scenes, (N, C, H, W) each, and what else is known of them.
 
-    As stored: uint8 in 0..255. In a step: float32, 1 for the data set's range. Where validation has clean images and
-    no second noisy one, ``target`` is the clean image too.
+    As stored: uint8 or float32 in 0..peak. In a step: float32, 1 for the data set's range.
     """
 
     source: Tensor
-    target: Tensor
-    clean: Tensor | None
+    target: Tensor | None  # a second image with noise of its own; None where there is but one
+    clean: Tensor | None = None
+    third: Tensor | None = None  # in validation: another noisy image
+    group: Tensor | None = None  # in validation: (N,) int64, images with the same number are resampled together
+    choice: Tensor | None = None  # single images: (N, H / 2, W / 2), see ``neighbors.subsample``
 
 
 class PairSource(Protocol):
@@ -32,6 +34,7 @@ class PairSource(Protocol):
 
     image_shape: tuple[int, int, int]  # (C, H, W)
     has_clean: bool  # whether batches carry the clean images
+    has_pairs: bool  # whether they carry a second noisy image
 
     def __len__(self) -> int: ...
 
@@ -43,7 +46,10 @@ class PairSource(Protocol):
 class PairData(Protocol):
     """A data set: reads nothing until asked for one of its two parts."""
 
-    peak: float  # the value that becomes 1.0
+    @property
+    def peak(self) -> float:
+        """The value that becomes 1.0."""
+        ...
 
     def load(self, stage: Stage) -> PairSource: ...
 
@@ -55,23 +61,22 @@ class TensorPairs:
 
     Args:
         source: (N, C, H, W).
-        target: like ``source``.
+        target: like ``source``, or None.
         clean: like ``source``, or None.
     """
 
-    def __init__(self, source: Tensor, target: Tensor, clean: Tensor | None = None) -> None:
-        assert source.shape == target.shape and source.ndim == 4
+    def __init__(self, source: Tensor, target: Tensor | None, clean: Tensor | None = None) -> None:
+        assert source.ndim == 4 and all(other is None or other.shape == source.shape for other in (target, clean))
         self.source, self.target, self.clean = source, target, clean
         channels, height, width = source.shape[1:]
         self.image_shape = (channels, height, width)
-        self.has_clean = clean is not None
+        self.has_clean, self.has_pairs = clean is not None, target is not None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
-        clean = None if self.clean is None else self.clean[indices]
-        target = clean if clean is not None and self.target is self.clean else self.target[indices]
+        target, clean = (None if images is None else images[indices] for images in (self.target, self.clean))
         return NoisyPair(self.source[indices], target, clean)
 
 
@@ -83,7 +88,7 @@ class CellPairs:
             32x32 RGB).
     """
 
-    has_clean = False
+    has_clean, has_pairs = False, True
 
     def __init__(self, cells: Tensor) -> None:
         self.cells = cells
@@ -99,22 +104,27 @@ class CellPairs:
 
 
 def augment(pair: NoisyPair, kinds: Sequence[str], rng: torch.Generator) -> NoisyPair:
-    """Flip, rotate by 90 degrees and swap the two images at random, image by image, alike for source and target."""
+    """Flip, rotate by 90 degrees and swap the two images at random, image by image, alike for all images of a scene."""
 
     def coin() -> Tensor:
         return torch.randint(2, (len(pair.source), 1, 1, 1), generator=rng).bool()
 
-    source, target, clean = pair
-    if "swap" in kinds:
-        swap = coin()
-        source, target = torch.where(swap, target, source), torch.where(swap, source, target)
-    turns: list[Callable[[Tensor], Tensor]] = []
-    if "flip" in kinds:
-        turns += [lambda images: images.flip(-1), lambda images: images.flip(-2)]
-    if "rotate" in kinds:
-        turns.append(lambda images: images.rot90(1, (-2, -1)))
-    for turn in turns:
+    def apply(turn: Callable[[Tensor], Tensor], pair: NoisyPair) -> NoisyPair:
         chosen = coin()
-        source, target = (torch.where(chosen, turn(images), images) for images in (source, target))
-        clean = None if clean is None else torch.where(chosen, turn(clean), clean)
-    return NoisyPair(source, target, clean)
+        source, target, clean = (
+            None if images is None else torch.where(chosen, turn(images), images)
+            for images in (pair.source, pair.target, pair.clean)
+        )
+        assert source is not None
+        return pair._replace(source=source, target=target, clean=clean)
+
+    if "swap" in kinds and pair.target is not None:
+        swap = coin()
+        source, target = torch.where(swap, pair.target, pair.source), torch.where(swap, pair.source, pair.target)
+        pair = pair._replace(source=source, target=target)
+    if "flip" in kinds:
+        pair = apply(lambda images: images.flip(-1), pair)
+        pair = apply(lambda images: images.flip(-2), pair)
+    if "rotate" in kinds:
+        pair = apply(lambda images: images.rot90(1, (-2, -1)), pair)
+    return pair

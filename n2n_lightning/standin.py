@@ -44,7 +44,9 @@ def main() -> int:
             for stage in STAGES:
                 source = data.load(stage)
                 assert isinstance(source, TensorPairs)
-                write_pkl(args.output / FILES[stage], source.source, source.target)
+                second = source.clean if stage == "val" else source.target
+                assert second is not None
+                write_pkl(args.output / FILES[stage], source.source, second)
                 print(args.output / FILES[stage])
     except (ValueError, OSError) as error:
         cli.report_error(error)

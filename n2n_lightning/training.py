@@ -23,6 +23,7 @@ from n2n_lightning.compose import Config, build_datamodule, build_module, check_
 from n2n_lightning.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.facts import UNCOMPARED, describe, flatten, hyper_parameters
 from n2n_lightning.module import DenoiserModule
+from n2n_lightning.neighbors import subsample
 from n2n_lightning.pairs import NoisyPair
 
 
@@ -96,8 +97,8 @@ def train(
     status, reason = ("done", None) if overfits else record.verdict()  # one batch says nothing about the others
     record.write(status, reason, **({"overfit": overfits} if overfits else {}))
     summary = f"{folder.name}: {status}" + (f" ({reason})" if reason else "")
-    if "val/psnr" in record.best:
-        summary += f", best val/psnr {record.best['val/psnr']:.2f} dB in epoch {record.best['best_epoch']}"
+    if "psnr" in record.monitor and record.best:
+        summary += f", best {record.monitor} {record.best[record.monitor]:.2f} dB in epoch {record.best['best_epoch']}"
     print(summary + (f"; {overfits['verdict']}" if overfits else ""), flush=True)
 
 
@@ -186,6 +187,11 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def start_from(module: DenoiserModule, trained: DenoiserModule, path: str) -> None:
     """Take over the trained weights of another run, which were read from ``path``."""
+    channels, theirs = (m.hparams["channels"] for m in (module, trained))
+    if channels != theirs:
+        raise ValueError(
+            f"init_from={path} is for images of {theirs} channels, the data has {channels}; choose other data"
+        )
     try:
         module.net.load_state_dict(trained.net.state_dict())
     except RuntimeError as error:
@@ -197,7 +203,11 @@ def start_from(module: DenoiserModule, trained: DenoiserModule, path: str) -> No
 def overfit_verdict(run: Prepared, record: RunRecord) -> dict[str, Any]:
     """Whether the net learnt its one batch: its loss is at most half of that of the batch's mean colour."""
     batch = next(iter(run.datamodule.train_dataloader()))
-    target = scale_pair(NoisyPair(*batch), run.datamodule.data.peak).target
+    pair = scale_pair(NoisyPair(*batch), run.datamodule.data.peak)
+    target = pair.target
+    if target is None:
+        assert pair.choice is not None
+        _, target = subsample(pair.source, pair.choice)
     constant = run.module.loss(target.mean((0, 2, 3), keepdim=True).expand_as(target), target).item()
     loss = float(record.rows[-1]["train/loss"])
     learns = loss < constant / 2

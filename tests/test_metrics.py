@@ -122,11 +122,11 @@ def test_constant_means_constant_in_eight_bits():
 
 @pytest.mark.parametrize(("psnr", "dead"), [(17.1, False), (16.9, True), (25.0, False)])
 def test_three_decibels_below_the_noisy_input_is_dead(psnr: float, dead: bool):
-    reason = why_dead([], psnr, 20.0)
+    reason = why_dead("val/psnr", [], psnr, 20.0)
     assert (reason is not None) is dead
     assert reason is None or ("16.90" in reason and "20.00" in reason)
 
 
 def test_a_constant_channel_is_dead_whatever_the_score():
-    reason = why_dead([0, 2], 30.0, 20.0)
+    reason = why_dead("val/psnr", [0, 2], 30.0, 20.0)
     assert reason is not None and "0, 2" in reason

@@ -34,7 +34,7 @@ class Ee559Data:
     def load(self, stage: Stage) -> PairSource:
         """Raises ValueError for a file that is missing, damaged, unsafe or of another form."""
         first, second = read_pkl(self.root / FILES[stage])
-        return TensorPairs(first, second, second if stage == "val" else None)
+        return TensorPairs(first, None, second) if stage == "val" else TensorPairs(first, second)
 
     def fingerprint(self) -> str:
         """Hashes of the files that are there; the course's own go by name."""

@@ -89,7 +89,7 @@ class PhotoData:
         if kind == "cells":
             return CellPairs(torch.from_numpy(stored))
         first, second = torch.from_numpy(stored)
-        return TensorPairs(first, second, second if stage == "val" else None)
+        return TensorPairs(first, None, second) if stage == "val" else TensorPairs(first, second)
 
     def fingerprint(self) -> str:
         """Hash of the photographs' bytes and the recipe, both stages."""

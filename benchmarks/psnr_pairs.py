@@ -1,0 +1,137 @@
+"""How well ``val/psnr_pairs`` tells PSNR without clean images: ``python -m benchmarks.psnr_pairs --images FOLDER ...``.
+
+Clean images with synthetic noise, so that the truth is known. First table: the estimate against the PSNR pooled over
+the images, for noises alike and unlike in source and target. Second: how often the 95 % interval of a small validation
+set covers the true value of the large pool that it was drawn from, with fresh noise each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2n_lightning.callbacks import write_json
+from n2n_lightning.checkpoint import load_denoiser
+from n2n_lightning.facts import device_name
+from n2n_lightning.images import Stack, list_images, open_stacks
+from n2n_lightning.metrics import PairQuality, pair_error, psnr_of, squared_error, triple_error
+from n2n_lightning.module import DenoiserModule
+from n2n_lightning.noise import Gaussian, Noise, Poisson
+from n2n_lightning.sources.crops import GridCrops, Region
+
+NOISES: dict[str, tuple[Noise, Noise]] = {
+    **{f"Gaussian {sigma}": (Gaussian(sigma), Gaussian(sigma)) for sigma in (10, 25, 50)},
+    "Poisson 30": (Poisson(30), Poisson(30)),
+    "Gaussian 10 and 50": (Gaussian(10), Gaussian(50)),
+    "Gaussian 25 and Poisson 30": (Gaussian(25), Poisson(30)),
+}
+BATCH = 50
+
+
+def read_tiles(folder: Path, crop_px: int, most: int) -> Tensor:
+    """Disjoint tiles of the folder's 8-bit RGB images: (N, 3, crop_px, crop_px) float32 in [0, 1]."""
+    opened = open_stacks(list_images(folder), Path("outputs/cache"))
+    stacks = [stack for stack in opened if isinstance(stack, Stack)]
+    regions = [Region(number, 0, 0, *stack.shape[1:3]) for number, stack in enumerate(stacks)]
+    tiles = GridCrops(regions, (crop_px, crop_px), most, seed=0).tiles
+    pixels = np.stack([stacks[n].read(0, int(top), int(left), crop_px, crop_px) for n, top, left in tiles])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
+@torch.no_grad()
+def denoise(module: DenoiserModule, noisy: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        estimate: Tensor = module(noisy.contiguous(memory_format=torch.channels_last))
+    return estimate
+
+
+def errors(module: DenoiserModule, clean: Tensor, noises: tuple[Noise, Noise], rng: torch.Generator) -> Iterator[Any]:
+    """Batch by batch: true MSE of both directions and its estimates from two frames and from three, (N,) each."""
+    for batch in clean.split(BATCH):  # type: ignore[no-untyped-call]  # torch's own
+        first, second = (noise.draw(batch, rng) for noise in noises)
+        third = noises[1].draw(batch, rng)
+        one, other = denoise(module, first), denoise(module, second)
+        true_one, true_other = squared_error(one, batch), squared_error(other, batch)
+        yield torch.stack(
+            [
+                (true_one + true_other) / 2,
+                pair_error(one, other, first, second),
+                true_one,
+                triple_error(one, second, third),
+                (first - second).square().flatten(1).mean(1) / 2,
+            ]
+        )
+
+
+def agreement(module: DenoiserModule, clean: Tensor) -> list[dict[str, Any]]:
+    """The first table."""
+    rows = []
+    for name, noises in NOISES.items():
+        rng = torch.Generator().manual_seed(0)
+        true, pairs, true_one, triples, noisy = torch.cat(list(errors(module, clean, noises, rng)), 1).mean(1).tolist()
+        rows.append(
+            {
+                "noise": name,
+                "noisy": psnr_of(noisy),
+                "psnr_pooled": psnr_of(true),
+                "psnr_pairs": psnr_of(pairs),
+                "psnr_pooled_one_way": psnr_of(true_one),
+                "psnr_triples": psnr_of(triples),
+            }
+        )
+        print(
+            f"{name:<28} pooled {rows[-1]['psnr_pooled']:.3f}  pairs {rows[-1]['psnr_pairs']:.3f}"
+            f"  ({psnr_of(pairs) - psnr_of(true):+.3f})  three frames {psnr_of(triples) - psnr_of(true_one):+.3f}",
+            flush=True,
+        )
+    return rows
+
+
+def coverage(module: DenoiserModule, pool: Tensor, noise: Noise, draws: int, crops: int) -> dict[str, Any]:
+    """The second table: of ``draws`` sets of ``crops`` images, how many intervals hold the pool's value."""
+    rng = torch.Generator().manual_seed(1)
+    both = (noise, noise)
+    truth = torch.cat([torch.cat(list(errors(module, pool, both, rng)), 1)[0] for _ in range(4)]).mean().item()
+    covered = 0
+    for _ in range(draws):
+        chosen = pool[torch.randperm(len(pool), generator=rng)[:crops]]
+        scores = PairQuality()
+        for batch in errors(module, chosen, both, rng):
+            scores.update(batch[1], batch[4])
+        found = scores.compute()
+        covered += found["psnr_pairs_low"] <= psnr_of(truth) <= found["psnr_pairs_high"]
+    return {"pool": len(pool), "draws": draws, "crops": crops, "psnr_pooled": psnr_of(truth), "covered": covered}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="val/psnr_pairs against PSNR with clean images.")
+    parser.add_argument("--checkpoint", default="weights/five_models/unet/best.ckpt")
+    parser.add_argument("--images", type=Path, required=True, help="folder of clean RGB images for the first table")
+    parser.add_argument("--pool", type=Path, help="folder for the second table; default: the same")
+    parser.add_argument("--pool-crops", type=int, default=1000)
+    parser.add_argument("--pool-crop-px", type=int, default=64)
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/psnr_pairs.json"))
+    args = parser.parse_args()
+    module = load_denoiser(args.checkpoint)
+    print(f"{args.checkpoint} on {args.images.name}, 256x256 crops; PSNR in dB, difference of the estimate in brackets")
+    rows = agreement(module, read_tiles(args.images, 256, 10**6))
+    pool = read_tiles(args.pool or args.images, args.pool_crop_px, args.pool_crops)
+    covers = {name: coverage(module, pool, NOISES[name][0], args.draws, 100) for name in ("Gaussian 25", "Poisson 30")}
+    for name, row in covers.items():
+        of = f"of {row['draws']} intervals of {row['crops']} crops cover the value of the pool of {row['pool']}"
+        print(f"{name}: {row['covered']} {of}")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    found = {"checkpoint": args.checkpoint, "agreement": rows, "coverage": covers, "device": device_name()}
+    write_json(args.output, found)
+    print(args.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Neighbor2Neighbor (Huang et al., CVPR 2021, arXiv 2101.02824): a pair out of one noisy image.
+
+Of each cell of 2x2 pixels two neighbours are drawn, the first for one half-size image and the second for the other.
+Their noises are independent where the noise is white; their scenes differ by a pixel's shift, which the regulariser
+corrects for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# the cell's pixels are 0 1 / 2 3; the eight ordered pairs of neighbours
+FIRST, SECOND = torch.tensor([0, 1, 0, 2, 1, 3, 2, 3]), torch.tensor([1, 0, 2, 0, 3, 1, 3, 2])
+
+
+def draw_choice(count: int, height: int, width: int, rng: torch.Generator) -> Tensor:
+    """Which neighbours each cell gives: (count, height / 2, width / 2) uint8 in 0..7."""
+    return torch.randint(len(FIRST), (count, height // 2, width // 2), generator=rng, dtype=torch.uint8)
+
+
+def subsample(images: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, C, H, W) with even sides, and the choice -> two of (N, C, H / 2, W / 2)."""
+    n, channels, height, width = images.shape
+    cells = images.reshape(n, channels, height // 2, 2, width // 2, 2).permute(0, 1, 2, 4, 3, 5).flatten(4)
+
+    def take(pixel: Tensor) -> Tensor:
+        index = pixel.to(choice.device)[choice.long()][:, None, :, :, None].expand(-1, channels, -1, -1, -1)
+        return cells.gather(4, index).squeeze(4).contiguous(memory_format=torch.channels_last)
+
+    return take(FIRST), take(SECOND)
+
+
+def regularised_loss(
+    net: Callable[[Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    noisy: Tensor,
+    choice: Tensor,
+    weight: float,
+) -> Tensor:
+    """The loss between the two halves, and ``weight`` times the paper's regulariser (its equation 7).
+
+    (N, C, H, W) float32, (N, H / 2, W / 2) uint8 -> scalar. Without a weight the net runs once, on a quarter of the
+    pixels.
+    """
+    source, target = subsample(noisy, choice)
+    estimate = net(source)
+    fit = loss(estimate, target)
+    if not weight:
+        return fit
+    with torch.no_grad():
+        first, second = subsample(net(noisy), choice)
+    return fit + weight * ((estimate - target) - (first - second)).square().mean()

@@ -1,0 +1,93 @@
+"""Clean images with synthetic noise: ``data=clean noise=...``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from n2n_lightning.images import list_images
+from n2n_lightning.noise import NOISES, Noise
+from n2n_lightning.pairs import NoisyPair, PairSource, Stage
+from n2n_lightning.sources.crops import Crops, GridCrops, generators
+from n2n_lightning.sources.scenes import Listing, Scene, SceneData, read_crops
+
+
+class CleanPairs:
+    """Two independent noisy versions of each clean crop; in validation with the clean one.
+
+    Args:
+        scenes: the clean image of each.
+        crops: where; those of a grid are for validation.
+        noise: drawn once for the source and once for the target.
+        peak: value of the images that is 1 to the noise.
+        seed: None draws new noise each time, from the batch's generator; else a crop's noise follows from the seed and
+            its index.
+    """
+
+    has_pairs = True
+
+    def __init__(self, scenes: Sequence[Scene], crops: Crops, noise: Noise, *, peak: float, seed: int | None) -> None:
+        self.scenes, self.crops, self.noise, self.peak, self.seed = scenes, crops, noise, peak, seed
+        self.groups = crops.groups if isinstance(crops, GridCrops) else None
+        self.has_clean = self.groups is not None
+        self.image_shape = (scenes[0].kind[0], crops.height // noise.cell_px, crops.width // noise.cell_px)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
+        places = self.crops.places(indices, rng)
+        frames = [clean for number in places.scene if (clean := self.scenes[number].clean) is not None]
+        images = read_crops(frames, places, self.crops.height, self.crops.width).float() / self.peak
+        if self.seed is None:
+            source, target = self.noise.draw(images, rng), self.noise.draw(images, rng)
+        else:
+            own = zip(images[:, None], generators(indices, self.seed), strict=True)
+            drawn = [(self.noise.draw(image, rng), self.noise.draw(image, rng)) for image, rng in own]
+            source, target = (torch.cat(versions) for versions in zip(*drawn, strict=True))
+        pair = NoisyPair(source * self.peak, target * self.peak)
+        if self.groups is None:
+            return pair
+        return pair._replace(clean=self.noise.clean(images) * self.peak, group=self.groups[indices])
+
+
+@dataclass(kw_only=True)
+class CleanData(SceneData):
+    """A folder of clean images, to which noise is added; ``data=clean``.
+
+    Args:
+        root: the folder.
+        noise: name in ``NOISES`` and its arguments.
+        val_root: folder of the validation images; None holds some of ``root`` back.
+        draws: "fresh", new crops and new noise in every epoch, or "fixed", the same for ever.
+    """
+
+    root: str
+    noise: dict[str, Any]
+    val_root: str | None = None
+    draws: Literal["fixed", "fresh"] = "fresh"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.model = NOISES[self.noise["name"]](**{key: value for key, value in self.noise.items() if key != "name"})
+
+    @property
+    def cell_px(self) -> int:
+        return self.model.cell_px
+
+    @property
+    def fixed_seed(self) -> int | None:
+        return self.seed if self.draws == "fixed" else None
+
+    def listings(self, stage: Stage, faults: list[str]) -> list[Listing] | None:
+        root = self.root if stage == "train" else self.val_root
+        return None if root is None else [Listing((), path) for path in list_images(Path(root))]
+
+    def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
+        seed = self.fixed_seed if stage == "train" else self.seed + 1  # else both stages' noise would be the same
+        return CleanPairs(scenes, crops, self.model, peak=self.peak, seed=seed)

@@ -1,0 +1,146 @@
+"""Where crops are taken from scenes: drawn anywhere for training, tiles of a grid for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+BLOCK_PX = 64  # of a single scene, blocks of this side are what the bootstrap resamples
+Ints = npt.NDArray[np.int64]
+
+
+class Region(NamedTuple):
+    """The part of a scene that one stage may use, in px."""
+
+    scene: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class Places(NamedTuple):
+    """Where a batch's crops lie: (B,) each."""
+
+    scene: Ints
+    top: Ints
+    left: Ints
+
+
+class Crops(Protocol):
+    """So many places of one size."""
+
+    height: int
+    width: int
+
+    def __len__(self) -> int: ...
+
+    def places(self, indices: Tensor, rng: torch.Generator) -> Places: ...
+
+
+class DrawnCrops:
+    """Crops anywhere in the regions, every position equally likely.
+
+    Args:
+        regions: at least as large as a crop.
+        size: height and width of a crop, px.
+        count: number of crops.
+        seed: None draws new places each time, from the batch's generator; else a crop's place follows from the seed and
+            its index.
+    """
+
+    def __init__(self, regions: Sequence[Region], size: tuple[int, int], count: int, seed: int | None) -> None:
+        self.height, self.width = size
+        self.count, self.seed = count, seed
+        self.regions = np.array(regions, dtype=np.int64)
+        self.rooms = self.regions[:, 3:] - np.array(size) + 1  # positions down and across
+        self.ends = self.rooms.prod(1).cumsum()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def places(self, indices: Tensor, rng: torch.Generator) -> Places:
+        if self.seed is None:
+            chance = torch.rand(len(indices), generator=rng, dtype=torch.float64).numpy()
+        else:
+            chance = hashed(indices.numpy(), self.seed) / 2.0**64
+        position = (chance * self.ends[-1]).astype(np.int64)  # of all, counted through the regions
+        region = np.searchsorted(self.ends, position, side="right")
+        position -= self.ends[region] - self.rooms[region].prod(1)
+        across = self.rooms[region, 1]
+        scene, top, left = self.regions[region, :3].T
+        return Places(scene, top + position // across, left + position % across)
+
+
+class GridCrops:
+    """Tiles of a grid over the regions, which do not overlap.
+
+    Args:
+        regions: at least as large as a crop.
+        size: height and width of a crop, px.
+        most: take no more than this many; the regions then give as many each as they can.
+        seed: of that choice.
+    """
+
+    def __init__(self, regions: Sequence[Region], size: tuple[int, int], most: int, seed: int) -> None:
+        self.height, self.width = height, width = size
+        rng = np.random.default_rng(seed)
+        tiles, ranks = [], []
+        for region in regions:
+            tops = region.top + np.arange(region.height // height) * height
+            lefts = region.left + np.arange(region.width // width) * width
+            grid = np.stack(np.meshgrid(tops, lefts, indexing="ij"), -1).reshape(-1, 2)
+            tiles.append(np.insert(grid, 0, region.scene, axis=1))
+            ranks.append(rng.permutation(len(grid)))
+        chosen = np.argsort(np.concatenate(ranks), kind="stable")[:most]
+        self.tiles = np.concatenate(tiles)[np.sort(chosen)]
+        if len(regions) > 1:
+            self.groups = torch.from_numpy(self.tiles[:, 0].copy())
+        else:
+            rows, columns = (self.tiles[:, 1:] // BLOCK_PX).T
+            self.groups = torch.from_numpy(rows * (columns.max() + 1) + columns)
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def places(self, indices: Tensor, rng: torch.Generator) -> Places:
+        return Places(*self.tiles[indices.numpy()].T)
+
+
+def hashed(indices: Ints, seed: int) -> npt.NDArray[np.uint64]:
+    """Random-looking 64 bits for each index (SplitMix64, Steele et al. 2014), so that nothing is kept per crop."""
+    start = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    z = start + (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)  # wraps around, as it should
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    mixed: npt.NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+def generators(indices: Tensor, seed: int) -> list[torch.Generator]:
+    """One for each index, always alike, whatever batch it comes in."""
+    return [torch.Generator().manual_seed(int(bits >> np.uint64(1))) for bits in hashed(indices.numpy(), seed)]
+
+
+def split_region(whole: Region, fraction: float, size: tuple[int, int]) -> tuple[Region, Region]:
+    """A region cut across its longer side: the part for training, and the last ``fraction`` of it for validation.
+
+    Raises:
+        ValueError: the two cannot hold a crop of ``size`` (height, width) each.
+    """
+    down = whole.height / size[0] > whole.width / size[1]
+    side, crop = (whole.height, size[0]) if down else (whole.width, size[1])
+    cut = min(round(side * (1 - fraction)), side - crop)
+    if cut < crop or whole.height < size[0] or whole.width < size[1]:
+        raise ValueError(
+            f"with {whole.width}x{whole.height} px too small to give training and validation a crop of "
+            f"{size[1]}x{size[0]} each; set a smaller data.crop_px, or add images"
+        )
+    if down:
+        return whole._replace(height=cut), whole._replace(top=whole.top + cut, height=side - cut)
+    return whole._replace(width=cut), whole._replace(left=whole.left + cut, width=side - cut)
