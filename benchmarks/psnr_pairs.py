@@ -53,7 +53,7 @@ def denoise(module: DenoiserModule, noisy: Tensor) -> Tensor:
 
 def errors(module: DenoiserModule, clean: Tensor, noises: tuple[Noise, Noise], rng: torch.Generator) -> Iterator[Any]:
     """Batch by batch: true MSE of both directions and its estimates from two frames and from three, (N,) each."""
-    for batch in clean.split(BATCH):  # type: ignore[no-untyped-call]  # torch's own
+    for batch in clean.split(BATCH):
         first, second = (noise.draw(batch, rng) for noise in noises)
         third = noises[1].draw(batch, rng)
         one, other = denoise(module, first), denoise(module, second)

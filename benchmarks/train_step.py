@@ -41,14 +41,14 @@ def bare_loop(module: DenoiserModule, datamodule: NoisyPairDataModule) -> Iterat
     assert isinstance(pairs, TensorPairs) and pairs.target is not None
     while True:
         order = torch.randperm(len(pairs))
-        for chosen in order.split(datamodule.batch_size):  # type: ignore[no-untyped-call]  # torch's own
+        for chosen in order.split(datamodule.batch_size):
             source, target = (
                 images[chosen].to(torch.float32, memory_format=torch.channels_last).div_(255)
                 for images in (pairs.source, pairs.target)
             )
             loss = F.mse_loss(net(source), target)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+            loss.backward()
             optimizer.step()
             yield
 
