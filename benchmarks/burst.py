@@ -78,7 +78,8 @@ def non_local_means(noisy: Pixels, reference: Pixels) -> tuple[str, Pixels]:
 
 
 def as_8_bit(values: npt.NDArray[Any]) -> Pixels:
-    return np.rint(values.clip(0, 255)).astype(np.uint8)
+    rounded: Pixels = np.rint(values.clip(0, 255)).astype(np.uint8)
+    return rounded
 
 
 def main() -> None:

@@ -167,21 +167,21 @@ class DenoiserModule(pl.LightningModule):
     def denoise(self, images: Tensor) -> Tensor:
         """(N, C, H, W), any H and W from 1 px -> same shape and type.
 
-        Floats have 1 for the range and come back unclipped; uint8 is scaled by 255 and comes back rounded and clipped.
+        Floats have 1 for the range and come back unclipped. Whole numbers have 255 for the range in uint8, else that of
+        the training data (``peak``), and come back rounded and clipped to what their type can hold.
         """
         channels = self.hparams["channels"]
         if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
             raise ValueError(f"images must be (N, {channels}, H, W), got {tuple(images.shape)}; reshape them first")
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise ValueError(
-                f"images must be float or uint8, got {images.dtype}; scale them to float with 1 for the range"
-            )
+        if images.dtype == torch.bool or images.is_complex():
+            raise ValueError(f"images must be floats or whole numbers, got {images.dtype}; convert them")
         was_training = self.training
         self.eval()
-        scale = 255.0 if images.dtype == torch.uint8 else 1.0
+        scale = 1.0 if images.is_floating_point() else 255.0 if images.dtype == torch.uint8 else self.peak
         noisy = images.to(self.device, torch.float32, memory_format=torch.channels_last) / scale
         estimate: Tensor = self(noisy) * scale
         self.train(was_training)
-        if images.dtype == torch.uint8:
-            estimate = estimate.clamp(0, 255).round()
+        if not images.is_floating_point():
+            limits = torch.iinfo(images.dtype)
+            estimate = estimate.round().clamp(limits.min, limits.max)
         return estimate.to(images.device, images.dtype)
