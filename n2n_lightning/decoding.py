@@ -155,7 +155,7 @@ def upright(pixels: Array, orientation: int) -> Array:
 def open_tiff(tiff: TiffFile) -> Contents:
     """Every page that is no thumbnail, mask or lower level of a pyramid."""
     if not tiff.series:
-        raise ImageError("holds no images; remove it")
+        raise ImageError("holds no images; mend or remove it")
     check_pages(tiff)
     full = [s for s in tiff.series if not (s.keyframe.is_subifd or s.keyframe.subfiletype & REDUCED_OR_MASK)]
     parts = [TiffImages(tiff, series).contents() for series in full or tiff.series]

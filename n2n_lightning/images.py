@@ -64,14 +64,15 @@ class Stack:
                 if (columns - width) * pixel_bytes <= SEEK_BYTES:
                     band = np.empty((height, columns, channels), dtype)
                     read_exactly(file, start, band)
-                    window = band[:, left : left + width]
+                    # a copy, because a slice would keep the whole band in memory
+                    window = band if width == columns else band[:, left : left + width].copy()
                 else:
                     window = np.empty((height, width, channels), dtype)
                     for y, row in enumerate(window):
                         read_exactly(file, start + y * row_bytes + left * pixel_bytes, row)
         except (OSError, EOFError) as error:
             raise ImageError(f"{self.name} can no longer be read ({error}); leave it alone and start again") from error
-        return np.ascontiguousarray(window, dtype.newbyteorder("="))  # a copy where it is less than the band
+        return window.astype(dtype.newbyteorder("="), copy=False)
 
 
 def list_images(folder: Path) -> list[Path]:

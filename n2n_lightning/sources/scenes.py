@@ -78,8 +78,7 @@ class Scene:
     def kind(self) -> tuple[int, str]:
         """Channels and sample type, which all images of a data set have in common."""
         stack = self.images[0].stack
-        dtype = np.dtype(stack.dtype)
-        return stack.shape[3], "float" if dtype.kind == "f" else dtype.name
+        return stack.shape[3], sample_type(stack)
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,10 @@ class Listing:
             return [Scene(tuple(Frame(stack, page) for page in range(stack.shape[0]))) for stack in opened]
         first = opened[0]
         for other in opened[1:]:
-            if other.shape != first.shape:
+            if (other.shape, sample_type(other)) != (first.shape, sample_type(first)):
                 raise ImageError(
-                    f"{other.name} holds {shape_in_words(other.shape)}, {first.name} {shape_in_words(first.shape)}; "
-                    "images of one scene must be alike: crop or remove one"
+                    f"{other.name} holds {in_words(other)}, {first.name} {in_words(first)}; images of one scene must "
+                    "be alike: crop, convert or remove one"
                 )
         if self.burst and len(opened) == 1:
             raise ImageError(f"{first.name} is a burst of one frame; a burst needs 2 or more: add one or remove it")
@@ -247,9 +246,10 @@ class SceneData:
             for scenes in found.values():
                 if scenes is not None:
                     scenes[:] = [scene for scene in scenes if self._fits(scene, kind, crop, faults)]
-        left = {stage: len(scenes) for stage, scenes in found.items() if scenes is not None}
-        if faults and not (self.skip_bad and all(left.values())):
+        if faults and not self.skip_bad:
             raise ValueError(listed(faults, "mend them, or set data.skip_bad=true to go on without them"))
+        if not all(len(scenes) for scenes in found.values() if scenes is not None):
+            raise ValueError(listed(faults, "and no other is left"))
         if faults:
             print(listed(faults, "left out"), file=sys.stderr, flush=True)
         train, val = found["train"] or [], found["val"]
@@ -285,8 +285,8 @@ class SceneData:
             except ValueError as error:
                 raise ValueError(f"{train[0].name} is the only image and {error}") from error
             return {stage: [part] for stage, part in zip(STAGES, parts, strict=True)}
-        held_back = np.random.default_rng(self.seed).permutation(len(train))
-        held_back = held_back[: min(max(round(len(train) * self.val_fraction), 1), len(train) - 1)]
+        order = np.random.default_rng(self.seed).permutation(len(train)).tolist()
+        held_back = set(order[: min(max(round(len(train) * self.val_fraction), 1), len(train) - 1)])
         return {
             "train": [region for region in whole if region.scene not in held_back],
             "val": [region for region in whole if region.scene in held_back],
@@ -344,6 +344,11 @@ def kind_in_words(kind: tuple[int, str]) -> str:
     return f"{channels} channel{'s' if channels > 1 else ''} of {dtype}"
 
 
-def shape_in_words(shape: Sequence[int]) -> str:
-    pages = f"{shape[0]} images of " if shape[0] > 1 else ""
-    return f"{pages}{by(shape[1:3])} px with {shape[3]} channel{'s' if shape[3] > 1 else ''}"
+def sample_type(stack: Images) -> str:
+    dtype = np.dtype(stack.dtype)
+    return "float" if dtype.kind == "f" else dtype.name
+
+
+def in_words(stack: Images) -> str:
+    pages = f"{stack.shape[0]} images of " if stack.shape[0] > 1 else ""
+    return f"{pages}{by(stack.shape[1:3])} px, {kind_in_words((stack.shape[3], sample_type(stack)))}"
