@@ -38,7 +38,7 @@ LOADER_KEYS = tuple(
 )  # the rest of ``data`` is the data set's
 
 GROUPS = ("data", "noise", "loss", "scheduler", "optimizer", "model", "trainer")
-TOP_LEVEL: dict[str, Any] = {"study": str, "seed": int, "resume": bool, "init_from": str | None}
+TOP_LEVEL: dict[str, Any] = {"study": str, "seed": int, "resume": bool, "init_from": str | None, "patience": int | None}
 TRAINER_OURS = (  # arguments of the Trainer that training.py gives, or that its record of every epoch rests on
     *("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
     *("num_sanity_val_steps", "default_root_dir", "check_val_every_n_epoch", "val_check_interval", "fast_dev_run"),
@@ -98,6 +98,8 @@ def check_top_level(config: Config) -> list[str]:
     for key, hint in TOP_LEVEL.items():
         if key not in config or not fits(config[key], hint):
             faults.append(f"{key} must be {describe(hint)}, got {config.get(key)!r}; leave it out for its default")
+    if isinstance(config.get("patience"), int) and config["patience"] < 1:
+        faults.append(f"patience must be 1 or more, got {config['patience']}; set patience=5, or null for no such end")
     if isinstance(config.get("seed"), int) and not 0 <= config["seed"] < 2**32:
         faults.append(f"seed must be from 0 to {2**32 - 1}, got {config['seed']}; set seed=0")
     return faults

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from n2n_lightning import cli
@@ -129,6 +129,7 @@ def prepare(config: Config, folder: Path) -> Prepared:
 def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
     """The Trainer with TensorBoard, the two checkpoints and a bar, or lines where no person watches."""
     monitor, watched = run.datamodule.monitor, sys.stdout.isatty()
+    mode = "min" if monitor == "val/loss" else "max"
     purge_step = run.resume_step + 1 if run.resume_from else None
     if run.resume_from is None:
         for stale in run.folder.glob("events.out.tfevents.*"):
@@ -145,15 +146,17 @@ def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callb
         run.folder / "checkpoints",
         filename="best",
         monitor=monitor,
-        mode="min" if monitor == "val/loss" else "max",
+        mode=mode,
         save_last=True,
         enable_version_counter=False,
     )
     bar = RichProgressBar(leave=True) if watched else EpochLines()
+    patience = run.config["patience"]
+    stopping = [EarlyStopping(monitor, mode=mode, patience=patience)] if patience else []
     return pl.Trainer(
         **run.config["trainer"],
         logger=logger,
-        callbacks=[*callbacks, LearningRateMonitor("epoch"), bar, checkpoints],
+        callbacks=[*callbacks, LearningRateMonitor("epoch"), bar, *stopping, checkpoints],
         enable_progress_bar=watched,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -214,6 +214,16 @@ def test_debug_fast_is_one_short_epoch(course_data: Path, tmp_path: Path):
     assert last["global_step"] == 4
 
 
+def test_patience_ends_a_run_that_gets_no_better(course_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    settings = ("model=convtrans_relu", "optimizer.lr=0", "trainer.max_epochs=9", "patience=2")
+    folder = train_in(tmp_path / "run", course_data, *settings)
+    assert len(read_table(folder)) == 3  # the first is the best, two are not better
+    assert read_json(folder / "result.json")["best_epoch"] == 1
+    before = stamps(folder)
+    train_in(folder, course_data, *settings)
+    assert "skipped" in capsys.readouterr().out and stamps(folder) == before
+
+
 def test_cosine_ends_near_zero(course_data: Path, tmp_path: Path):
     folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "scheduler=cosine", "trainer.max_epochs=2")
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
