@@ -12,7 +12,7 @@ from rich.console import Console
 from n2n_lightning.results import Comparison, compare, read_runs
 from n2n_lightning.table import as_csv, console, markdown
 
-PICTURE_NAMES = [f"{name}.png" for name in ("psnr", "train_loss", "val_loss", "architecture_unet")]
+PICTURE_NAMES = [f"{name}.png" for name in ("psnr", "psnr_pairs", "train_loss", "val_loss", "architecture_unet")]
 PICTURE_NAMES += [f"{kind}_images.png" for kind in ("unet", "sequential", "best")]
 
 
@@ -51,16 +51,13 @@ def _fail(code: int, message: str) -> int:
 def write_report(comparison: Comparison, output: Path, *, name: str, warnings: Sequence[str] = ()) -> list[Path]:
     """Write index.html, table.md, table.csv and the figures; the paths, the page first."""
     from n2n_lightning.reporting.architecture import draw_architecture  # these load matplotlib, which takes its time
-    from n2n_lightning.reporting.curves import draw_curves
+    from n2n_lightning.reporting.curves import CHARTS, draw_curves
     from n2n_lightning.reporting.page import Pictures, render
     from n2n_lightning.reporting.pictures import draw_best
 
     output.mkdir(parents=True, exist_ok=True)
-    curves = [
-        draw_curves(comparison, "val/psnr", name="psnr.png", title="Validation PSNR by epoch"),
-        draw_curves(comparison, "train/loss", name="train_loss.png", title="Training loss by epoch"),
-        draw_curves(comparison, "val/loss", name="val_loss.png", title="Validation loss by epoch"),
-    ]
+    drawn = [column for column in CHARTS if "loss" in column or column == comparison.metric]
+    curves = [draw_curves(comparison, column) for column in drawn]
     pictures = Pictures([curve for curve in curves if curve], draw_best(comparison), draw_architecture(comparison))
     files = {
         "index.html": render(comparison, pictures, name=name, warnings=warnings).encode(),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from n2n_lightning.runs import Curve, Found, Run, read_run, read_runs
@@ -17,6 +17,7 @@ from n2n_lightning.runs import Curve, Found, Run, read_run, read_runs
 __all__ = ["Comparison", "Found", "Group", "Run", "compare", "console_table", "read_run", "read_runs"]
 
 PSNR = "val/psnr"
+PAIRS = "val/psnr_pairs"  # the same, estimated from pairs of noisy images
 MODEL_TITLES = {
     "unet": "U-Net",
     "nn_relu": "NN + ReLU",
@@ -34,6 +35,7 @@ class Group:
 
     runs: tuple[Run, ...]
     settings: dict[str, str]  # what the sweep varied -> its value here
+    metric: str  # what ranks the comparison it belongs to
     rank: int | None = None  # 1 for the best; None for what is out of the ranking
 
     @property
@@ -69,7 +71,7 @@ class Group:
     @property
     def gain_db(self) -> float | None:
         """By how much the estimate is above the noisy input, mean over the seeds."""
-        pairs = [(run.number(PSNR), run.number("noisy_psnr")) for run in self.runs]
+        pairs = [(run.number(self.metric), run.number(noisy_key(self.metric))) for run in self.runs]
         gains = [psnr - noisy for psnr, noisy in pairs if psnr is not None and noisy is not None]
         return statistics.fmean(gains) if gains else None
 
@@ -101,10 +103,10 @@ class Comparison:
     """All runs of a folder: the done ones grouped and ranked, the others one by one."""
 
     runs: list[Run]
-    metric: str  # what ranks them: "val/psnr" wherever clean images were there
+    metric: str  # what ranks them: "val/psnr" where clean images were there, else "val/psnr_pairs", else "val/loss"
     swept: list[str]  # override keys whose value differs, and "study" when there are several
     ranked: list[Group]  # best first
-    others: list[Group]  # interrupted, dead, failed
+    others: list[Group]  # interrupted, dead, failed, or without the metric
 
     @property
     def groups(self) -> list[Group]:
@@ -126,14 +128,24 @@ def compare(runs: Sequence[Run]) -> Comparison:
     same: dict[str, list[Run]] = {}
     for run in done:
         same.setdefault(_identity(run), []).append(run)
-    groups = [Group(tuple(members), _settings(members[0], swept)) for members in same.values()]
-    sign = 1 if "loss" in metric else -1
-    groups.sort(key=lambda group: sign * (group.mean(metric) or 0.0))
-    ranked = [Group(group.runs, group.settings, rank) for rank, group in enumerate(groups, start=1)]
+    groups = [Group(tuple(members), _settings(members[0], swept), metric) for members in same.values()]
+    groups.sort(key=lambda group: sign(metric) * (group.mean(metric) or 0.0))
+    ranked = [replace(group, rank=rank) for rank, group in enumerate(groups, start=1)]
     counted = {run.folder for run in done}
     rest = [run for run in runs if run.folder not in counted]
     rest.sort(key=lambda run: (run.status != "interrupted", run.status, run.name))
-    return Comparison(list(runs), metric, swept, ranked, [Group((run,), _settings(run, swept)) for run in rest])
+    others = [Group((run,), _settings(run, swept), metric) for run in rest]
+    return Comparison(list(runs), metric, swept, ranked, others)
+
+
+def sign(metric: str) -> int:
+    """Times this, the best value is the lowest."""
+    return 1 if "loss" in metric else -1
+
+
+def noisy_key(metric: str) -> str:
+    """Where a record has the metric of the noisy input; of a loss there is none."""
+    return metric.replace("val/", "noisy_")
 
 
 def console_table(runs: Sequence[Run]) -> Any:
@@ -182,12 +194,12 @@ def _short_name(part: dict[str, Any]) -> str:
     return str(part.get("name") or "").lower()
 
 
-def _metric(runs: Iterable[Run]) -> str:
-    """PSNR wherever a run has it, else what the runs themselves monitored."""
-    done = [run for run in runs if run.status == "done"]
-    if any(run.number(PSNR) is not None for run in done):
-        return PSNR
-    return next((run.monitor for run in done if run.number(run.monitor) is not None), PSNR)
+def _metric(runs: Sequence[Run]) -> str:
+    """PSNR wherever a run has it, else its estimate from pairs, else what the runs themselves monitored."""
+    told = [run for run in runs if run.status == "done"] or runs
+    monitors = [run.monitor for run in told] or [PSNR]
+    keys = (PSNR, PAIRS, *monitors)
+    return next((key for key in keys if any(run.number(key) is not None for run in told)), monitors[0])
 
 
 def _swept(runs: Sequence[Run]) -> list[str]:

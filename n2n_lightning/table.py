@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from n2n_lightning.results import PSNR, Comparison, Group
+from n2n_lightning.results import PAIRS, PSNR, Comparison, Group, noisy_key
 
 REPORT_PSNR_DB = {
     "unet": 25.55,
@@ -21,7 +21,7 @@ REPORT_PSNR_DB = {
     "convtrans_sigmoid": 23.44,
 }  # the report's Table 2, measured on the course's data
 NOTHING = "–"
-METRIC_TITLES = {PSNR: "best PSNR (dB)", "val/psnr_pairs": "best PSNR between the pair's images (dB)"}
+METRIC_TITLES = {PSNR: "best PSNR (dB)", PAIRS: "PSNR from noisy pairs (dB)"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def columns(comparison: Comparison) -> list[Column]:
         Column("params", "parameters", _parameters_text, _parameters, terminal=False),
         _number_column("gmac", "GMAC", 3, spread=False, significant=True, terminal=False),
         Column("images_per_second", "images/s", _speed_text, _speed, terminal=False),
-        _number_column("noisy_psnr", "noisy (dB)", 2, spread=False, terminal=False),
+        _number_column(noisy_key(metric), "noisy (dB)", 2, spread=False, terminal=False),
         Column("gain_db", "gain (dB)", lambda group: signed(group.gain_db), lambda group: group.gain_db),
         Column("report_psnr", "report (dB)*", _report_text, report_psnr_db, terminal=False),
         Column("status", "status", status_text, lambda group: group.runs[0].status, numeric=False),
@@ -62,7 +62,7 @@ def columns(comparison: Comparison) -> list[Column]:
 
 def report_psnr_db(group: Group) -> float | None:
     """What the report reached with this model and this optimizer, on the course's data."""
-    return REPORT_PSNR_DB.get(group.model) if group.own_optimizer else None
+    return REPORT_PSNR_DB.get(group.model) if group.own_optimizer and group.runs[0].monitor == PSNR else None
 
 
 def status_text(group: Group) -> str:
@@ -76,9 +76,16 @@ def why_unranked(group: Group) -> str:
     run = group.runs[0]
     if group.rank:
         return ""
+    if run.status == "done":
+        score, lack = run.number(run.monitor), "clean images" if group.metric == PSNR else "pairs of noisy images"
+        return "not measured" if score is None else f"no {lack}: {run.monitor} {score_text(run.monitor, score)}"
     words = [f"epoch {run.epochs_text}"] if run.status == "interrupted" else []
-    words += ["not measured"] if run.status == "done" else []
     return ": ".join([*words, *filter(None, [run.reason])])
+
+
+def score_text(metric: str, value: float) -> str:
+    """``25.60 dB``; a loss has no unit."""
+    return f"{value:.2f} dB" if "psnr" in metric else f"{value:.4g}"
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -108,12 +115,17 @@ def markdown(comparison: Comparison) -> str:
     lines = [[column.title for column in shown], ["---:" if column.numeric else "---" for column in shown]]
     lines += [[column.text(group).replace("|", "\\|") for column in shown] for group in comparison.groups]
     text = "".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |\n" for line in lines)
-    if any(column.key == "report_psnr" for column in shown):
-        text += f"\n{REPORT_FOOTNOTE}\n"
-    return text
+    return text + (f"\n{note}\n" if (note := footnote(shown)) else "")
 
 
-REPORT_FOOTNOTE = "* Table 2 of the report, measured on the course's own images: a landmark, not the same test."
+def footnote(shown: Sequence[Column]) -> str:
+    """What a reader must know of the columns; empty where they speak for themselves."""
+    keys = {column.key for column in shown}
+    if "report_psnr" in keys:
+        return "* Table 2 of the report, measured on the course's own images: a landmark, not the same test."
+    if PAIRS in keys:
+        return "In brackets: the estimate's 95 % bootstrap interval; over several seeds, the means of its ends."
+    return ""
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -121,11 +133,13 @@ def as_csv(comparison: Comparison) -> str:
     shown, metric = columns(comparison), comparison.metric
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*(column.key for column in shown), f"{metric}_sd", "seeds", "reason", "runs"])
+    bounds = [f"{metric}_low", f"{metric}_high"] if metric == PAIRS else []
+    writer.writerow([*(column.key for column in shown), f"{metric}_sd", *bounds, "seeds", "reason", "runs"])
     for group in comparison.groups:
         names = "; ".join(run.name for run in group.runs)
         cells = [column.value(group) for column in shown]
-        writer.writerow([*cells, group.sd(metric), len(group.runs), group.runs[0].reason, names])
+        cells += [group.sd(metric), *(group.mean(key) for key in bounds)]
+        writer.writerow([*cells, len(group.runs), group.runs[0].reason or why_unranked(group), names])
     return file.getvalue()
 
 
@@ -139,18 +153,17 @@ def _swept_column(key: str) -> Column:
 def _number_column(
     key: str, title: str, digits: int, *, spread: bool = True, significant: bool = False, terminal: bool = True
 ) -> Column:
-    """The mean of a number; with ``spread`` also ``± sd (n)`` where there are several seeds."""
+    """The mean of a number and its interval; with ``spread`` also ``± sd (n)`` where there are several seeds."""
     form = f".{digits}{'g' if significant else 'f'}"
 
     def text(group: Group) -> str:
         mean, sd = group.mean(key), group.sd(key)
         if mean is None:
             return NOTHING
-        return (
-            f"{mean:{form}} ± {sd:{form}} ({len(group.numbers(key))})"
-            if spread and sd is not None
-            else f"{mean:{form}}"
-        )
+        seeds = f" ± {sd:{form}} ({len(group.numbers(key))})" if spread and sd is not None else ""
+        low, high = group.mean(f"{key}_low"), group.mean(f"{key}_high")
+        interval = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
+        return f"{mean:{form}}{seeds}{interval}"
 
     return Column(key, title, text, lambda group: group.mean(key), terminal=terminal)
 

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,12 @@ FIVE_MODELS = {
     "convtrans_relu": 24.1,
     "convtrans_sigmoid": 23.4,
 }
+
+
+USUAL = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
+Kind = Literal["clean", "pairs", "single"]  # what there is to validate on: clean images, noisy pairs, noisy images
+MONITORS = {"clean": "val/psnr", "pairs": "val/psnr_pairs", "single": "val/loss"}
+NOISY = {"clean": {"noisy_psnr": 21.1}, "pairs": {"noisy_psnr_pairs": 21.1}, "single": {}}
 
 
 def rising(best: float, epochs: int, *, first: float | None = None, speed: float = 0.6) -> list[float]:
@@ -35,8 +41,9 @@ def falling(last: float, epochs: int, *, first: float = 0.04, speed: float = 0.9
 def write_run(
     folder: Path,
     model: str = "unet",
-    psnr: float | None = 25.0,
+    psnr: float = 25.0,
     *,
+    kind: Kind = "clean",
     overrides: Mapping[str, str] | None = None,
     curve: Sequence[float] | None = None,
     train_loss: Sequence[float] | None = None,
@@ -45,13 +52,18 @@ def write_run(
     images: bool = True,
     **changes: Any,
 ) -> Path:
-    """One run with plausible curves; ``changes`` replace entries of its result.json."""
+    """One run with plausible curves; ``changes`` replace entries of its result.json.
+
+    ``psnr`` and ``curve`` are of ``val/psnr`` or ``val/psnr_pairs``, as ``kind`` says.
+    """
     overrides = dict(overrides or {})
     optimizer = dict(OWN_OPTIMIZER.get(model, {"name": "sgd", "lr": 0.1, "momentum": 0.9}))
     if "optimizer" in overrides and overrides["optimizer"] != optimizer["name"]:
         optimizer = {"name": overrides["optimizer"], "lr": 0.01}
     data = {"name": "photos", "train_pairs": 2048, "val_pairs": 400, "draws": "fixed", "seed": 0, "fingerprint": "f00d"}
-    curve = curve if curve is not None else rising(psnr or 20.0, epochs)
+    curve = curve if curve is not None else rising(psnr, epochs)
+    train_loss, val_loss = train_loss or falling(0.012, len(curve)), val_loss or falling(0.004, len(curve))
+    scores = _scores(kind, psnr)
     result: dict[str, Any] = {
         "format": 1,
         "status": "done",
@@ -71,12 +83,11 @@ def write_run(
         "gmac": 0.178 if model == "unet" else 0.0133,
         "epochs": len(curve),
         "max_epochs": 20,
-        "monitor": "val/psnr",
+        "monitor": MONITORS[kind],
         "best_epoch": len(curve),
-        "val/psnr": psnr,
-        "val/ssim": 0.81,
-        "val/loss": 0.004,
-        "noisy_psnr": 21.1,
+        **scores,
+        "val/loss": val_loss[-1],
+        **NOISY[kind],
         "images_per_second": 1234.5,
         "seconds": 321.0,
         "device": "a processor, 2 threads",
@@ -87,21 +98,41 @@ def write_run(
     result["config"] = {"optimizer": optimizer, "scheduler": {"name": None}, "loss": {"name": "l2"}, "data": data}
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result | changes))
-    train_loss = train_loss or falling(0.012, len(curve))
-    val_loss = val_loss or falling(0.004, len(curve))
     with (folder / "metrics.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds"])
-        for epoch, row in enumerate(zip(train_loss, val_loss, curve, strict=False), start=1):
-            table.writerow([epoch, *row, 0.8, 0.001, 16.0])
+        table = csv.DictWriter(file, [*USUAL, *(key for key in scores if key not in USUAL)], restval="")
+        table.writeheader()
+        for epoch, (training, validation, value) in enumerate(zip(train_loss, val_loss, curve, strict=False), start=1):
+            row = {"epoch": epoch, "train/loss": training, "val/loss": validation, "lr": 0.001, "seconds": 16.0}
+            table.writerow(row | _scores(kind, value))
     if images:
-        rng = np.random.default_rng(len(folder.name))
-        target = rng.integers(40, 215, (4, 1, 1, 3)) + np.linspace(-30, 30, 32).astype(int)[None, :, None, None]
-        target = np.broadcast_to(target, (4, 32, 32, 3)).astype(np.uint8)
-        noisy = (target + rng.normal(0, 9, target.shape)).clip(0, 255).astype(np.uint8)
-        denoised = (target + rng.normal(0, 3, target.shape)).clip(0, 255).astype(np.uint8)
-        np.savez(folder / "images.npz", noisy=noisy, denoised=denoised, target=target)
+        _write_images(folder, kind, (result | changes)["image_shape"])
     return folder
+
+
+def _scores(kind: Kind, psnr: float) -> dict[str, float]:
+    """What an epoch is measured by, but for the losses."""
+    pairs = {"": psnr, "_low": psnr - 0.3, "_high": psnr + 0.4}
+    return {
+        "clean": {"val/psnr": psnr, "val/ssim": 0.81},
+        "pairs": {**{f"val/psnr_pairs{end}": value for end, value in pairs.items()}, "val/loss_floor": 0.0035},
+        "single": {},
+    }[kind]
+
+
+def _write_images(folder: Path, kind: Kind, shape: Sequence[int]) -> None:
+    """images.npz; without clean images the target is a second noisy image, without pairs there is none."""
+    channels, height, width = shape
+    rng = np.random.default_rng(len(folder.name))
+    slope = np.linspace(-30, 30, height).astype(int)[None, :, None, None]
+    clean = np.broadcast_to(rng.integers(40, 215, (4, 1, 1, channels)) + slope, (4, height, width, channels))
+
+    def noisy(sd: float) -> Any:
+        return (clean + rng.normal(0, sd, clean.shape)).clip(0, 255).astype(np.uint8)
+
+    arrays = {"noisy": noisy(9), "denoised": noisy(3)}
+    if kind != "single":
+        arrays["target"] = noisy(9 if kind == "pairs" else 0)
+    np.savez(folder / "images.npz", **arrays)
 
 
 def write_study(root: Path, scores: Mapping[str, float] = FIVE_MODELS, **changes: Any) -> Path:

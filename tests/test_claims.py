@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_runs import FIVE_MODELS, falling, rising, write_run, write_study
+from fake_runs import FIVE_MODELS, Kind, falling, rising, write_run, write_study
 
 from n2n_lightning.reporting.claims import FAILS, HOLDS, UNKNOWN, Judgement, judge
 from n2n_lightning.results import compare, read_runs
@@ -126,3 +126,18 @@ def test_seeds_count_by_their_mean_and_a_lead_within_their_spread_is_marked(tmp_
 def test_runs_of_other_models_make_no_claim(tmp_path: Path) -> None:
     write_run(tmp_path / "drunet", "drunet", 26.0)
     assert judge(compare(read_runs(tmp_path).runs)) is None
+
+
+@pytest.mark.parametrize("kind", ["pairs", "single"])
+def test_runs_without_clean_images_make_no_claim(tmp_path: Path, kind: Kind) -> None:
+    write_study(tmp_path, kind=kind)
+    assert judge(compare(read_runs(tmp_path).runs)) is None
+    write_run(tmp_path / "drunet", "drunet", 26.0)  # now there is a PSNR, but not of the report's models
+    assert judge(compare(read_runs(tmp_path).runs)) is None
+
+
+def test_a_model_without_clean_images_leaves_its_claims_open(tmp_path: Path) -> None:
+    write_study(tmp_path, {model: psnr for model, psnr in FIVE_MODELS.items() if model != "nn_relu"})
+    write_run(tmp_path / "nn_relu", "nn_relu", 20.0, kind="pairs")
+    claim = judged(tmp_path).claims[RELU]
+    assert claim.verdict == UNKNOWN and "no clean images" in claim.checks[0].numbers

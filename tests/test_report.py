@@ -7,14 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
-from fake_runs import FIVE_MODELS, write_run, write_study
+from fake_runs import FIVE_MODELS, Kind, write_run, write_study
+from matplotlib.figure import Figure
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from n2n_lightning import report
+from n2n_lightning.reporting import curves, pictures
 from n2n_lightning.reporting.architecture import sequential_rows, unet_blocks, unet_parameters
 from n2n_lightning.reporting.curves import draw_curves
 from n2n_lightning.reporting.page import Pictures, render
@@ -126,7 +129,7 @@ def test_a_bad_run_is_cut_off_by_the_axis_and_named(tmp_path: Path) -> None:
     write_study(tmp_path)
     write_run(tmp_path / "dead", "nn_relu", 6.5, curve=[6.5] * 20, status="dead", overrides={"optimizer": "adam"})
     comparison = comparison_of(tmp_path)
-    picture = draw_curves(comparison, "val/psnr", name="psnr.png", title="")
+    picture = draw_curves(comparison, "val/psnr")
     assert picture is not None
     assert "below the axis: NN + ReLU (optimizer adam, dead)" in picture.caption
 
@@ -135,7 +138,7 @@ def test_a_bad_run_is_cut_off_by_the_axis_and_named(tmp_path: Path) -> None:
 def test_curves_of_any_length_and_many_settings_are_drawn(tmp_path: Path, epochs: int) -> None:
     for lr in ("0.1", "0.2", "0.3", "0.4", "0.5"):
         write_run(tmp_path / lr, "nn_relu", overrides={"optimizer.lr": lr}, epochs=epochs, images=False)
-    picture = draw_curves(comparison_of(tmp_path), "train/loss", name="train_loss.png", title="")
+    picture = draw_curves(comparison_of(tmp_path), "train/loss")
     assert picture is not None and "Bold: each model's best setting" in picture.caption
 
 
@@ -151,10 +154,118 @@ def test_pictures_show_the_best_runs_with_their_psnr(tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(picture.png)).width > 400
 
 
+def caught_figures(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[Figure]:
+    """The figures that a module draws from now on."""
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, dpi: int = 0) -> bytes:
+        figures.append(figure)
+        return b""
+
+    monkeypatch.setattr(module, "png_bytes", keep)
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        ("clean", ["noisy", "denoised", "target"]),
+        ("pairs", ["noisy", "denoised", "second noisy image"]),
+        ("single", ["noisy", "denoised"]),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_only_clean_targets_give_pictures_a_psnr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, rows: list[str], channels: int
+) -> None:
+    figures = caught_figures(monkeypatch, pictures)
+    write_run(tmp_path / "unet", kind=kind, image_shape=[channels, 16, 24])
+    (picture,) = draw_best(comparison_of(tmp_path))
+    texts = [text.get_text() for text in figures[0].texts]
+    assert [text.replace("\n", " ") for text in texts if "dB" not in text] == rows
+    assert len(texts) - len(rows) == (8 if kind == "clean" else 0)  # of four images, noisy and denoised
+    assert len(figures[0].axes) == 4 * len(rows)
+    assert ("dB" in picture.caption) == (kind == "clean") and picture.title == f"U-Net: {', '.join(rows)}"
+    assert (f"the first of {channels} channels" in picture.caption) == (channels in (2, 4))
+
+
+def test_the_best_seed_without_clean_images_is_pictured(tmp_path: Path) -> None:
+    for seed, loss in (("0", 0.2), ("1", 0.1), ("2", 0.3)):
+        write_run(tmp_path / seed, kind="single", val_loss=[loss], curve=[20.0], overrides={"seed": seed})
+    assert "best epoch, seed 1;" in draw_best(comparison_of(tmp_path))[0].caption
+
+
 def test_broken_pictures_are_left_out(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "unet")
     (folder / "images.npz").write_bytes(b"PK\x03\x04 not a whole archive")
     assert draw_best(comparison_of(tmp_path)) == []
+
+
+def test_the_loss_has_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = caught_figures(monkeypatch, curves)
+    write_run(tmp_path / "pairs" / "a", kind="pairs")
+    write_run(tmp_path / "clean" / "a")
+    for kind in ("pairs", "clean"):
+        picture = draw_curves(comparison_of(tmp_path / kind), "val/loss")
+        axes = figures[-1].axes[0]
+        floors = [line for line in axes.lines if list(line.get_ydata()) == [0.0035, 0.0035]]  # type: ignore[arg-type]
+        labels = [text.get_text() for text in axes.texts if "floor" in text.get_text()]
+        assert picture is not None and ("no net can come below" in picture.caption) == (kind == "pairs")
+        if kind == "clean":
+            assert not floors and not labels
+        else:
+            assert floors[0].is_dashed() and labels == ["floor: the targets' noise"]
+            assert axes.get_ylim()[0] < 0.0035
+
+
+def test_runs_without_clean_images_have_a_curve_of_their_estimate(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", psnr=31.2, kind="pairs", image_shape=[1, 32, 32])
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "psnr.png").write_bytes(b"of an earlier report")
+    assert report.main([str(tmp_path)]) == 0
+    names = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert names == {"psnr_pairs.png", "train_loss.png", "val_loss.png", "architecture_unet.png", "unet_images.png"}
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "U-Net reaches an estimated 31.20\u00a0dB, 10.10\u00a0dB above its noisy input" in page
+    assert "There are no clean images" in page and "31.20 [30.9, 31.6]" in page
+    assert (
+        "1 channel," in page
+        and "claims" not in page
+        and "SSIM" not in page
+        and "against the clean image, with" not in page
+    )
+
+
+def test_a_lead_between_estimates_is_said(tmp_path: Path) -> None:
+    write_study(tmp_path, {"unet": 31.2, "nn_relu": 30.0}, kind="pairs")
+    found = headline(comparison_of(tmp_path))
+    assert found.title == "U-Net comes out ahead: an estimated 31.20 dB, 1.20 dB above NN + ReLU"
+    assert "The noisy validation images have 21.10 dB" in found.lede
+    assert found.figures[:2] == [("31.20 dB", "PSNR from noisy pairs, U-Net"), ("+10.10 dB", "above the noisy input")]
+
+
+def test_single_noisy_images_have_no_psnr_anywhere(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "unet", kind="single")
+    assert headline(comparison_of(tmp_path)).title == "U-Net reaches a val/loss of 0.004"
+    write_run(tmp_path / "b", "nn_relu", kind="single", loss={"name": "l1"}, val_loss=[0.1] * 20)
+    assert headline(comparison_of(tmp_path)).title == "U-Net has the best val/loss: 0.004"
+    assert "does not compare across different losses: l2, l1" in " ".join(notes(comparison_of(tmp_path)))
+    assert " dB" not in page_of(tmp_path) and "\u00a0dB" not in page_of(tmp_path)
+
+
+def test_mixed_runs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = caught_figures(monkeypatch, curves)
+    write_study(tmp_path, {"unet": 25.4, "nn_relu": 23.8})
+    write_run(tmp_path / "pairs", "drunet", 31.2, kind="pairs")
+    comparison = comparison_of(tmp_path)
+    assert headline(comparison).title == "U-Net comes out ahead: 25.40 dB, 1.60 dB above NN + ReLU"
+    assert "2 of 3 runs are in the ranking" in headline(comparison).lede
+    assert "Runs measured by val/psnr_pairs are out of the ranking" in " ".join(notes(comparison))
+    picture = draw_curves(comparison, "val/loss")
+    assert picture is not None and "A cross" not in picture.caption  # it is done and not dead
+    assert all(line.get_marker() != "X" for line in figures[0].axes[0].lines)
+    page = page_of(tmp_path)
+    assert "no clean images: val/psnr_pairs 31.20 dB" in page and "independent" in page and "SSIM" in page
 
 
 def test_the_drawn_unet_is_the_papers() -> None:

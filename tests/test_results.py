@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_runs import FIVE_MODELS, write_run, write_study
+from fake_runs import FIVE_MODELS, Kind, write_run, write_study
 from rich.console import Console
 
 from n2n_lightning.results import Comparison, compare, console_table, read_runs
@@ -104,14 +104,73 @@ def test_the_reports_number_stands_beside_its_own_optimizer_only(tmp_path: Path)
     assert cells(comparison_of(tmp_path), "report (dB)*") == ["25.55", "–"]
 
 
-def test_without_clean_images_the_monitor_ranks(tmp_path: Path) -> None:
+def test_without_clean_images_the_estimate_from_pairs_ranks_with_its_interval(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "nn_relu", 30.0, kind="pairs")
+    write_run(tmp_path / "b", "unet", 31.2, kind="pairs")
+    comparison = comparison_of(tmp_path)
+    assert comparison.metric == "val/psnr_pairs"
+    assert cells(comparison, "model") == ["U-Net", "NN + ReLU"]
+    assert cells(comparison, "PSNR from noisy pairs (dB)") == ["31.20 [30.9, 31.6]", "30.00 [29.7, 30.4]"]
+    assert cells(comparison, "noisy (dB)") == ["21.10", "21.10"]
+    assert cells(comparison, "gain (dB)") == ["+10.10", "+8.90"]
+    assert not {"SSIM", "report (dB)*", "best PSNR (dB)"} & set(titles(comparison))
+    assert "| 31.20 [30.9, 31.6] |" in markdown(comparison) and "bootstrap interval" in markdown(comparison)
+    row = next(csv.DictReader(io.StringIO(as_csv(comparison))))
+    assert [float(row[f"val/psnr_pairs{end}"]) for end in ("", "_low", "_high")] == pytest.approx([31.2, 30.9, 31.6])
+    assert row["noisy_psnr_pairs"] == "21.1" and "noisy_psnr" not in row
+
+
+def test_an_estimate_without_an_interval_stands_alone(tmp_path: Path) -> None:
+    unknown: dict[str, Any] = {"val/psnr_pairs_low": None, "val/psnr_pairs_high": None}
+    write_run(tmp_path / "a", psnr=31.2, kind="pairs", **unknown)
+    assert cells(comparison_of(tmp_path), "PSNR from noisy pairs (dB)") == ["31.20"]
+
+
+def test_seeds_of_pairs_have_their_mean_interval(tmp_path: Path) -> None:
+    for seed, psnr in enumerate([31.0, 31.4]):
+        write_run(tmp_path / str(seed), "unet", psnr, kind="pairs", overrides={"seed": str(seed)})
+    assert cells(comparison_of(tmp_path), "PSNR from noisy pairs (dB)") == ["31.20 ± 0.28 (2) [30.9, 31.6]"]
+
+
+def test_clean_images_win_over_pairs(tmp_path: Path) -> None:
+    pairs: dict[str, Any] = {"val/psnr_pairs": 25.7, "noisy_psnr_pairs": 21.3}
+    write_run(tmp_path / "a", psnr=25.0, **pairs)
+    comparison = comparison_of(tmp_path)
+    assert comparison.metric == "val/psnr"
+    assert cells(comparison, "best PSNR (dB)") == ["25.00"] and cells(comparison, "gain (dB)") == ["+3.90"]
+
+
+def test_single_noisy_images_rank_by_their_loss(tmp_path: Path) -> None:
     for name, loss in (("a", 0.5), ("b", 0.2)):
-        scores: dict[str, Any] = {"val/loss": loss, "val/ssim": None, "noisy_psnr": None}
-        write_run(tmp_path / name, name, None, monitor="val/loss", **scores)
+        write_run(tmp_path / name, name, kind="single", val_loss=[0.9, loss])
     comparison = comparison_of(tmp_path)
     assert comparison.metric == "val/loss"
     assert [group.model for group in comparison.ranked] == ["b", "a"]
     assert "gain (dB)" not in titles(comparison) and "best val/loss" in titles(comparison)
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "reason"),
+    [
+        ("clean", "pairs", "no clean images: val/psnr_pairs 31.20 dB"),
+        ("clean", "single", "no clean images: val/loss 0.004"),
+        ("pairs", "single", "no pairs of noisy images: val/loss 0.004"),
+    ],
+)
+def test_runs_that_were_measured_otherwise_are_not_ranked(tmp_path: Path, best: Kind, other: Kind, reason: str) -> None:
+    write_run(tmp_path / "a", "unet", 25.0, kind=best)
+    write_run(tmp_path / "b", "unet", 31.2, kind=other, overrides={"data": "other"})
+    comparison = comparison_of(tmp_path)
+    assert cells(comparison, "#") == ["1", "–"]
+    assert cells(comparison, "status") == ["done", f"done ({reason})"]
+    assert columns(comparison)[3].text(comparison.others[0]) == "–"  # not its score by another measure
+    assert list(csv.DictReader(io.StringIO(as_csv(comparison))))[1]["reason"] == reason
+    assert "25.55" not in markdown(comparison).split("| – |", 1)[1]
+
+
+def test_unfinished_runs_show_what_they_have(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", psnr=31.2, kind="pairs", status="interrupted")
+    assert cells(comparison_of(tmp_path), "PSNR from noisy pairs (dB)") == ["31.20 [30.9, 31.6]"]
 
 
 @pytest.mark.parametrize("text", ["", '{"model": "un', "[]", '{"model": "unet"}', "\xff"])

@@ -64,12 +64,17 @@ def draw_architecture(comparison: Comparison) -> list[Picture]:
     shape = next((shape for run in runs if (shape := run.image_shape)), (3, 32, 32))
     expected = unet_parameters(shape[0])
     caption = (
-        f"Figure 1 of the report, for images of {shape[1]}×{shape[2]} pixels and {shape[0]} channels, with the paper's "
+        f"Figure 1 of the report, for images of {shape[1]}×{shape[2]} pixels and {count(shape[0])}, with the paper's "
         f"names of the layers: {expected:,} parameters."
     )
     if (found := next((params for run in runs if (params := run.number("params"))), expected)) != expected:
         caption += f" The U-Net of these runs is another one: it has {found:,.0f} parameters."
     return [Picture("architecture_unet.png", "The U-Net", caption, png_bytes(draw_unet(shape)))]
+
+
+def count(channels: int) -> str:
+    """``1 channel``, ``3 channels``."""
+    return f"{channels} channel{'' if channels == 1 else 's'}"
 
 
 def unet_parameters(channels: int) -> int:
@@ -162,7 +167,7 @@ def _draw_skip(axes: Axes, level: int, channels: int) -> None:
     top = _base(level) + BOX_HEIGHT
     start, end = _encoder_x(level) + 2.9, _decoder_x(level) + THIN / 2
     _arrow(axes, [(start, top), (start, top + 1.5), (end, top + 1.5), (end, top)], SKIP)
-    axes.text(MIDDLE, top + 1.9, f"{channels} channels", ha="center", va="bottom", size=8, color=SKIP)
+    axes.text(MIDDLE, top + 1.9, count(channels), ha="center", va="bottom", size=8, color=SKIP)
 
 
 def _arrow(axes: Axes, points: list[tuple[float, float]], colour: str = INK) -> None:

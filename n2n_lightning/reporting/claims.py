@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from n2n_lightning.results import MODEL_TITLES, PSNR, Comparison, Group
-from n2n_lightning.table import signed
+from n2n_lightning.table import signed, status_text
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be judged yet"
 SEQUENTIAL = [model for model in MODEL_TITLES if model != "unet"]
@@ -68,7 +68,8 @@ class _Study:
 
 def judge(comparison: Comparison) -> Judgement | None:
     """The five claims; None where not one of the report's models was run with clean validation images."""
-    if comparison.metric != PSNR or not any(run.model in MODEL_TITLES for run in comparison.runs):
+    theirs = any(run.model in MODEL_TITLES and run.monitor == PSNR for run in comparison.runs)
+    if comparison.metric != PSNR or not theirs:
         return None
     groups, basis = _reference(comparison)
     study = _Study(groups, {model: _missing(comparison, model) for model in MODEL_TITLES if model not in groups})
@@ -135,12 +136,10 @@ def _without_optimizer(group: Group) -> tuple[tuple[str, str], ...]:
 
 
 def _missing(comparison: Comparison, model: str) -> str:
-    """Why a model cannot be judged: its run died, or is not there."""
+    """Why a model cannot be judged: its run died, had no clean images, or is not there."""
     for group in comparison.others:
-        run = group.runs[0]
-        if run.model == model:
-            state = f"is at epoch {run.epochs_text}" if run.status == "interrupted" else f"is {run.status}"
-            return f"its run {state}{f' ({run.reason})' if run.reason else ''}"
+        if group.model == model:
+            return f"its run is {status_text(group)}"
     if any(group.model == model for group in comparison.ranked):
         return "it was not run with these settings"
     return "no run of it"

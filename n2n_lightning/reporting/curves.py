@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,14 +14,29 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from n2n_lightning.reporting.figures import DARK, GREY, LIGHT, Picture, Theme, model_colours, png_bytes
-from n2n_lightning.results import PSNR, Comparison, Group
+from n2n_lightning.results import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.runs import Curve
 
 STYLES = ["-", "--", ":", "-."]
-Column = Literal["val/psnr", "train/loss", "val/loss"]
-AXIS_TITLES = {"val/psnr": "validation PSNR (dB)", "train/loss": "training loss", "val/loss": "validation loss"}
 HOPELESS_DB = 3.0  # this far below the noisy input a curve is left to the axis' edge
 LOSS_RANGE = 8.0  # the loss axis ends at this multiple of the lowest loss
+
+
+class Chart(NamedTuple):
+    """What to call a figure of curves, and the entry of the record that it shows as a dashed line."""
+
+    file: str
+    title: str
+    axis: str
+    level: str = ""
+
+
+CHARTS = {  # by column of metrics.csv
+    PSNR: Chart("psnr.png", "Validation PSNR by epoch", "validation PSNR (dB)", noisy_key(PSNR)),
+    PAIRS: Chart("psnr_pairs.png", "PSNR from noisy pairs by epoch", "PSNR from noisy pairs (dB)", noisy_key(PAIRS)),
+    "train/loss": Chart("train_loss.png", "Training loss by epoch", "training loss"),
+    "val/loss": Chart("val_loss.png", "Validation loss by epoch", "validation loss", "val/loss_floor"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,32 +51,34 @@ class _Line:
     bold: bool
 
 
-def draw_curves(comparison: Comparison, column: Column, *, name: str, title: str) -> Picture | None:
+def draw_curves(comparison: Comparison, column: str) -> Picture | None:
     """One line per group against the epoch; None where no run has the column."""
     lines = _lines(comparison, column)
     if not lines:
         return None
     figure, notes = _figure(comparison, column, lines, LIGHT)
     dark, _ = _figure(comparison, column, lines, DARK)
-    return Picture(name, title, " ".join(notes), png_bytes(figure), png_bytes(dark))
+    chart = CHARTS[column]
+    return Picture(chart.file, chart.title, " ".join(notes), png_bytes(figure), png_bytes(dark))
 
 
-def _figure(comparison: Comparison, column: Column, lines: Sequence[_Line], theme: Theme) -> tuple[Figure, list[str]]:
+def _figure(comparison: Comparison, column: str, lines: Sequence[_Line], theme: Theme) -> tuple[Figure, list[str]]:
     """The figure, and the sentences that explain it."""
     figure = Figure(figsize=(9.6, 5.2), layout="constrained", facecolor=theme.paper)
     axes = figure.add_subplot()
     for line in lines:
         _draw_line(axes, line, theme)
     last = max(max(line.curve) for line in lines)
-    low, high = _psnr_limits(lines, comparison) if column == PSNR else _loss_limits(lines)
-    axes.set(xlim=(0.5, last + 0.5), ylim=(low, high), xlabel="epoch", ylabel=AXIS_TITLES[column])
+    is_loss, chart = "loss" in column, CHARTS[column]
+    levels = _levels(comparison, chart.level)
+    low, high = _loss_limits(lines, levels) if is_loss else _psnr_limits(lines, levels)
+    unit = f" ({_loss_name(comparison)})" if is_loss else ""
+    axes.set(xlim=(0.5, last + 0.5), ylim=(low, high), xlabel="epoch", ylabel=chart.axis + unit)
     axes.set_xticks(_epoch_ticks(last))
     notes = _notes(lines, low, high)
-    if column == PSNR:
-        notes += _draw_baseline(axes, comparison) + _mark_best(axes, lines, theme)
-    else:
-        axes.set_ylabel(f"{AXIS_TITLES[column]} ({_loss_name(comparison)})")
-        notes += _scale_by_logarithm(axes, low, high)
+    notes += _draw_floor(axes, levels) if is_loss else _draw_baseline(axes, levels)
+    notes += _mark_best(axes, lines, theme) if column == comparison.metric else []
+    notes += _scale_by_logarithm(axes, low, high) if is_loss else []
     _dress(axes, theme)
     _name_lines(axes, lines, comparison, theme)
     return figure, notes
@@ -91,31 +108,31 @@ def _draw_line(axes: Axes, line: _Line, theme: Theme) -> None:
     if line.spread and line.bold:
         spread = np.array(list(line.spread.values()))
         axes.fill_between(epochs, values - spread, values + spread, color=line.colour, alpha=0.15, lw=0)
-    if line.group.rank is None:
+    if line.group.runs[0].status != "done":
         marker, fill = ("o", theme.paper) if line.group.runs[0].status == "interrupted" else ("X", line.colour)
         axes.plot(epochs[-1], values[-1], marker, color=line.colour, mfc=fill, ms=7, zorder=4)
     elif len(epochs) == 1:
         axes.plot(epochs, values, "o", color=line.colour, ms=7, zorder=4)
 
 
-def _psnr_limits(lines: Sequence[_Line], comparison: Comparison) -> tuple[float, float]:
+def _psnr_limits(lines: Sequence[_Line], noisy: Sequence[float]) -> tuple[float, float]:
     """All of it, but for what lies far below the noisy input: one bad run must not press the others flat."""
     values = [value for line in lines for value in line.curve.values()]
-    noisy = _noisy_levels(comparison)
     floor = min([*noisy, max(values)]) - HOPELESS_DB if noisy else min(values)
     low, high = min([*(value for value in values if value >= floor), *noisy]), max([*values, *noisy])
     margin = 0.06 * (high - low) or 1.0
     return low - margin, high + margin
 
 
-def _loss_limits(lines: Sequence[_Line]) -> tuple[float, float]:
-    """From the lowest loss to a multiple of it. Different losses differ in size, so then the axis holds them all."""
+def _loss_limits(lines: Sequence[_Line], floors: Sequence[float]) -> tuple[float, float]:
+    """The floors, and from the lowest loss to a multiple of it; all of them where different losses differ in size."""
     values = [value for line in lines for value in line.curve.values()]
     low, high = min(values), max(values)
     one_loss = len({str(run.part("loss")) for line in lines for run in line.group.runs}) == 1
     if low <= 0:
         return low - 0.05 * (high - low or 1.0), high + 0.05 * (high - low or 1.0)
-    return low / 1.06, (min(high, LOSS_RANGE * low) if one_loss else high) * 1.06
+    high = min(high, LOSS_RANGE * low) if one_loss else high
+    return min([low, *floors]) / 1.06, max([high, *floors]) * 1.06
 
 
 def _notes(lines: Sequence[_Line], low: float, high: float) -> list[str]:
@@ -126,11 +143,10 @@ def _notes(lines: Sequence[_Line], low: float, high: float) -> list[str]:
         notes.append(f"Mean of {' or '.join(str(n) for n in sorted(seeds))} seeds, band: one standard deviation.")
     if not all(line.bold for line in lines):
         notes.append("Bold: each model's best setting; thin: its other settings.")
-    unranked = [line for line in lines if line.group.rank is None and low <= line.curve[max(line.curve)] <= high]
-    statuses = {line.group.runs[0].status for line in unranked}
+    statuses = {line.group.runs[0].status for line in lines if low <= line.curve[max(line.curve)] <= high}
     if "interrupted" in statuses:
         notes.append("A ring marks where an unfinished run stands.")
-    if statuses - {"interrupted"}:
+    if statuses - {"interrupted", "done"}:
         notes.append("A cross marks the end of a run that died or failed.")
     below = dict.fromkeys(_name(line.group) for line in lines if min(line.curve.values()) < low)
     above = dict.fromkeys(_name(line.group) for line in lines if max(line.curve.values()) > high)
@@ -140,20 +156,31 @@ def _notes(lines: Sequence[_Line], low: float, high: float) -> list[str]:
     return notes
 
 
-def _noisy_levels(comparison: Comparison) -> list[float]:
-    return sorted({round(value, 2) for run in comparison.runs if (value := run.number("noisy_psnr")) is not None})
+def _levels(comparison: Comparison, key: str) -> list[float]:
+    """The distinct values of a number of the record, one for every data set; of many the lowest."""
+    return sorted({float(f"{value:.4g}") for run in comparison.runs if (value := run.number(key)) is not None})[:4]
 
 
-def _draw_baseline(axes: Axes, comparison: Comparison) -> list[str]:
-    """A dashed line at the noisy input's own PSNR, one for every data set."""
-    levels = _noisy_levels(comparison)[:4]
+def _draw_baseline(axes: Axes, levels: Sequence[float]) -> list[str]:
+    """A dashed line at the noisy input's own PSNR."""
     for level in levels:
         axes.axhline(level, color=GREY, lw=1.2, ls=(0, (5, 3)), zorder=1)
-        text, at = f"noisy input {level:.2f} dB", ("axes fraction", "data")
-        axes.annotate(
-            text, (1, level), (-4, 3), xycoords=at, textcoords="offset points", size=9.5, color=GREY, ha="right"
-        )
+        _name_level(axes, level, f"noisy input {level:.2f} dB", at_right=True)
     return ["The dashed grey line is the noisy input."] if levels else []
+
+
+def _draw_floor(axes: Axes, levels: Sequence[float]) -> list[str]:
+    """A thin dashed line where the noise of the targets alone puts the loss."""
+    for level in levels:
+        axes.axhline(level, color=GREY, lw=0.8, ls=(0, (5, 3)), zorder=1)
+        _name_level(axes, level, "floor: the targets' noise", at_right=False)  # curves begin high, and end low
+    return ["Against noisy targets no net can come below the dashed grey line."] if levels else []
+
+
+def _name_level(axes: Axes, level: float, text: str, *, at_right: bool) -> None:
+    where, offset, side = ((1, level), (-4, 3), "right") if at_right else ((0, level), (4, 3), "left")
+    at = ("axes fraction", "data")
+    axes.annotate(text, where, offset, xycoords=at, textcoords="offset points", size=9.5, color=GREY, ha=side)
 
 
 def _mark_best(axes: Axes, lines: Sequence[_Line], theme: Theme) -> list[str]:
@@ -206,7 +233,7 @@ def _dress(axes: Axes, theme: Theme) -> None:
 
 def _name(group: Group) -> str:
     extra = [group.settings_text] if group.settings else []
-    if group.rank is None:
+    if group.runs[0].status != "done":
         extra.append(group.runs[0].status)
     return f"{group.title} ({', '.join(extra)})" if extra else group.title
 

@@ -14,8 +14,8 @@ from n2n_lightning.reporting.architecture import sequential_rows
 from n2n_lightning.reporting.claims import FAILS, HOLDS, judge
 from n2n_lightning.reporting.figures import Picture, model_colours
 from n2n_lightning.reporting.summary import duration, headline, notes, settings
-from n2n_lightning.results import MODEL_TITLES, PSNR, Comparison
-from n2n_lightning.table import METRIC_TITLES, NOTHING, REPORT_FOOTNOTE, Column, columns, why_unranked
+from n2n_lightning.results import MODEL_TITLES, Comparison, noisy_key
+from n2n_lightning.table import METRIC_TITLES, NOTHING, Column, columns, footnote, why_unranked
 
 
 class Pictures(NamedTuple):
@@ -45,24 +45,26 @@ def render(comparison: Comparison, pictures: Pictures, *, name: str, warnings: S
         metric=comparison.metric,
         metric_title=METRIC_TITLES.get(comparison.metric, comparison.metric),
         seeds=any(len(group.runs) > 1 for group in comparison.ranked),
-        footnote=REPORT_FOOTNOTE if any(column.key == "report_psnr" for column in shown) else "",
+        footnote=footnote(shown),
         pictures=pictures,
         sequential=_sequential(comparison),
         judgement=judge(comparison),
         settings=settings(comparison),
         runs=comparison.runs,
+        monitors={run.monitor for run in comparison.runs},
     )
 
 
 def _rows(comparison: Comparison, shown: Sequence[Column]) -> list[dict[str, Any]]:
-    """The table's rows and what a page adds: the model's colour, and the PSNR as a bar from the noisy input on."""
+    """The table's rows and what a page adds: the model's colour, and the metric as a bar from the noisy input on."""
     colours = model_colours(comparison)
-    noisy = [value for group in comparison.ranked for value in group.numbers("noisy_psnr")]
-    best = [value for group in comparison.ranked for value in group.numbers(PSNR)]
+    metric = comparison.metric
+    noisy = [value for group in comparison.ranked for value in group.numbers(noisy_key(metric))]
+    best = [value for group in comparison.ranked for value in group.numbers(metric)]
     span = max(best) - min(noisy) if noisy and best else 0.0
     rows = []
     for index, group in enumerate(comparison.groups):
-        psnr = group.mean(PSNR) if group.rank else None
+        psnr = group.mean(metric) if group.rank else None
         share = round(max(0.0, 100 * (psnr - min(noisy)) / span), 1) if psnr is not None and span > 0 else None
         kind = {0: "best"}.get(index, "") if group.rank else "out"
         if index == len(comparison.ranked):

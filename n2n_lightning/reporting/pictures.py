@@ -9,22 +9,28 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from n2n_lightning.reporting.figures import Picture, png_bytes
-from n2n_lightning.results import MODEL_TITLES, Comparison
+from n2n_lightning.results import MODEL_TITLES, PSNR, Comparison, sign
 from n2n_lightning.runs import Run
 from n2n_lightning.table import signed
 
-ROWS = ("noisy", "denoised", "target")
+CLEAN = "target"  # the row that a PSNR can be measured against
 COLUMNS = 8  # pictures at most
 MATTE, LABEL = "#1b1f24", "#d7dde3"  # dark, so that pictures look the same on a light page and on a dark one
 
-Images = dict[str, NDArray[np.uint8]]  # row -> (n, H, W, C)
+Images = dict[str, NDArray[np.uint8]]  # row's name -> (n, H, W, C)
 
 
 def read_images(run: Run) -> Images | None:
-    """The three arrays of a run, or None where they are not there or not whole."""
+    """The arrays of a run by the names of their rows, or None where they are not there or not whole.
+
+    A run without ``val/psnr`` had no clean images: its target, if it has one, is another noisy image.
+    """
+    target = CLEAN if run.number(PSNR) is not None else "second noisy image"
     try:
         with np.load(run.folder / "images.npz", allow_pickle=False) as file:
-            images = {row: np.asarray(file[row])[:COLUMNS] for row in ROWS}
+            images = {row: np.asarray(file[row])[:COLUMNS] for row in ("noisy", "denoised")}
+            if "target" in file:
+                images[target] = np.asarray(file["target"])[:COLUMNS]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     shapes = {array.shape for array in images.values()}
@@ -40,8 +46,12 @@ def psnr_db(image: NDArray[np.uint8], target: NDArray[np.uint8]) -> float:
 
 def draw_best(comparison: Comparison) -> list[Picture]:
     """The best U-Net, the best sequential model, and the best of all where that is another one."""
-    drawn = []
-    runs = [run for group in comparison.groups for run in sorted(group.runs, key=_by_psnr)]
+    drawn, metric = [], comparison.metric
+
+    def place(run: Run) -> float:
+        return sign(metric) * (run.number(metric) or 0.0)
+
+    runs = [run for group in comparison.groups for run in sorted(group.runs, key=place)]
     shown: set[str] = set()
     for kind in ("unet", "sequential", ""):
         best = next((run for run in runs if kind in ("", _kind(run))), None)
@@ -54,10 +64,6 @@ def draw_best(comparison: Comparison) -> list[Picture]:
     return drawn
 
 
-def _by_psnr(run: Run) -> float:
-    return -(run.number("val/psnr") or 0.0)
-
-
 def _kind(run: Run) -> str:
     """The report's two families, "unet" and "sequential"; for others the model's name."""
     family = str(run.record.get("family") or "").lower()
@@ -68,39 +74,46 @@ def _kind(run: Run) -> str:
 
 def _draw(comparison: Comparison, run: Run, images: Images, name: str) -> Picture:
     group = next(group for group in comparison.groups if run in group.runs)
-    title = f"{group.label}: noisy, denoised, target"
-    before = np.mean([psnr_db(*pair) for pair in zip(images["noisy"], images["target"], strict=True)])
-    after = np.mean([psnr_db(*pair) for pair in zip(images["denoised"], images["target"], strict=True)])
+    count, *_, channels = images["noisy"].shape
+    title = f"{group.label}: {', '.join(images)}"
     seed = f", seed {run.record['seed']}" if len(group.runs) > 1 else ""
-    state = "" if group.rank else f" ({run.status} at epoch {run.epochs_text})"
-    caption = (
-        f"The first {len(images['noisy'])} validation images at the best epoch{seed}{state}: {before:.2f} dB before, "
-        f"{after:.2f} dB after ({signed(float(after - before))} dB), means of the numbers over the pictures."
-    )
-    return Picture(name, title, caption, png_bytes(_draw_rows(images), dpi=160))
+    state = "" if run.status == "done" else f" ({run.status} at epoch {run.epochs_text})"
+    caption = f"The first {count} validation images at the best epoch{seed}{state}"
+    if CLEAN in images:
+        before, after = (
+            np.mean([psnr_db(*pair) for pair in zip(images[row], images[CLEAN], strict=True)])
+            for row in ("noisy", "denoised")
+        )
+        gain = signed(float(after - before))
+        caption += f": {before:.2f} dB before, {after:.2f} dB after ({gain} dB), means of the numbers over the pictures"
+    else:
+        caption += "; there are no clean ones to measure them against"
+    if channels not in (1, 3):
+        caption += f"; shown is the first of {channels} channels"
+    return Picture(name, title, f"{caption}.", png_bytes(_draw_rows(images), dpi=160))
 
 
 def _draw_rows(images: Images) -> Figure:
-    """One column per image, every pixel a square; the PSNR against the target stands below."""
+    """One column per image, every pixel a square; the PSNR stands below where there is a clean target."""
     count, height, width, channels = images["noisy"].shape
     columns = max(count, 3)
     left, cell = 1.05, min(11.0 / columns, 2.2)  # inches
     tall = cell * height / width
-    figure = Figure(figsize=(left + columns * cell, 3 * (tall + 0.3) - 0.15), facecolor=MATTE)
+    figure = Figure(figsize=(left + columns * cell, len(images) * (tall + 0.3) - 0.15), facecolor=MATTE)
     across, up = figure.get_size_inches()
-    for row, kind in enumerate(ROWS):
+    for row, (kind, pictures) in enumerate(images.items()):
         bottom = up - 0.1 - (row + 1) * (tall + 0.3) + 0.3
-        figure.text(0.12 / across, (bottom + tall / 2) / up, kind, color=LABEL, size=12, va="center")
+        figure.text(0.12 / across, (bottom + tall / 2) / up, kind.replace(" ", "\n"), color=LABEL, size=12, va="center")
         for column in range(count):
             x = left + column * cell
             axes = figure.add_axes((x / across, bottom / up, (cell - 0.06) / across, tall / up))
             axes.axis("off")
-            image = images[kind][column]
+            image = pictures[column]
             axes.imshow(
                 image if channels == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest"
             )
-            if kind != "target":
-                text = f"{psnr_db(image, images['target'][column]):.1f} dB"
+            if CLEAN in images and kind != CLEAN:
+                text = f"{psnr_db(image, images[CLEAN][column]):.1f} dB"
                 figure.text(
                     (x + cell / 2) / across, (bottom - 0.09) / up, text, color=LABEL, size=10, ha="center", va="top"
                 )

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from n2n_lightning.results import PSNR, Comparison, Group
+from n2n_lightning.results import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.runs import Run
-from n2n_lightning.table import METRIC_TITLES, signed
+from n2n_lightning.table import METRIC_TITLES, score_text, signed
 
 SAME_NOISE_DB = 0.01  # noisy inputs further apart than this are not the same images
 MANY = 4  # more names than this make a list that nobody reads
@@ -37,8 +37,13 @@ def headline(comparison: Comparison) -> Headline:
     best, rival = comparison.ranked[0], _rival(comparison)
     title = _title(comparison, best, rival)
     sentences = [_gain_sentence(comparison, best), _chance_sentence(comparison, best, rival)]
-    if done < total:
-        sentences.append(f"{done} of {total} runs are done; the rest is listed below the ranking.")
+    if comparison.metric == PAIRS:
+        sentences.append("There are no clean images: PSNR is estimated from pairs of noisy ones.")
+    elif comparison.metric != PSNR:
+        sentences.append("There are neither clean images nor pairs of noisy ones, so nobody can tell the PSNR.")
+    if comparison.others:
+        ranked = total - len(comparison.others)
+        sentences.append(f"{ranked} of {total} runs are in the ranking; the rest is listed below it.")
     metric = METRIC_TITLES.get(comparison.metric, comparison.metric).removesuffix(" (dB)")
     figures = [(_value(comparison, best), f"{metric}, {best.label}")]
     if best.gain_db is not None:
@@ -51,16 +56,17 @@ def headline(comparison: Comparison) -> Headline:
 
 
 def _title(comparison: Comparison, best: Group, rival: Group | None) -> str:
-    value = _value(comparison, best)
+    known_as = {PSNR: "", PAIRS: "an estimated "}.get(comparison.metric, f"a {comparison.metric} of ")
+    value = known_as + _value(comparison, best)
     gains = [group.gain_db for group in comparison.ranked if group.gain_db is not None]
     if best.gain_db is not None and max(gains) <= 0:
         return f"No run beats its noisy input: the best, {best.title}, ends {-best.gain_db:.2f} dB below it"
     if rival is None:
         above = "" if best.gain_db is None else f", {best.gain_db:.2f} dB above its noisy input"
         return f"{best.title} reaches {value}{above}"
-    if comparison.metric != PSNR:
-        return f"{best.title} has the best {comparison.metric}: {value}"
-    lead = (best.mean(PSNR) or 0.0) - (rival.mean(PSNR) or 0.0)
+    if "psnr" not in comparison.metric:
+        return f"{best.title} has the best {comparison.metric}: {_value(comparison, best)}"
+    lead = (best.mean(comparison.metric) or 0.0) - (rival.mean(comparison.metric) or 0.0)
     whose = rival.title
     if rival.model == best.model:
         whose = f"its run with {rival.settings_text}" if rival.settings else "its other run"
@@ -69,7 +75,7 @@ def _title(comparison: Comparison, best: Group, rival: Group | None) -> str:
 
 
 def _gain_sentence(comparison: Comparison, best: Group) -> str:
-    run, noisy = best.runs[0], best.mean("noisy_psnr")
+    run, noisy = best.runs[0], best.mean(noisy_key(comparison.metric))
     where = ""
     if len(best.runs) > 1:
         where = f", as the mean of {len(best.runs)} seeds"
@@ -99,14 +105,14 @@ def _rival(comparison: Comparison) -> Group | None:
 
 
 def _value(comparison: Comparison, group: Group) -> str:
-    mean = group.mean(comparison.metric) or 0.0
-    return f"{mean:.2f} dB" if "psnr" in comparison.metric else f"{mean:.4g}"
+    return score_text(comparison.metric, group.mean(comparison.metric) or 0.0)
 
 
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know before comparing rows of the table."""
     found = []
-    noisy = [value for run in comparison.runs if (value := run.number("noisy_psnr")) is not None]
+    metric = comparison.metric
+    noisy = [value for run in comparison.runs if (value := run.number(noisy_key(metric))) is not None]
     if noisy and max(noisy) - min(noisy) > SAME_NOISE_DB:
         found.append(
             f"The noisy input is not the same in all runs: {min(noisy):.2f} to {max(noisy):.2f} dB. Their PSNR values "
@@ -116,6 +122,17 @@ def notes(comparison: Comparison) -> list[str]:
     differing = [key for key in sorted({key for part in data for key in part} - NO_DATA) if len(_values(data, key)) > 1]
     for key in [key for key in differing if key != "fingerprint"] or differing:
         found.append(f"The runs differ in their data: {key} is {' or '.join(_values(data, key))}.")
+    apart = {run.monitor for run in comparison.runs if run.number(run.monitor) is not None} - {metric}
+    if apart:
+        found.append(
+            f"Runs measured by {' or '.join(sorted(apart))} are out of the ranking, and their losses do not compare "
+            "with the others'."
+        )
+    losses = list(dict.fromkeys(describe(run.part("loss")) for group in comparison.ranked for run in group.runs))
+    if "loss" in metric and len(losses) > 1:
+        found.append(
+            f"The ranking is by {metric}, which does not compare across different losses: {', '.join(losses)}."
+        )
     devices = sorted({str(run.record["device"]) for run in comparison.runs if run.record.get("device")})
     if len(devices) > 1:
         found.append(f"Images per second were measured on different devices: {', '.join(devices)}.")
