@@ -2,7 +2,8 @@
 
 Clean images with synthetic noise, so that the truth is known. First table: the estimate against the PSNR pooled over
 the images, for noises alike and unlike in source and target. Second: how often the 95 % interval of a small validation
-set covers the true value of the large pool that it was drawn from, with fresh noise each time.
+set covers the true value of the large pool that it was drawn from, with fresh noise each time. Third, with ``--runs``:
+what is lost by selecting the epoch without clean images, in finished runs whose data has both.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from n2n_lightning.images import Stack, list_images, open_stacks
 from n2n_lightning.metrics import PairQuality, pair_error, psnr_of, squared_error, triple_error
 from n2n_lightning.module import DenoiserModule
 from n2n_lightning.noise import Gaussian, Noise, Poisson
+from n2n_lightning.runs import read_runs
 from n2n_lightning.sources.crops import GridCrops, Region
 
 NOISES: dict[str, tuple[Noise, Noise]] = {
@@ -109,6 +111,27 @@ def coverage(module: DenoiserModule, pool: Tensor, noise: Noise, draws: int, cro
     return {"pool": len(pool), "draws": draws, "crops": crops, "psnr_pooled": psnr_of(truth), "covered": covered}
 
 
+def selection(folder: Path) -> list[dict[str, Any]]:
+    """The third table: of each run the best ``val/psnr``, and that of the epoch with the best ``val/psnr_pairs``."""
+    rows = []
+    for run in read_runs(folder).runs:
+        clean, pairs = run.history.get("val/psnr", {}), run.history.get("val/psnr_pairs", {})
+        if clean and pairs:
+            best, chosen = max(clean, key=clean.__getitem__), max(pairs, key=pairs.__getitem__)
+            rows.append(
+                {
+                    "run": run.name,
+                    "loss": run.part("loss")["name"],
+                    "epochs": len(clean),
+                    "best_epoch": best,
+                    "chosen_epoch": chosen,
+                    "lost_db": clean[best] - clean[chosen],
+                }
+            )
+            print(f"{run.name}: best epoch {best}, chosen {chosen}, {rows[-1]['lost_db']:.3f} dB lost")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="val/psnr_pairs against PSNR with clean images.")
     parser.add_argument("--checkpoint", default="weights/five_models/unet/best.ckpt")
@@ -117,6 +140,7 @@ def main() -> None:
     parser.add_argument("--pool-crops", type=int, default=1000)
     parser.add_argument("--pool-crop-px", type=int, default=64)
     parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--runs", type=Path, help="folder of finished runs of data=clean, for the third table")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/psnr_pairs.json"))
     args = parser.parse_args()
     module = load_denoiser(args.checkpoint)
@@ -129,6 +153,8 @@ def main() -> None:
         print(f"{name}: {row['covered']} {of}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     found = {"checkpoint": args.checkpoint, "agreement": rows, "coverage": covers, "device": device_name()}
+    if args.runs:
+        found["selection"] = selection(args.runs)
     write_json(args.output, found)
     print(args.output)
 
