@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from skimage.filters import median
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from skimage.restoration import denoise_nl_means, estimate_sigma
+from skimage.restoration import denoise_nl_means
 
 from n2n_lightning.callbacks import write_json
 from n2n_lightning.checkpoint import load_denoiser
@@ -27,7 +27,7 @@ from n2n_lightning.facts import device_name
 from n2n_lightning.images import list_images
 
 Pixels = npt.NDArray[np.uint8]
-NLM_H = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5)  # of the estimated sigma
+NLM_H = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5)  # of the noise's standard deviation
 STUDY = "burst"
 
 
@@ -64,10 +64,9 @@ def denoise(run: Path, noisy: Pixels) -> Pixels:
     return estimate
 
 
-def non_local_means(noisy: Pixels, reference: Pixels) -> tuple[str, Pixels]:
+def non_local_means(noisy: Pixels, reference: Pixels, sigma: float) -> tuple[str, Pixels]:
     """The best of several strengths, chosen by the reference: more than it could know."""
     image = noisy / 255.0
-    sigma = float(np.mean(estimate_sigma(image, channel_axis=-1)))
     tried = []
     for h in NLM_H:
         found = denoise_nl_means(
@@ -96,13 +95,14 @@ def main() -> None:
     right = slice(read(args.reference).shape[1] * 2 // 3, None)
     reference = read(args.reference)[:, right]
     noisy = read(frames[-1])[:, right]
+    sigma = float(np.std((read(frames[0]) / 255.0 - read(frames[1]) / 255.0)[:, : right.start]) / 2**0.5)
     mean = as_8_bit(np.mean([read(path)[:, right] for path in frames], axis=0))
     results = {
         "noisy frame": noisy,
         "Noise2Noise from the burst": denoise(runs["burst"], noisy),
         "single frames (Neighbor2Neighbor)": denoise(runs["single"], noisy),
         "median 3x3": np.stack([median(noisy[..., c], np.ones((3, 3))) for c in range(3)], -1),
-        **dict([non_local_means(noisy, reference)]),
+        **dict([non_local_means(noisy, reference, sigma)]),
         f"mean of the {len(frames)} frames": mean,
     }
     rows: list[dict[str, Any]] = []

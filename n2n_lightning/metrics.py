@@ -113,7 +113,7 @@ class PairQuality(Metric):
     gives ``psnr_pairs``
     (from the MSE pooled over all images, dB), ``psnr_pairs_low`` and ``psnr_pairs_high`` (its 95 % bootstrap interval,
     groups resampled; absent with fewer than two groups), and ``noisy_psnr_pairs``. An estimated MSE that is not above
-    0 says only that it is small: the PSNR is then the interval's lower bound.
+    0 says only that it is small: the PSNR is then the interval's lower bound, or the noisy image's own without one.
     """
 
     full_state_update = False
@@ -135,12 +135,12 @@ class PairQuality(Metric):
 
     def compute(self) -> dict[str, float]:
         errors = concatenate(self.errors)
-        mse = errors.mean().item()
+        mse, noisy_mse = errors.mean().item(), concatenate(self.noisy_errors).mean().item()
         interval = bootstrap_interval(errors, concatenate(self.groups))
-        scores = {"noisy_psnr_pairs": psnr_of(concatenate(self.noisy_errors).mean().item())}
+        scores = {"noisy_psnr_pairs": psnr_of(noisy_mse)}
+        low, high = interval or (mse, noisy_mse)
+        mse = mse if mse > 0 else high
         if interval is not None:
-            low, high = interval
-            mse = mse if mse > 0 else high
             scores |= {"psnr_pairs_low": psnr_of(high), "psnr_pairs_high": psnr_of(low)}
         return scores | {"psnr_pairs": psnr_of(mse)}
 
@@ -161,6 +161,7 @@ def bootstrap_interval(values: Tensor, groups: Tensor, resamples: int = 2000) ->
         n_resamples=resamples,
         paired=True,
         vectorized=True,
+        batch=100,  # at once; by default all, and for the jackknife as many as there are groups: gigabytes
         method="BCa",
         rng=np.random.default_rng(0),
     ).confidence_interval

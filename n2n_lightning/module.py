@@ -86,7 +86,8 @@ class DenoiserModule(pl.LightningModule):
 
     def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
         if pair.target is None:
-            weight = self.gamma * (self.trainer.current_epoch + 1) / (self.trainer.max_epochs or 1)
+            epochs = self.trainer.max_epochs or -1  # -1: the Trainer counts steps or time
+            weight = self.gamma * ((self.trainer.current_epoch + 1) / epochs if epochs > 0 else 1)
             loss = self.single_loss(pair, weight)
         else:
             loss = self.loss(self(pair.source), pair.target)

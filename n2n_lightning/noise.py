@@ -37,9 +37,11 @@ def draw_cell_pixels(cells: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def split_cells(images: Tensor, cell_px: int) -> Tensor:
-    """(N, C, H * cell_px, W * cell_px) -> (N, H, W, cell_px^2, C)."""
-    n, channels, height, width = images.shape
-    cells = images.reshape(n, channels, height // cell_px, cell_px, width // cell_px, cell_px)
+    """(N, C, H * cell_px, W * cell_px) -> (N, H, W, cell_px^2, C); rows and columns left over are dropped."""
+    n, channels = images.shape[:2]
+    height, width = (side // cell_px for side in images.shape[2:])
+    whole = images[:, :, : height * cell_px, : width * cell_px]
+    cells = whole.reshape(n, channels, height, cell_px, width, cell_px)
     return cells.permute(0, 2, 4, 3, 5, 1).flatten(3, 4)
 
 

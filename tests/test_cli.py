@@ -19,6 +19,12 @@ GROUPS = {
     path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in (ROOT / "conf").iterdir() if path.is_dir()
 }
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
+NEEDED = {  # of the choices that do not stand alone
+    **{f"data={name}": ["data.root=there"] for name in ("burst", "clean", "ee559", "single")},
+    "data=pairs": ["data.source=there", "data.target=there"],
+    **{f"noise={name}": ["data=clean", "data.root=there"] for name in GROUPS["noise"] if name != "none"},
+    "loss=neighbor2neighbor": ["data=single", "data.root=there"],
+}
 
 
 def evaluate_main() -> int:
@@ -43,11 +49,12 @@ def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> No
     [
         (["model=unett"], ["model must be one of", "'unett'", "did you mean 'unet'?"]),
         (["optimizer=sdg"], ["optimizer must be one of adam, adamw, sgd", "'sdg'", "did you mean 'sgd'?"]),
-        (["data=photo"], ["data must be one of ee559, photos", "'photo'", "did you mean 'photos'?"]),
+        (["data=photo"], ["data must be one of burst, clean, ee559, pairs, photos, single, got 'photo'; did you mean"]),
+        (["noise=gausian"], ["noise must be one of gaussian, none, pixelate, poisson", "did you mean 'gaussian'?"]),
         (["scheduler=cosin"], ["did you mean 'cosine'?"]),
         (["debug=fest"], ["did you mean 'fast'?"]),
         (["experiment=five_model"], ["did you mean 'five_models'?"]),
-        (["loss=l3"], ["loss must be one of l1, l2", "'l3'"]),
+        (["loss=l3"], ["loss must be one of l1, l2, neighbor2neighbor", "'l3'"]),
         (["optimiser=adam"], ["'optimiser' is no setting", "did you mean 'optimizer'?"]),
         (["optimizer.learning_rate=1"], ["'optimizer.learning_rate' is no setting"]),
         (["trainer.max_epoch=3"], ["'trainer.max_epoch' is no setting", "did you mean 'trainer.max_epochs'?"]),
@@ -89,6 +96,25 @@ def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> No
         (["data=ee559"], ["data.root is needed and not set; set data.root=..."]),
         (["data=ee559", "data.root=nowhere"], ["nowhere/train_data.pkl does not exist", "set data.root"]),
         (["data.root=nowhere"], ["nowhere is not a folder"]),
+        (["data=burst"], ["data.root is needed and not set; set data.root=..."]),
+        (["data=pairs", "data.source=a"], ["data.target is needed and not set; set data.target=..."]),
+        (["data=pairs", "data.source=a", "data.target=null"], ["target must be a folder, got null", "data=single"]),
+        (["data=pairs", "data.source=a", "data.target=b", "data.val_clean=c"], ["val_clean need val_source"]),
+        (["data=pairs", "data.source=a", "data.target=b", "data.val_source=c"], ["data.val_target or data.val_clean"]),
+        (["data=burst", "data.root=nowhere"], ["nowhere is not a folder; give a folder of images"]),
+        (["data=burst", "data.root=a", "data.val_fraction=0"], ["val_fraction must be above 0, at most 1, got 0"]),
+        (["data=burst", "data.root=a", "data.crop_px=0"], ["crop_px must be 1 or more, got 0"]),
+        (["data=burst", "data.root=a", "data.range=0"], ["range must be above 0, got 0", "null to find it"]),
+        (["data=burst", "data.root=a", "data.seed=-1"], ["seed must be 0 or more, got -1"]),
+        (["data=single", "data.root=a", "data.crop_px=31"], ["crop_px must be even for data=single, got 31"]),
+        (["data=single", "data.root=a", "data.crop_px=null"], ["crop_px must be even for data=single, got None"]),
+        (["data=clean", "data.root=a", "noise.sigma=-1"], ["sigma must be 0 or more, got -1; set noise.sigma=25"]),
+        (["data=clean", "data.root=a", "noise.sigma=much"], ["noise.sigma must be a number, got 'much'"]),
+        (["data=clean", "data.root=a", "noise=poisson", "noise.lam=0"], ["lam must be above 0, got 0"]),
+        (["data=clean", "data.root=a", "noise=pixelate", "noise.cell_px=1"], ["cell_px must be 2 or more, got 1"]),
+        (["data=clean", "data.root=a", "noise=none"], ["noise.name must be one of gaussian, poisson, pixelate"]),
+        (["noise=gaussian"], ["noise=gaussian is for data=clean alone", "set noise=none"]),
+        (["loss=neighbor2neighbor"], ["loss=neighbor2neighbor is for data=single alone; set loss=l2"]),
         (["init_from=nowhere.ckpt"], ["nowhere.ckpt does not exist"]),
         (["model="], []),
         (["model"], []),
@@ -268,24 +294,36 @@ def test_a_name_is_a_single_folder():
 
 
 def test_every_group_is_there():
-    assert {"model", "optimizer", "scheduler", "loss", "data", "trainer", "debug", "experiment"} <= set(GROUPS)
+    assert {"model", "optimizer", "scheduler", "loss", "data", "noise", "trainer", "debug", "experiment"} <= set(GROUPS)
     assert all(GROUPS.values())
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_configuration_file_composes_and_passes_the_check(choice: str, tmp_path: Path):
-    needed = [f"data.root={tmp_path}"] if choice == "data=ee559" else []
-    config = compose_config(choice, *needed)
+def test_every_configuration_file_composes_and_passes_the_check(choice: str):
+    config = compose_config(choice, *NEEDED.get(choice, []))
     check_config(config)
     group, _, name = choice.partition("=")
-    if group in ("optimizer", "scheduler", "loss", "data"):
+    if group in ("optimizer", "scheduler", "loss", "data", "noise"):
         assert config[group]["name"] == (None if name == "none" else name)
 
 
+def test_data_brings_its_noise_and_loss_and_the_command_line_wins():
+    clean, single = (compose_config(choice, *NEEDED[choice]) for choice in ("data=clean", "data=single"))
+    assert (clean["noise"], clean["loss"]["name"]) == ({"name": "gaussian", "sigma": 25}, "l2")
+    assert single["noise"] == {"name": None} and single["loss"] == {"name": "neighbor2neighbor", "gamma": 2}
+    assert compose_config("noise=poisson", "data=clean", "data.root=there")["noise"] == {"name": "poisson", "lam": 30}
+    for config in (
+        compose_config("loss=l1", "data=single", "data.root=there"),
+        compose_config("data=single", "data.root=there", "loss=l1"),
+    ):
+        check_config(config)
+        assert config["loss"] == {"name": "l1"}
+
+
 @pytest.mark.parametrize("data", GROUPS["data"])
-def test_evaluates_configuration_composes_with_every_data_source(data: str, tmp_path: Path):
-    needed = [f"data.root={tmp_path}"] if data == "ee559" else []
-    config = compose_config("checkpoint=x.ckpt", f"data={data}", *needed, name="evaluate")
+def test_evaluates_configuration_composes_with_every_data_source(data: str):
+    choice = f"data={data}"
+    config = compose_config("checkpoint=x.ckpt", choice, *NEEDED.get(choice, []), name="evaluate")
     check_data(config)
     assert build_datamodule(config).seed == 0
 

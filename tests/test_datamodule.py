@@ -100,10 +100,15 @@ def test_overfitting_repeats_one_batch(photographs: Path, tmp_path: Path, draws:
 def test_stored_values_become_float_with_one_for_the_range():
     stored = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
     datamodule = NoisyPairDataModule(Ee559Data(root="unread"))
-    pair = datamodule.on_after_batch_transfer(NoisyPair(stored, stored, stored), 0)
-    for images in pair:
+    numbers = torch.tensor([7])
+    batch = NoisyPair(stored, stored, stored, stored, group=numbers, choice=numbers)
+    pair = datamodule.on_after_batch_transfer(batch, 0)
+    for images in pair[:4]:
         assert images is not None and images.dtype == torch.float32
         torch.testing.assert_close(images.flatten(), torch.tensor([0, 0.2, 1.0]))
+    assert pair.group is numbers and pair.choice is numbers
+    alone = datamodule.on_after_batch_transfer(NoisyPair(stored, None), 0)
+    assert torch.equal(alone.source, pair.source) and alone[1:] == (None,) * 5
 
 
 def test_rotation_wants_square_images_and_flips_do_not(tmp_path: Path):
@@ -174,6 +179,12 @@ def test_swapping_exchanges_whole_images_of_about_half_of_the_pairs():
     assert (swapped ^ kept).all() and 60 <= int(swapped.sum()) <= 140
     assert torch.equal(pair.source + pair.target, 2 * images + 1)
     assert pair.clean is not None and torch.equal(pair.clean, images + 2)
+
+
+def test_a_lone_noisy_image_is_turned_and_not_swapped():
+    images = lone_images(64)
+    pair = augment(NoisyPair(images, None), ["flip", "swap"], torch.Generator().manual_seed(0))
+    assert pair.target is None and not torch.equal(pair.source, images)
 
 
 def test_without_augmentation_the_pair_stays_as_it_is():

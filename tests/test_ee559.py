@@ -35,10 +35,11 @@ def test_the_standin_command_writes_what_the_reader_reads(command: Command, phot
         assert isinstance(stored, tuple)
         assert [(t.dtype, tuple(t.shape)) for t in stored] == [(torch.uint8, (count, 3, 32, 32))] * 2
         read = tensors(Ee559Data(root=str(tmp_path / "course")), stage)
-        assert torch.equal(read.source, stored[0]) and torch.equal(read.target, stored[1])
-        assert read.has_clean is (stage == "val")
         direct = tensors(photo_data(photographs, tmp_path / "cache", train_pairs=5, val_pairs=3), stage)
-        assert torch.equal(read.source, direct.source) and torch.equal(read.target, direct.target)
+        for pairs in (read, direct):
+            second, missing = (pairs.clean, pairs.target) if stage == "val" else (pairs.target, pairs.clean)
+            assert torch.equal(pairs.source, stored[0]) and torch.equal(second, stored[1]) and missing is None
+            assert (pairs.has_clean, pairs.has_pairs) == (stage == "val", stage == "train")
 
     again = standin_command(command, *arguments)
     assert again.code == 2 and "is there already" in again.err

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from n2n_lightning import cli, training
-from n2n_lightning.callbacks import COLUMNS
+from n2n_lightning.callbacks import COLUMNS, PAIR_COLUMNS
 from n2n_lightning.pairs import Stage, TensorPairs
 from n2n_lightning.sources.ee559 import FILES, Ee559Data, write_pkl
 from n2n_lightning.sources.photos import PhotoData
@@ -90,7 +90,12 @@ def tiny_overrides(root: Path) -> list[str]:
 
 def train_in(folder: Path, root: Path, *overrides: str) -> Path:
     """One run in this process, without Hydra's command line; returns the run's folder."""
-    config = compose_config(*tiny_overrides(root), *overrides)
+    return train_with(folder, *tiny_overrides(root), *overrides)
+
+
+def train_with(folder: Path, *overrides: str) -> Path:
+    """The same with any data."""
+    config = compose_config(*overrides)
     model = next((o.removeprefix("model=") for o in overrides if o.startswith("model=")), "unet")
     training.train(config, folder, {"model": model, "overrides": {}}, lambda: folder.mkdir(parents=True, exist_ok=True))
     return folder
@@ -105,7 +110,8 @@ def read_table(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         table = csv.DictReader(file)
         rows = list(table)
-    assert tuple(table.fieldnames or ()) == COLUMNS
+    names = tuple(table.fieldnames or ())
+    assert names == (*COLUMNS, *(name for name in PAIR_COLUMNS if name in names))
     return rows
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from n2n_lightning.pairs import PairSource, Stage
 from n2n_lightning.sources.crops import Crops
 from n2n_lightning.sources.paired import FramePairs
-from n2n_lightning.sources.scenes import Frame, Scene, SceneData
+from n2n_lightning.sources.scenes import Frame, Scene, SceneData, in_words, sample_type
 from n2n_lightning.sources.single import SingleImages
 
 Arrays = npt.NDArray[Any] | Tensor | Sequence[npt.NDArray[Any] | Tensor]
@@ -84,11 +84,12 @@ class ArrayData(SceneData):
             for name, images in sets.items()
             if images is not None
         }
-        for name, others in frames.items():
+        for others in frames.values():
             for one, other in zip(frames["source"], others, strict=True):
-                if one.stack.shape != other.stack.shape:
+                if (one.stack.shape, sample_type(one.stack)) != (other.stack.shape, sample_type(other.stack)):
                     raise ValueError(
-                        f"source and {name} must be of one shape, got {one.stack.shape} and {other.stack.shape}"
+                        f"{other.stack.name} holds {in_words(other.stack)}, {one.stack.name} {in_words(one.stack)}; "
+                        "images of one scene must be alike: crop or convert one"
                     )
         noisy = [frames[name] for name in ("source", "target") if name in frames]
         clean = frames.get("clean", [None] * counts["source"])

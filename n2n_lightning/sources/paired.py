@@ -95,6 +95,8 @@ class PairsData(SceneData):
             raise ValueError("target must be a folder, got null; set data.target=FOLDER, or use data=single")
         if self.val_source is None and (self.val_target or self.val_clean):
             raise ValueError("val_target and val_clean need val_source; set data.val_source=FOLDER too")
+        if self.val_source is not None and self.val_target is None and self.val_clean is None:
+            raise ValueError("val_source has nothing to be scored against; set data.val_target or data.val_clean")
 
     def listings(self, stage: Stage, faults: list[str]) -> list[Listing] | None:
         if stage == "val" and self.val_source is None:

@@ -7,7 +7,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -98,6 +98,10 @@ class Listing:
     @property
     def paths(self) -> tuple[Path, ...]:
         return self.frames if self.clean is None else (*self.frames, self.clean)
+
+    def without_lost_frames(self, stacks: dict[Path, Images]) -> Listing:
+        """What is left of a burst of which some files could not be read; images of other kinds need all of theirs."""
+        return replace(self, frames=tuple(path for path in self.frames if path in stacks)) if self.burst else self
 
     def scenes(self, stacks: dict[Path, Images]) -> list[Scene]:
         """Raises ImageError where the files do not fit together."""
@@ -202,12 +206,14 @@ class SceneData:
         regions = content.regions[stage]
         if not regions:
             raise ValueError(f"val_fraction={self.val_fraction} leaves none for training; set data.val_fraction=0.2")
+        scenes = [content.scenes[region.scene] for region in regions]  # of the stage alone: what they have may differ
+        regions = [region._replace(scene=number) for number, region in enumerate(regions)]
         crops: Crops
         if stage == "train":
             crops = DrawnCrops(regions, content.crop, self.train_pairs, self.fixed_seed)
         else:
             crops = GridCrops(regions, content.crop, self.val_pairs, self.seed)
-        return self.make_source(content.scenes, crops, stage)
+        return self.make_source(scenes, crops, stage)
 
     def fingerprint(self) -> str:
         """Hash of all files' bytes, in order."""
@@ -223,6 +229,8 @@ class SceneData:
         opened = dict(zip(paths, open_stacks(paths, Path(self.cache_dir)), strict=True))
         stacks: dict[Path, Images] = {path: stack for path, stack in opened.items() if isinstance(stack, Stack)}
         faults += [str(error) for error in opened.values() if isinstance(error, ImageError)]
+        if self.skip_bad:
+            listings = [listing.without_lost_frames(stacks) for listing in listings]
         scenes = []
         for listing in listings:
             if stacks.keys() >= set(listing.paths):

@@ -28,6 +28,11 @@ class SingleImages:
     has_clean = has_pairs = False
 
     def __init__(self, scenes: Sequence[Scene], crops: Crops, *, seed: int) -> None:
+        if crops.height % 2 or crops.width % 2:
+            raise ValueError(
+                f"single images are split into cells of 2x2 px, got crops of {crops.width}x{crops.height}; set an even "
+                "crop_px"
+            )
         self.scenes, self.crops, self.seed = scenes, crops, seed
         self.image_shape = (scenes[0].kind[0], crops.height, crops.width)
 
