@@ -1,4 +1,4 @@
-"""What reading images from a folder costs: ``python -m benchmarks.sources``.
+"""What reading images from a folder costs: ``python -m benchmarks.sources --root FOLDER``.
 
 Speed: training steps of Convtrans+ReLU on ``data=clean noise=gaussian``, batch 64 of 32x32, against steps on the
 stand-in that lies in memory, in turns within one process, loading included. Memory: what a run's resident memory grows
@@ -26,7 +26,6 @@ from n2n_lightning.compose import build_datamodule, build_module
 from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.facts import device_name
 from n2n_lightning.pairs import NoisyPair
-from n2n_lightning.sources.photos import bundled_folder
 from n2n_lightning.training import train
 
 WARM_UP = 20
@@ -124,7 +123,7 @@ def memory(images: int, crops: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed and memory of training from image files.")
-    parser.add_argument("--root", default=str(bundled_folder()), help="folder of clean RGB images for the speed")
+    parser.add_argument("--root", required=True, help="folder of clean RGB images for the speed")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--crops", type=int, default=20000, help="training crops an epoch, for the memory")

@@ -43,14 +43,14 @@ class CleanPairs:
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
         places = self.crops.places(indices, rng)
         frames = [clean for number in places.scene if (clean := self.scenes[number].clean) is not None]
-        images = read_crops(frames, places, self.crops.height, self.crops.width).float() / self.peak
+        images = read_crops(frames, places, self.crops.height, self.crops.width).float().div_(self.peak).contiguous()
         if self.seed is None:
             source, target = self.noise.draw(images, rng), self.noise.draw(images, rng)
         else:
             own = zip(images[:, None], generators(indices, self.seed), strict=True)
             drawn = [(self.noise.draw(image, rng), self.noise.draw(image, rng)) for image, rng in own]
             source, target = (torch.cat(versions) for versions in zip(*drawn, strict=True))
-        pair = NoisyPair(source * self.peak, target * self.peak)
+        pair = NoisyPair(source.mul_(self.peak), target.mul_(self.peak))
         if self.groups is None:
             return pair
         return pair._replace(clean=self.noise.clean(images) * self.peak, group=self.groups[indices])
