@@ -100,7 +100,8 @@ def single() -> None:
     noisy = np.float32(image + rng.normal(0, 25 / 255, image.shape))
     (WORK / "single").mkdir(exist_ok=True)
     tifffile.imwrite(WORK / "single" / "rocket.tif", noisy, photometric="rgb")
-    best = train("single", "data=single", "data.root=single", "data.range=1", "trainer.max_epochs=6")
+    best = train("single", "data=single", "data.root=single", "data.range=1", "data.train_pairs=1024",
+                 "data.batch_size=16", "trainer.max_epochs=8")  # fmt: skip
     denoised = to_array(load_denoiser(best).denoise(to_tensor(noisy)))
     window = np.s_[160:352, 230:422]
     choice = draw_choice(1, 192, 192, torch.Generator().manual_seed(0))
