@@ -104,7 +104,7 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
 
 def take_range(data: PairData, peak: float) -> None:
     """Images of more than 8 bits are scaled as those that the net was trained on, unless the range is given."""
-    from n2n_lightning.sources.scenes import SceneData
+    from n2n_lightning.sources.scene_data import SceneData
 
     if isinstance(data, SceneData) and data.range is None and not data.content.is_8_bit:
         data.content = replace(data.content, peak=peak)

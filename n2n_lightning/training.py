@@ -171,7 +171,8 @@ def is_finished(config: Config, folder: Path) -> bool:
     before, now = flatten(earlier.get("config") or {}), flatten(config)
     different = [key for key in sorted(before | now) if key not in UNCOMPARED and before.get(key) != now.get(key)]
     longer = different == ["trainer.max_epochs"] and now[different[0]] > before[different[0]]
-    if longer and config["scheduler"]["name"] != "cosine":  # which has fallen to its end already
+    ends_with_the_run = config["scheduler"]["name"] == "cosine" or config["loss"]["name"] == "neighbor2neighbor"
+    if longer and not ends_with_the_run:  # what falls or rises over the run has come to its end already
         return False  # goes on from where the shorter run ended
     if different:
         changes = ", ".join(f"{key} ({before.get(key)} there, {now.get(key)} here)" for key in different)

@@ -15,7 +15,8 @@ from torch import Tensor
 from n2n_lightning.pairs import PairSource, Stage
 from n2n_lightning.sources.crops import Crops
 from n2n_lightning.sources.paired import FramePairs
-from n2n_lightning.sources.scenes import Frame, Scene, SceneData, in_words, sample_type
+from n2n_lightning.sources.scene_data import SceneData
+from n2n_lightning.sources.scenes import Frame, Scene, in_words, sample_type
 from n2n_lightning.sources.single import SingleImages
 
 Arrays = npt.NDArray[Any] | Tensor | Sequence[npt.NDArray[Any] | Tensor]

@@ -135,7 +135,7 @@ def split_region(whole: Region, fraction: float, size: tuple[int, int]) -> tuple
     """
     down = whole.height / size[0] > whole.width / size[1]
     side, crop = (whole.height, size[0]) if down else (whole.width, size[1])
-    cut = min(round(side * (1 - fraction)), side - crop)
+    cut = min(max(round(side * (1 - fraction)), crop), side - crop)
     if cut < crop or whole.height < size[0] or whole.width < size[1]:
         raise ValueError(
             f"with {whole.width}x{whole.height} px too small to give training and validation a crop of "

@@ -15,7 +15,8 @@ from torch import Tensor
 from n2n_lightning.images import list_images
 from n2n_lightning.pairs import NoisyPair, PairSource, Stage
 from n2n_lightning.sources.crops import Crops, GridCrops
-from n2n_lightning.sources.scenes import Frame, Listing, Scene, SceneData, read_crops
+from n2n_lightning.sources.scene_data import SceneData
+from n2n_lightning.sources.scenes import Frame, Listing, Scene, read_crops
 
 
 class FramePairs:

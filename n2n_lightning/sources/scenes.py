@@ -1,14 +1,9 @@
-"""What all sources of image files share: files to scenes, scenes to training and validation, one range for all."""
+"""Scenes: images of one thing, in register, and how their files make them up."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,11 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from n2n_lightning.images import ImageError, Stack, open_stacks
-from n2n_lightning.pairs import STAGES, PairSource, Stage
-from n2n_lightning.sources.crops import Crops, DrawnCrops, GridCrops, Places, Region, split_region
-
-SHOWN_FAULTS = 10
+from n2n_lightning.images import ImageError
+from n2n_lightning.sources.crops import Places
 
 
 class Images(Protocol):
@@ -122,207 +114,6 @@ class Listing:
         return [Scene(tuple(page[:known]), None if self.clean is None else page[known]) for page in pages]
 
 
-@dataclass(frozen=True)
-class Content:
-    """A data set once it has been looked through."""
-
-    scenes: list[Scene]
-    regions: dict[Stage, list[Region]]
-    crop: tuple[int, int]  # height and width as read, px
-    peak: float
-
-    @property
-    def is_8_bit(self) -> bool:
-        return self.scenes[0].kind[1] == "uint8"
-
-
-@dataclass(kw_only=True)
-class SceneData:
-    """What the sources of image files have in common; each adds where its files are and how they make a pair.
-
-    Args:
-        crop_px: side of the training and validation crops; None takes whole images, which are then of one size.
-        train_pairs: training crops an epoch.
-        val_pairs: validation crops at most, out of a grid over the images.
-        val_fraction: part of the images that validation holds back, or of a lone image's area; 1 for all.
-        range: the value that becomes 1; None finds it: 255 for 8-bit images, else the least 2^k - 1 (whole numbers)
-            or 2^k (floats) that no value exceeds.
-        skip_bad: leave out files that cannot be used, naming them, instead of refusing them all.
-        seed: of the split and of fixed crops.
-        cache_dir: where decoded images are kept.
-    """
-
-    crop_px: int | None = 64
-    train_pairs: int = 4096
-    val_pairs: int = 400
-    val_fraction: float = 0.2
-    range: float | None = None
-    skip_bad: bool = False
-    seed: int = 0
-    cache_dir: str = "outputs/cache"
-
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("crop_px", self.crop_px),
-            ("train_pairs", self.train_pairs),
-            ("val_pairs", self.val_pairs),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}; set data.{name}=64")
-        if not 0 < self.val_fraction <= 1:
-            raise ValueError(
-                f"val_fraction must be above 0, at most 1, got {self.val_fraction}; set data.val_fraction=0.2"
-            )
-        if self.range is not None and not self.range > 0:
-            raise ValueError(f"range must be above 0, got {self.range}; set data.range=255, or null to find it")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}; set data.seed=0")
-
-    def listings(self, stage: Stage, faults: list[str]) -> list[Listing] | None:
-        """The files of ``stage``, and their faults; None for "val" when it is split off the training images."""
-        raise NotImplementedError
-
-    def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
-        """The pairs at ``crops``."""
-        raise NotImplementedError
-
-    @property
-    def cell_px(self) -> int:
-        """Side of the square of input pixels behind each of a pair's pixels."""
-        return 1
-
-    @property
-    def fixed_seed(self) -> int | None:
-        """Seed of training crops that are the same in every epoch; None draws new ones."""
-        return None
-
-    @property
-    def peak(self) -> float:
-        return self.content.peak
-
-    def load(self, stage: Stage) -> PairSource:
-        """Raises ValueError for files that are missing, of no use, or do not fit together; each is named."""
-        content = self.content
-        regions = content.regions[stage]
-        if not regions:
-            raise ValueError(f"val_fraction={self.val_fraction} leaves none for training; set data.val_fraction=0.2")
-        scenes = [content.scenes[region.scene] for region in regions]  # of the stage alone: what they have may differ
-        regions = [region._replace(scene=number) for number, region in enumerate(regions)]
-        crops: Crops
-        if stage == "train":
-            crops = DrawnCrops(regions, content.crop, self.train_pairs, self.fixed_seed)
-        else:
-            crops = GridCrops(regions, content.crop, self.val_pairs, self.seed)
-        return self.make_source(scenes, crops, stage)
-
-    def fingerprint(self) -> str:
-        """Hash of all files' bytes, in order."""
-        images = (frame for scene in self.content.scenes for frame in scene.images)
-        return hashlib.sha256("".join(f"{i.stack.digest} {i.number} " for i in images).encode()).hexdigest()[:12]
-
-    def find_scenes(self, stage: Stage, faults: list[str]) -> list[Scene] | None:
-        """Every usable scene of ``stage``, None where it has none of its own; what is wrong with the others."""
-        listings = self.listings(stage, faults)
-        if listings is None:
-            return None
-        paths = list(dict.fromkeys(path for listing in listings for path in listing.paths))
-        opened = dict(zip(paths, open_stacks(paths, Path(self.cache_dir)), strict=True))
-        stacks: dict[Path, Images] = {path: stack for path, stack in opened.items() if isinstance(stack, Stack)}
-        faults += [str(error) for error in opened.values() if isinstance(error, ImageError)]
-        if self.skip_bad:
-            listings = [listing.without_lost_frames(stacks) for listing in listings]
-        scenes = []
-        for listing in listings:
-            if stacks.keys() >= set(listing.paths):
-                try:
-                    scenes += listing.scenes(stacks)
-                except ImageError as error:
-                    faults.append(str(error))
-        return scenes
-
-    @cached_property
-    def content(self) -> Content:
-        """Every file opened, checked and given to a stage."""
-        faults: list[str] = []
-        found = {stage: self.find_scenes(stage, faults) for stage in STAGES}
-        both = [scene for scenes in found.values() for scene in scenes or ()]
-        crop = (0, 0)
-        if both:
-            kind = Counter(scene.kind for scene in both).most_common(1)[0][0]
-            size = Counter(scene.size for scene in both).most_common(1)[0][0]
-            crop = size if self.crop_px is None else (self.crop_px * self.cell_px, self.crop_px * self.cell_px)
-            for scenes in found.values():
-                if scenes is not None:
-                    scenes[:] = [scene for scene in scenes if self._fits(scene, kind, crop, faults)]
-        if faults and not self.skip_bad:
-            raise ValueError(listed(faults, "mend them, or set data.skip_bad=true to go on without them"))
-        if not all(len(scenes) for scenes in found.values() if scenes is not None):
-            raise ValueError(listed(faults, "and no other is left"))
-        if faults:
-            print(listed(faults, "left out"), file=sys.stderr, flush=True)
-        train, val = found["train"] or [], found["val"]
-        scenes = [*train, *(val or ())]
-        return Content(scenes, self._regions(train, val, crop), crop, self.range or find_range(scenes))
-
-    def _fits(self, scene: Scene, kind: tuple[int, str], crop: tuple[int, int], faults: list[str]) -> bool:
-        """Whether the scene fits the others and the crop; if not, ``faults`` says so."""
-        fault = None
-        if scene.kind != kind:
-            fault = f"{scene.name} holds {kind_in_words(scene.kind)}, others {kind_in_words(kind)}; convert it"
-        elif self.crop_px is None and scene.size != crop:
-            fault = f"{scene.name} is {by(scene.size)} px, others {by(crop)}; set data.crop_px=64 for crops of one size"
-        elif scene.size[0] < crop[0] or scene.size[1] < crop[1]:
-            fault = f"{scene.name} is {by(scene.size)} px, a crop {by(crop)}; set a smaller data.crop_px"
-        faults += [fault] if fault else []
-        return fault is None
-
-    def _regions(self, train: list[Scene], val: list[Scene] | None, crop: tuple[int, int]) -> dict[Stage, list[Region]]:
-        """What each stage may use. Scenes are given to one stage as a whole; a lone one is cut in two."""
-        whole = [Region(number, 0, 0, *scene.size) for number, scene in enumerate([*train, *(val or ())])]
-        if val is not None:
-            known = {frame.stack.digest for scene in train for frame in scene.images}
-            for scene in val:
-                if known & {frame.stack.digest for frame in scene.images}:
-                    raise ValueError(f"{scene.name} is among the training images too; take it out of either")
-            return {"train": whole[: len(train)], "val": whole[len(train) :]}
-        if self.val_fraction == 1:
-            return {"train": [], "val": whole}
-        if len(train) == 1:
-            try:
-                parts = split_region(whole[0], self.val_fraction, crop)
-            except ValueError as error:
-                raise ValueError(f"{train[0].name} is the only image and {error}") from error
-            return {stage: [part] for stage, part in zip(STAGES, parts, strict=True)}
-        order = np.random.default_rng(self.seed).permutation(len(train)).tolist()
-        held_back = set(order[: min(max(round(len(train) * self.val_fraction), 1), len(train) - 1)])
-        return {
-            "train": [region for region in whole if region.scene not in held_back],
-            "val": [region for region in whole if region.scene in held_back],
-        }
-
-
-def find_range(scenes: Sequence[Scene]) -> float:
-    """255 for 8-bit images, else the least 2^k - 1 (whole numbers) or 2^k (floats) that no value exceeds.
-
-    Raises:
-        ValueError: the values cannot be an image's whose black is 0.
-    """
-    stacks = [frame.stack for scene in scenes for frame in scene.images]
-    low, high = min(stack.low for stack in stacks), max(stack.high for stack in stacks)
-    if high <= 0 or low < -high:
-        raise ValueError(
-            f"{stacks[0].name} and its like hold values from {low:g} to {high:g}, but black is taken to be 0: "
-            "add an offset to the images, or set data.range to the value that is to become 1"
-        )
-    dtype = np.dtype(stacks[0].dtype)
-    if dtype == np.uint8:
-        return 255.0
-    found = 2.0 ** math.ceil(math.log2(high + (dtype.kind != "f")))
-    found -= dtype.kind != "f"
-    print(f"range 0 to {found:g}, found from values of {low:g} to {high:g}; data.range=... sets another", flush=True)
-    return found
-
-
 def read_crops(frames: Iterable[Frame], places: Places, height: int, width: int) -> Tensor:
     """One window of each frame: (B, C, height, width), uint8 or float32, channels_last."""
     windows = [
@@ -333,14 +124,6 @@ def read_crops(frames: Iterable[Frame], places: Places, height: int, width: int)
     if pixels.dtype != np.uint8:
         pixels = pixels.astype(np.float32)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-def listed(faults: Sequence[str], then: str) -> str:
-    """All faults as one message."""
-    if len(faults) == 1:
-        return f"{faults[0]} ({then})"
-    more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
-    return "\n  ".join([f"{len(faults)} files cannot be used ({then}):", *faults[:SHOWN_FAULTS], *more])
 
 
 def by(size: Sequence[int]) -> str:

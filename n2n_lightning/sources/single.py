@@ -13,7 +13,8 @@ from n2n_lightning.images import list_images
 from n2n_lightning.neighbors import draw_choice
 from n2n_lightning.pairs import NoisyPair, PairSource, Stage
 from n2n_lightning.sources.crops import Crops, GridCrops, generators
-from n2n_lightning.sources.scenes import Listing, Scene, SceneData, read_crops
+from n2n_lightning.sources.scene_data import SceneData
+from n2n_lightning.sources.scenes import Listing, Scene, read_crops
 
 
 class SingleImages:
