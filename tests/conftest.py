@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pytest
-from tiny import train_in, write_course_data, write_photograph
+from noisy import ALL, source, write_noisy_images
+from tiny import train_in, train_with, write_course_data, write_photograph
 
 from n2n_lightning import train
 
@@ -73,3 +74,25 @@ def four_epochs(course_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """An uninterrupted run that others are compared with."""
     folder = tmp_path_factory.mktemp("reference") / "run"
     return train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=4")
+
+
+@pytest.fixture(scope="session")
+def noisy_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders for every source of image files."""
+    return write_noisy_images(tmp_path_factory.mktemp("noisy"))
+
+
+Trained = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def trained_on(noisy_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run of two epochs on a source of image files, trained once for all tests."""
+    runs: dict[str, Path] = {}
+
+    def train(kind: str) -> Path:
+        if kind not in runs:
+            runs[kind] = train_with(tmp_path_factory.mktemp(kind) / "run", *source(kind, noisy_images), *ALL)
+        return runs[kind]
+
+    return train

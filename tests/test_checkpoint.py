@@ -10,11 +10,10 @@ import pytest
 import torch
 from conftest import Command
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from tiny import MODELS, compose_config, read_json, train_in, weights_of, write_course_data
+from tiny import MODELS, compose_config, evaluate_main, read_json, train_in, weights_of, write_course_data
 from torch import Tensor
 
 import n2n_lightning
-from n2n_lightning import cli, evaluate
 from n2n_lightning.checkpoint import load_denoiser, read_checkpoint, strip_checkpoint
 from n2n_lightning.compose import build_module
 from n2n_lightning.module import FORMAT, DenoiserModule
@@ -114,6 +113,21 @@ def test_bytes_are_scaled_rounded_and_clipped():
     assert len(estimate[:, 1].unique()) > 5, "the middle channel must show the rounding"
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.uint16, 65535), (torch.int16, 32767), (torch.int32, 2**31 - 1)])
+def test_whole_numbers_have_the_training_datas_range_and_are_clipped_to_their_types(dtype: torch.dtype, most: int):
+    """4095 is 1, so that 100 times that leaves 16 bits."""
+    module = untrained()
+    module.peak = 4095.0
+    with torch.no_grad():
+        module.net.dec_conv1c.bias.copy_(torch.tensor([-3.0, 0.5, 100.0]))
+    stored = torch.randint(4096, (2, 3, 9, 7), generator=torch.Generator().manual_seed(0))
+    estimate = module.denoise(stored.to(dtype))
+    assert estimate.dtype == dtype
+    expected = module.denoise(stored.float() / 4095).double().numpy() * 4095
+    limits = torch.iinfo(dtype)
+    np.testing.assert_allclose(estimate.double(), expected.round().clip(limits.min, most), atol=1, rtol=1e-6)
+
+
 def test_denoising_leaves_the_images_and_the_mode_as_they_were():
     module, images = untrained().train(), random_images(1, 3, 8, 8)
     before = images.clone()
@@ -127,7 +141,8 @@ def test_denoising_leaves_the_images_and_the_mode_as_they_were():
         (torch.zeros(2, 1, 8, 8), r"images must be \(N, 3, H, W\), got \(2, 1, 8, 8\)"),
         (torch.zeros(3, 8, 8), r"images must be \(N, 3, H, W\), got \(3, 8, 8\)"),
         (torch.zeros(2, 3, 0, 8), r"images must be \(N, 3, H, W\), got \(2, 3, 0, 8\)"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.int32), "images must be float or uint8, got torch.int32"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images must be floats or whole numbers, got torch.bool"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.complex64), "images must be floats or whole numbers, got torch.complex64"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(images: Tensor, words: str):
@@ -228,10 +243,6 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path):
 
 
 # Evaluation
-
-
-def evaluate_main() -> int:
-    return cli.run_hydra(evaluate.job, "evaluate")
 
 
 def test_evaluation_agrees_with_sums_by_hand(command: Command, checkpoint: Path, tmp_path: Path):

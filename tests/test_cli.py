@@ -1,4 +1,4 @@
-"""The command line: wrong input gets one message and leaves nothing behind; names of folders; every configuration."""
+"""The command line: wrong input gets one message and leaves nothing behind; names of folders."""
 
 from __future__ import annotations
 
@@ -9,39 +9,9 @@ import pytorch_lightning as pl
 import torch
 from conftest import Command
 from PIL import Image
-from tiny import MODELS, ROOT, compose_config, tiny_overrides, train_in, write_course_data, write_photograph
+from tiny import assert_refused, evaluate_main, tiny_overrides, train_in, write_course_data, write_photograph
 
-from n2n_lightning import cli, evaluate
 from n2n_lightning.cli import MAX_NAME, run_name
-from n2n_lightning.compose import build_datamodule, build_module, check_config, check_data
-
-GROUPS = {
-    path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in (ROOT / "conf").iterdir() if path.is_dir()
-}
-CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
-NEEDED = {  # of the choices that do not stand alone
-    **{f"data={name}": ["data.root=there"] for name in ("burst", "clean", "ee559", "single")},
-    "data=pairs": ["data.source=there", "data.target=there"],
-    **{f"noise={name}": ["data=clean", "data.root=there"] for name in GROUPS["noise"] if name != "none"},
-    "loss=neighbor2neighbor": ["data=single", "data.root=there"],
-}
-
-
-def evaluate_main() -> int:
-    return cli.run_hydra(evaluate.job, "evaluate")
-
-
-def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> None:
-    """Exit code 2, one message with these words on standard error, and no folder."""
-    code, out, err = ended
-    assert code == 2, err
-    message = "".join(line for line in err.splitlines(True) if not line.startswith("building "))  # a progress bar
-    assert message.startswith("error: ") and message.count("error: ") == 1
-    assert "Traceback" not in out + err
-    for word in words:
-        assert word in message
-    left = {path.name for path in folder.iterdir()} - {"given"}
-    assert not left, f"left behind: {left}"
 
 
 @pytest.mark.parametrize(
@@ -288,50 +258,3 @@ def test_a_long_name_is_cut_and_stays_distinct():
 def test_a_name_is_a_single_folder():
     name = run_name("unet", ["data.root=../a/b", "init_from=C:\\x\\..", "key=/", "other=.."])
     assert "/" not in name and "\\" not in name and name not in (".", "..")
-
-
-# Configuration files
-
-
-def test_every_group_is_there():
-    assert {"model", "optimizer", "scheduler", "loss", "data", "noise", "trainer", "debug", "experiment"} <= set(GROUPS)
-    assert all(GROUPS.values())
-
-
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_configuration_file_composes_and_passes_the_check(choice: str):
-    config = compose_config(choice, *NEEDED.get(choice, []))
-    check_config(config)
-    group, _, name = choice.partition("=")
-    if group in ("optimizer", "scheduler", "loss", "data", "noise"):
-        assert config[group]["name"] == (None if name == "none" else name)
-
-
-def test_data_brings_its_noise_and_loss_and_the_command_line_wins():
-    clean, single = (compose_config(choice, *NEEDED[choice]) for choice in ("data=clean", "data=single"))
-    assert (clean["noise"], clean["loss"]["name"]) == ({"name": "gaussian", "sigma": 25}, "l2")
-    assert single["noise"] == {"name": None} and single["loss"] == {"name": "neighbor2neighbor", "gamma": 2}
-    assert compose_config("noise=poisson", "data=clean", "data.root=there")["noise"] == {"name": "poisson", "lam": 30}
-    for config in (
-        compose_config("loss=l1", "data=single", "data.root=there"),
-        compose_config("data=single", "data.root=there", "loss=l1"),
-    ):
-        check_config(config)
-        assert config["loss"] == {"name": "l1"}
-
-
-@pytest.mark.parametrize("data", GROUPS["data"])
-def test_evaluates_configuration_composes_with_every_data_source(data: str):
-    choice = f"data={data}"
-    config = compose_config("checkpoint=x.ckpt", choice, *NEEDED.get(choice, []), name="evaluate")
-    check_data(config)
-    assert build_datamodule(config).seed == 0
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_a_models_file_is_short_and_names_what_differs(model: str):
-    lines = (ROOT / "conf" / "model" / f"{model}.yaml").read_text().strip().splitlines()
-    assert len(lines) < 10
-    module = build_module(compose_config(f"model={model}"), 3)
-    assert module.hparams["channels"] == 3
-    assert build_module(compose_config(f"model={model}"), 2).hparams["channels"] == 2

@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import Tensor
 
-from n2n_lightning import cli, training
+from n2n_lightning import cli, evaluate, training
 from n2n_lightning.callbacks import COLUMNS, PAIR_COLUMNS
 from n2n_lightning.pairs import Stage, TensorPairs
 from n2n_lightning.sources.ee559 import FILES, Ee559Data, write_pkl
@@ -168,6 +168,25 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     """When each file below was written last, and its size."""
     found = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
     return {path.relative_to(folder).as_posix(): (stat.st_mtime_ns, stat.st_size) for path, stat in found.items()}
+
+
+def evaluate_main() -> int:
+    """The entry point that scores a checkpoint."""
+    return cli.run_hydra(evaluate.job, "evaluate")
+
+
+def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> None:
+    """Exit code 2, one message with these words on standard error, and no folder but what was ``given``."""
+    code, out, err = ended
+    assert code == 2, err
+    bars = ("building ", "reading ")  # of progress
+    message = "".join(line for line in err.splitlines(True) if not line.startswith(bars))
+    assert message.startswith("error: ") and message.count("error: ") == 1
+    assert "Traceback" not in out + err
+    for word in words:
+        assert word in message
+    left = {path.name for path in folder.iterdir()} - {"given"}
+    assert not left, f"left behind: {left}"
 
 
 RESULT_KEYS = {  # the contract's

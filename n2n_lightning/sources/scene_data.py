@@ -153,6 +153,7 @@ class SceneData:
             for scenes in found.values():
                 if scenes is not None:
                     scenes[:] = [scene for scene in scenes if self._fits(scene, kind, crop, faults)]
+        faults = list(dict.fromkeys(faults))  # a file of several pages has the same as often
         if faults and not self.skip_bad:
             raise ValueError(listed(faults, "mend them, or set data.skip_bad=true to go on without them"))
         if not all(len(scenes) for scenes in found.values() if scenes is not None):
