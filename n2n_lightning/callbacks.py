@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from n2n_lightning.metrics import why_dead
+from n2n_lightning.metrics import psnr_of, why_dead
 from n2n_lightning.module import DenoiserModule
 from n2n_lightning.pairs import NoisyPair
 
@@ -170,6 +170,8 @@ class RunRecord(pl.Callback):
         if self.monitor == "val/loss":
             return "done", None
         noisy_psnr = self.best[self.monitor.replace("psnr", "noisy_psnr")]
+        if noisy_psnr >= psnr_of(0):  # hardly any noise, or too little to be seen: nothing to compare with
+            return "done", None
         constant = self.best.get("val/constant_channels", [])
         reason = why_dead(self.monitor, constant, self.best[self.monitor], noisy_psnr)
         return ("dead", reason) if reason else ("done", None)

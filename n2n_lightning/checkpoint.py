@@ -45,7 +45,8 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
         module.net.load_state_dict(weights)
     except (RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} holds weights that do not fit its own description ({error})") from error
-    module.peak = float(content["n2n_lightning"]["peak"])
+    about = content["n2n_lightning"]
+    module.peak, module.sample_type = float(about["peak"]), about.get("sample_type", "uint8")
     return channels_last(module).eval()
 
 

@@ -122,7 +122,10 @@ def explain(error: BaseException, config_name: str) -> str:
     match = re.search(r"Could not override '([\w@./]+)'", text)
     if match:
         keys = known_keys(config_name)
-        return f"{match[1]!r} is no setting" + nearest(match[1], keys) + "; --help lists them, + before a key adds one"
+        hint = "; --help lists them, + before a key adds one"
+        if {"-m", "--multirun"} & set(sys.argv):
+            hint += f", and where a sweep chooses the group itself ++{match[1]}=... sets it"
+        return f"{match[1]!r} is no setting" + nearest(match[1], keys) + hint
     return text
 
 

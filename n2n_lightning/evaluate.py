@@ -43,7 +43,7 @@ def score(config: dict[str, Any]) -> None:
         check_data(config)
         module = load_denoiser(config["checkpoint"])
         datamodule = build_datamodule(config)
-        take_range(datamodule.data, module.peak)
+        take_range(datamodule.data, module)
         datamodule.setup("validate")
         if datamodule.image_shape[0] != module.hparams["channels"]:
             raise ValueError(
@@ -52,7 +52,9 @@ def score(config: dict[str, Any]) -> None:
             )
     except (ValueError, OSError) as error:
         raise cli.InputError(error) from error
-    data = config["data"] | {"fingerprint": datamodule.data.fingerprint()}
+    data = config["data"] | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak}
+    if datamodule.data.sample_type != "uint8":
+        print(f"range 0 to {datamodule.data.peak:g}")
     scores = {"checkpoint": config["checkpoint"], "data": data} | evaluate(module, datamodule)
     path = Path(config["output"] or default_output(config["checkpoint"], config["data"]["name"]))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,12 +104,14 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     }
 
 
-def take_range(data: PairData, peak: float) -> None:
-    """Images of more than 8 bits are scaled as those that the net was trained on, unless the range is given."""
+def take_range(data: PairData, module: DenoiserModule) -> None:
+    """Floats, or whole numbers of more than 8 bits, are scaled as those of the training were; a given range wins."""
     from n2n_lightning.sources.scene_data import SceneData
 
-    if isinstance(data, SceneData) and data.range is None and not data.content.is_8_bit:
-        data.content = replace(data.content, peak=peak)
+    types = (data.sample_type, module.sample_type)
+    alike = "uint8" not in types and (types[0] == "float") == (types[1] == "float")
+    if isinstance(data, SceneData) and data.range is None and alike:
+        data.content = replace(data.content, peak=module.peak)
 
 
 def default_output(checkpoint: str, data: str) -> Path:

@@ -29,6 +29,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 CACHE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels or to Stack
 SEEK_BYTES = 8192  # seeking to the next row of a window costs as much time as reading this much
 SCAN_BYTES = 2**24
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # beyond it a float64 value is infinite to the net
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ def list_images(folder: Path) -> list[Path]:
     """Every picture below ``folder``, sorted."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of images")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     if not found:
         raise ValueError(f"{folder} holds no images ({' '.join(SUFFIXES)}); give a folder that does")
     return found
@@ -151,7 +156,7 @@ def decode_stack(path: Path, cache: Path) -> Stack:
                     survey.add(block)
                 survey.check()
         else:
-            values, dtype = memory.with_suffix(".npy"), contents.dtype.newbyteorder("=")
+            values, dtype = memory.with_suffix(".pixels"), contents.dtype.newbyteorder("=")
             with written_aside(values) as file:
                 header = {"descr": dtype.str, "fortran_order": False, "shape": contents.shape}
                 np.lib.format.write_array_header_1_0(file, header)
@@ -196,8 +201,8 @@ class Survey:
     def add(self, pixels: Array) -> None:
         """(..., C)"""
         low, high = float(pixels.min()), float(pixels.max())
-        if not (math.isfinite(low) and math.isfinite(high)):  # NaN comes through min and max
-            wrong = ~np.isfinite(pixels).all(axis=-1).ravel()
+        if not max(-low, high) <= FLOAT32_MAX:  # NaN comes through min and max
+            wrong = ~(np.abs(pixels) <= FLOAT32_MAX).all(axis=-1).ravel()
             if not self.faults:
                 self.first_fault = self.seen + int(wrong.argmax())
             self.faults += int(wrong.sum())

@@ -30,6 +30,15 @@ def neighbor2neighbor(estimate: Tensor, target: Tensor, *, gamma: float = 2.0) -
 
 LOSSES: dict[str, Loss] = {"l2": l2, "l1": l1, "neighbor2neighbor": neighbor2neighbor}
 
-# loss(y1, y2) of a scene's two noisy images, times this, is the loss of a perfect estimate against a noisy target: for
-# l2 the mean of the two variances, whatever the noise; for l1 where the noise is Gaussian and alike in both
-NOISE_FLOORS = {"l2": 0.5, "l1": 0.5**0.5}
+
+def noise_floor(name: str, noisy: Tensor, target: Tensor, third: Tensor | None) -> Tensor | None:
+    """The loss of a perfect estimate against ``target``, from noisy images of the same scene alone; None if unknown.
+
+    For ``l2`` the variance of the target's noise, whatever the noises; for ``l1`` right where both are Gaussian and of
+    one strength. (N, C, H, W) each -> scalar.
+    """
+    if name == "l2":
+        # E (y2 - c)(y2 - y1) = Var n2 for every c that is independent of the noises; the mean of y2 almost is
+        other = target.mean((2, 3), keepdim=True) if third is None else third
+        return ((target - other) * (target - noisy)).mean()
+    return l1(noisy, target) / 2**0.5 if name == "l1" else None

@@ -139,7 +139,7 @@ class PairQuality(Metric):
         interval = bootstrap_interval(errors, concatenate(self.groups))
         scores = {"noisy_psnr_pairs": psnr_of(noisy_mse)}
         low, high = interval or (mse, noisy_mse)
-        mse = mse if mse > 0 else high
+        mse = next((value for value in (mse, high) if value > 0), noisy_mse)
         if interval is not None:
             scores |= {"psnr_pairs_low": psnr_of(high), "psnr_pairs_high": psnr_of(low)}
         return scores | {"psnr_pairs": psnr_of(mse)}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau, StepLR
 from torchmetrics import MeanMetric
 
-from n2n_lightning.losses import LOSSES, NOISE_FLOORS
+from n2n_lightning.losses import LOSSES, noise_floor
 from n2n_lightning.metrics import PairQuality, RestorationQuality, pair_error, triple_error
 from n2n_lightning.neighbors import regularised_loss
 from n2n_lightning.pairs import NoisyPair
@@ -62,14 +62,13 @@ class DenoiserModule(pl.LightningModule):
 
     family: str
     net: nn.Module
-    peak = 255.0  # the value of the data's files that is 1 to the net
+    peak, sample_type = 255.0, "uint8"  # of the training data's files: the value that is 1 to the net
 
     def __init__(self, *, optimizer: Spec, loss: Spec, scheduler: Spec | None) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
         self.loss = LOSSES[loss["name"]]
-        self.noise_floor = NOISE_FLOORS.get(loss["name"])
         self.gamma = float(loss.get("gamma", 0))  # final weight of Neighbor2Neighbor's regulariser
         # NaN for NaN: by default a diverged step's is left out of the mean, and "disable" drops the weights
         self.train_loss = MeanMetric(nan_strategy=float("nan"))
@@ -128,8 +127,9 @@ class DenoiserModule(pl.LightningModule):
             errors = triple_error(estimate, second, third)
             noisy_errors = ((noisy - second) * (noisy - third)).flatten(1).mean(1)
         self.pair_quality.update(errors, noisy_errors, pair.group)
-        if pair.clean is None and self.noise_floor is not None:
-            self.val_floor.update(self.noise_floor * self.loss(noisy, second), len(noisy))
+        floor = noise_floor(self.hparams["loss"]["name"], noisy, second, third) if pair.clean is None else None
+        if floor is not None:
+            self.val_floor.update(floor, len(noisy))
 
     def on_validation_epoch_start(self) -> None:
         for metric in (self.val_loss, self.val_floor, self.quality, self.pair_quality):
@@ -138,7 +138,7 @@ class DenoiserModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.scores = {"loss": self.val_loss.compute().item()}
         if self.val_floor.update_count:
-            self.scores["loss_floor"] = self.val_floor.compute().item()
+            self.scores["loss_floor"] = max(self.val_floor.compute().item(), 0.0)
         for metric in (self.pair_quality, self.quality):
             if metric.update_count:
                 self.scores |= metric.compute()
@@ -161,8 +161,9 @@ class DenoiserModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
-        peak = self.peak if datamodule is None else float(datamodule.data.peak)
-        checkpoint["n2n_lightning"] = {"format": FORMAT, "family": self.family, "peak": peak}
+        data = self if datamodule is None else datamodule.data
+        about = {"peak": float(data.peak), "sample_type": data.sample_type}
+        checkpoint["n2n_lightning"] = {"format": FORMAT, "family": self.family} | about
 
     @torch.no_grad()
     def denoise(self, images: Tensor) -> Tensor:

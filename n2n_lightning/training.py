@@ -79,6 +79,8 @@ def train(
         raise cli.InputError(error) from error
     on_start()
     print(f"{folder.name}: training in {folder}" + (", resumed" if run.resume_from else ""), flush=True)
+    if run.datamodule.data.sample_type != "uint8":
+        print(f"range 0 to {run.datamodule.data.peak:g}; data.range=... sets another", flush=True)
     (folder / "train.log").unlink(missing_ok=True)
     grid = ImageGrid()
     record = RunRecord(folder, names | run.facts, run.datamodule.monitor, grid)

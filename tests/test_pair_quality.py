@@ -203,11 +203,12 @@ def test_whole_groups_are_resampled():
 
 
 def test_groups_weigh_as_many_images_as_they_have():
-    """One image of 1 and nine of 2: means from 1 (the first twice) to 2 (the second twice), 1.9 as they are."""
-    values, groups = torch.tensor([1.0] + [2.0] * 9, dtype=torch.float64), torch.tensor([4] + [9] * 9)
+    """Forty images of 0.1 and forty groups of nine of 0.2: the mean is 0.19, and not 0.15 as of the groups' means."""
+    values = torch.tensor([0.1] * 40 + [0.2] * 360, dtype=torch.float64)
+    groups = torch.cat([torch.arange(40), 40 + torch.arange(360) // 9])
     low, high = bootstrap_interval(values, groups) or (0, 0)
-    assert 1 <= low < 1.9 <= high <= 2
-    assert scored(values.float(), groups)["psnr_pairs"] == pytest.approx(psnr_db(torch.tensor(1.9)).item(), abs=1e-4)
+    assert 0.18 < low < 0.19 < high < 0.2
+    assert scored(values.float(), groups)["psnr_pairs"] == pytest.approx(psnr_db(torch.tensor(0.19)).item(), abs=1e-4)
 
 
 def test_the_interval_is_always_the_same():

@@ -31,6 +31,7 @@ from n2n_lightning.callbacks import PAIR_COLUMNS
 from n2n_lightning.checkpoint import load_denoiser
 from n2n_lightning.compose import build_datamodule
 from n2n_lightning.datamodule import generator, scale_pair
+from n2n_lightning.metrics import bootstrap_interval
 from n2n_lightning.neighbors import subsample
 from n2n_lightning.pairs import NoisyPair
 
@@ -95,13 +96,17 @@ def test_psnr_of_pairs_and_the_floor_are_as_by_hand(trained_on: Trained, noisy_i
     shown = g1.clamp(0, 1)
     if kind == "burst":
         assert pair.third is not None
-        mse = ((shown - y2) * (shown - pair.third)).double().mean().item()
+        errors = ((shown - y2) * (shown - pair.third)).double()
         noisy_mse = ((y1 - y2) * (y1 - pair.third)).double().mean().item()
     else:
         assert pair.third is None
-        mse = 0.5 * (mean_square(shown - y2) + mean_square(g2.clamp(0, 1) - y1) - mean_square(y1 - y2))
+        errors = 0.5 * ((shown - y2) ** 2 + (g2.clamp(0, 1) - y1) ** 2 - (y1 - y2) ** 2).double()
         noisy_mse = 0.5 * mean_square(y1 - y2)
-    assert result["val/psnr_pairs"] == pytest.approx(-10 * math.log10(mse), abs=1e-3)
+    assert result["val/psnr_pairs"] == pytest.approx(-10 * math.log10(errors.mean().item()), abs=1e-3)
+    scene = torch.arange(18) // 9
+    low, high = bootstrap_interval(errors.flatten(1).mean(1), scene) or (0, 0)
+    assert result["val/psnr_pairs_low"] == pytest.approx(-10 * math.log10(high), abs=1e-3)
+    assert result["val/psnr_pairs_high"] == pytest.approx(-10 * math.log10(low), abs=1e-3)
     assert result["noisy_psnr_pairs"] == pytest.approx(-10 * math.log10(noisy_mse), abs=1e-3)
     if kind == "clean":
         assert pair.clean is not None

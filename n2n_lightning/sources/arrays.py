@@ -16,7 +16,7 @@ from n2n_lightning.pairs import PairSource, Stage
 from n2n_lightning.sources.crops import Crops
 from n2n_lightning.sources.paired import FramePairs
 from n2n_lightning.sources.scene_data import SceneData
-from n2n_lightning.sources.scenes import Frame, Scene, in_words, sample_type
+from n2n_lightning.sources.scenes import Frame, Scene, like, unlike
 from n2n_lightning.sources.single import SingleImages
 
 Arrays = npt.NDArray[Any] | Tensor | Sequence[npt.NDArray[Any] | Tensor]
@@ -87,11 +87,8 @@ class ArrayData(SceneData):
         }
         for others in frames.values():
             for one, other in zip(frames["source"], others, strict=True):
-                if (one.stack.shape, sample_type(one.stack)) != (other.stack.shape, sample_type(other.stack)):
-                    raise ValueError(
-                        f"{other.stack.name} holds {in_words(other.stack)}, {one.stack.name} {in_words(one.stack)}; "
-                        "images of one scene must be alike: crop or convert one"
-                    )
+                if like(one.stack) != like(other.stack):
+                    raise ValueError(unlike(other.stack, one.stack))
         noisy = [frames[name] for name in ("source", "target") if name in frames]
         clean = frames.get("clean", [None] * counts["source"])
         return [Scene(images, known) for images, known in zip(zip(*noisy, strict=True), clean, strict=True)]

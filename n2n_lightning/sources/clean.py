@@ -75,11 +75,13 @@ class CleanData(SceneData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.model = NOISES[self.noise["name"]](**{key: value for key, value in self.noise.items() if key != "name"})
+        self.corruption = NOISES[self.noise["name"]](
+            **{key: value for key, value in self.noise.items() if key != "name"}
+        )
 
     @property
     def cell_px(self) -> int:
-        return self.model.cell_px
+        return self.corruption.cell_px
 
     @property
     def fixed_seed(self) -> int | None:
@@ -91,4 +93,4 @@ class CleanData(SceneData):
 
     def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
         seed = self.fixed_seed if stage == "train" else self.seed + 1  # else both stages' noise would be the same
-        return CleanPairs(scenes, crops, self.model, peak=self.peak, seed=seed)
+        return CleanPairs(scenes, crops, self.corruption, peak=self.peak, seed=seed)

@@ -83,11 +83,11 @@ class GridCrops:
     Args:
         regions: at least as large as a crop.
         size: height and width of a crop, px.
-        most: take no more than this many; the regions then give as many each as they can.
+        most: take no more than this many, None for all; the regions then give as many each as they can.
         seed: of that choice.
     """
 
-    def __init__(self, regions: Sequence[Region], size: tuple[int, int], most: int, seed: int) -> None:
+    def __init__(self, regions: Sequence[Region], size: tuple[int, int], most: int | None, seed: int) -> None:
         self.height, self.width = height, width = size
         rng = np.random.default_rng(seed)
         tiles, ranks = [], []

@@ -26,7 +26,7 @@ class Ee559Data:
         root: the folder. Only the file that a stage needs has to be there.
     """
 
-    peak = 255.0
+    peak, sample_type = 255.0, "uint8"
 
     def __init__(self, *, root: str) -> None:
         self.root = Path(root)

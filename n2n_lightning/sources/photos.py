@@ -48,7 +48,7 @@ class PhotoData:
         cache_dir: where the finished arrays are kept.
     """
 
-    peak = 255.0
+    peak, sample_type = 255.0, "uint8"
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from n2n_lightning.pairs import STAGES, PairSource, Stage
 from n2n_lightning.sources.crops import Crops, DrawnCrops, GridCrops, Region, split_region
 from n2n_lightning.sources.scenes import Images, Listing, Scene, by, kind_in_words
 
-SHOWN_FAULTS = 10
+SHOWN_FAULTS = 50
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Content:
     peak: float
 
     @property
-    def is_8_bit(self) -> bool:
-        return self.scenes[0].kind[1] == "uint8"
+    def sample_type(self) -> str:
+        return self.scenes[0].kind[1]
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class SceneData:
     Args:
         crop_px: side of the training and validation crops; None takes whole images, which are then of one size.
         train_pairs: training crops an epoch.
-        val_pairs: validation crops at most, out of a grid over the images.
+        val_pairs: validation crops at most, out of a grid over the images; None for all.
         val_fraction: part of the images that validation holds back, or of a lone image's area; 1 for all.
         range: the value that becomes 1; None finds it: 255 for 8-bit images, else the least 2^k - 1 (whole numbers)
             or 2^k (floats) that no value exceeds.
@@ -53,7 +53,7 @@ class SceneData:
 
     crop_px: int | None = 64
     train_pairs: int = 4096
-    val_pairs: int = 400
+    val_pairs: int | None = 400
     val_fraction: float = 0.2
     range: float | None = None
     skip_bad: bool = False
@@ -99,6 +99,10 @@ class SceneData:
     def peak(self) -> float:
         return self.content.peak
 
+    @property
+    def sample_type(self) -> str:
+        return self.content.sample_type
+
     def load(self, stage: Stage) -> PairSource:
         """Raises ValueError for files that are missing, of no use, or do not fit together; each is named."""
         content = self.content
@@ -128,10 +132,8 @@ class SceneData:
         opened = dict(zip(paths, open_stacks(paths, Path(self.cache_dir)), strict=True))
         stacks: dict[Path, Images] = {path: stack for path, stack in opened.items() if isinstance(stack, Stack)}
         faults += [str(error) for error in opened.values() if isinstance(error, ImageError)]
-        if self.skip_bad:
-            listings = [listing.without_lost_frames(stacks) for listing in listings]
         scenes = []
-        for listing in listings:
+        for listing in [listing.without_bad_frames(stacks, faults) for listing in listings]:
             if stacks.keys() >= set(listing.paths):
                 try:
                     scenes += listing.scenes(stacks)
@@ -162,6 +164,8 @@ class SceneData:
             print(listed(faults, "left out"), file=sys.stderr, flush=True)
         train, val = found["train"] or [], found["val"]
         scenes = [*train, *(val or ())]
+        if self.range not in (None, 255.0) and scenes[0].kind[1] == "uint8":
+            raise ValueError(f"8-bit images have the range 255, got {self.range:g}; set data.range=null")
         return Content(scenes, self._regions(train, val, crop), crop, self.range or find_range(scenes))
 
     def _fits(self, scene: Scene, kind: tuple[int, str], crop: tuple[int, int], faults: list[str]) -> bool:
@@ -187,18 +191,19 @@ class SceneData:
             return {"train": whole[: len(train)], "val": whole[len(train) :]}
         if self.val_fraction == 1:
             return {"train": [], "val": whole}
-        if len(train) == 1:
+        kinds = list(dict.fromkeys(scene.identity for scene in train))  # copies of an image go to one stage together
+        if len(kinds) == 1:
             try:
                 parts = split_region(whole[0], self.val_fraction, crop)
             except ValueError as error:
                 raise ValueError(f"{train[0].name} is the only image and {error}") from error
             return {stage: [part] for stage, part in zip(STAGES, parts, strict=True)}
-        order = np.random.default_rng(self.seed).permutation(len(train)).tolist()
-        held_back = set(order[: min(max(round(len(train) * self.val_fraction), 1), len(train) - 1)])
-        return {
-            "train": [region for region in whole if region.scene not in held_back],
-            "val": [region for region in whole if region.scene in held_back],
-        }
+        order = np.random.default_rng(self.seed).permutation(len(kinds)).tolist()
+        held_back = {kinds[n] for n in order[: min(max(round(len(kinds) * self.val_fraction), 1), len(kinds) - 1)]}
+        regions: dict[Stage, list[Region]] = {"train": [], "val": []}
+        for region, scene in zip(whole, train, strict=True):
+            regions["val" if scene.identity in held_back else "train"].append(region)
+        return regions
 
 
 def find_range(scenes: Sequence[Scene]) -> float:
@@ -209,9 +214,10 @@ def find_range(scenes: Sequence[Scene]) -> float:
     """
     stacks = [frame.stack for scene in scenes for frame in scene.images]
     low, high = min(stack.low for stack in stacks), max(stack.high for stack in stacks)
-    if high <= 0 or low < -high:
+    if high <= 0 or low < -high / 2:
+        lowest = min(stacks, key=lambda stack: stack.low)
         raise ValueError(
-            f"{stacks[0].name} and its like hold values from {low:g} to {high:g}, but black is taken to be 0: "
+            f"values go from {low:g} (in {lowest.name}) to {high:g}, but black is taken to be 0: "
             "add an offset to the images, or set data.range to the value that is to become 1"
         )
     dtype = np.dtype(stacks[0].dtype)
@@ -219,7 +225,6 @@ def find_range(scenes: Sequence[Scene]) -> float:
         return 255.0
     found = 2.0 ** math.ceil(math.log2(high + (dtype.kind != "f")))
     found -= dtype.kind != "f"
-    print(f"range 0 to {found:g}, found from values of {low:g} to {high:g}; data.range=... sets another", flush=True)
     return found
 
 
@@ -228,4 +233,4 @@ def listed(faults: Sequence[str], then: str) -> str:
     if len(faults) == 1:
         return f"{faults[0]} ({then})"
     more = [f"... and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
-    return "\n  ".join([f"{len(faults)} files cannot be used ({then}):", *faults[:SHOWN_FAULTS], *more])
+    return "\n  ".join([f"{len(faults)} images cannot be used ({then}):", *faults[:SHOWN_FAULTS], *more])

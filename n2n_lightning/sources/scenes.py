@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,6 +68,11 @@ class Scene:
         return height, width
 
     @property
+    def identity(self) -> tuple[tuple[str, int], ...]:
+        """The same for copies of the same files."""
+        return tuple((frame.stack.digest, frame.number) for frame in self.images)
+
+    @property
     def kind(self) -> tuple[int, str]:
         """Channels and sample type, which all images of a data set have in common."""
         stack = self.images[0].stack
@@ -91,9 +97,17 @@ class Listing:
     def paths(self) -> tuple[Path, ...]:
         return self.frames if self.clean is None else (*self.frames, self.clean)
 
-    def without_lost_frames(self, stacks: dict[Path, Images]) -> Listing:
-        """What is left of a burst of which some files could not be read; images of other kinds need all of theirs."""
-        return replace(self, frames=tuple(path for path in self.frames if path in stacks)) if self.burst else self
+    def without_bad_frames(self, stacks: dict[Path, Images], faults: list[str]) -> Listing:
+        """What is left of a burst's frames that could be read and are like most; others need all of their files."""
+        frames = [path for path in self.frames if path in stacks]
+        if not self.burst or not frames or all(stacks[path].shape[0] > 1 for path in frames):
+            return replace(self, frames=tuple(frames)) if self.burst else self
+        usual = Counter(like(stacks[path]) for path in frames).most_common(1)[0][0]
+        other = next(stacks[path] for path in frames if like(stacks[path]) == usual)
+        for path in frames:
+            if like(stacks[path]) != usual:
+                faults.append(unlike(stacks[path], other))
+        return replace(self, frames=tuple(path for path in frames if like(stacks[path]) == usual))
 
     def scenes(self, stacks: dict[Path, Images]) -> list[Scene]:
         """Raises ImageError where the files do not fit together."""
@@ -102,11 +116,12 @@ class Listing:
             return [Scene(tuple(Frame(stack, page) for page in range(stack.shape[0]))) for stack in opened]
         first = opened[0]
         for other in opened[1:]:
-            if (other.shape, sample_type(other)) != (first.shape, sample_type(first)):
-                raise ImageError(
-                    f"{other.name} holds {in_words(other)}, {first.name} {in_words(first)}; images of one scene must "
-                    "be alike: crop, convert or remove one"
-                )
+            if like(other) != like(first):
+                raise ImageError(unlike(other, first))
+        digests = [stack.digest for stack in opened]
+        if len(set(digests)) < len(digests):
+            copies = [stack.name for stack in opened if digests.count(stack.digest) > 1]
+            raise ImageError(f"{' and '.join(copies[:2])} are the same image; give images with noise of their own")
         if self.burst and len(opened) == 1:
             raise ImageError(f"{first.name} is a burst of one frame; a burst needs 2 or more: add one or remove it")
         known = len(self.frames)
@@ -138,6 +153,18 @@ def kind_in_words(kind: tuple[int, str]) -> str:
 def sample_type(stack: Images) -> str:
     dtype = np.dtype(stack.dtype)
     return "float" if dtype.kind == "f" else dtype.name
+
+
+def like(stack: Images) -> tuple[object, ...]:
+    """What the images of one scene have in common."""
+    return stack.shape, sample_type(stack)
+
+
+def unlike(stack: Images, other: Images) -> str:
+    return (
+        f"{stack.name} holds {in_words(stack)}, {other.name} {in_words(other)}; images of one scene must be alike: "
+        "crop, convert or remove one"
+    )
 
 
 def in_words(stack: Images) -> str:

@@ -45,8 +45,8 @@ class SingleImages:
         places = self.crops.places(indices, rng)
         noisy = read_crops([self.scenes[number].frames[0] for number in places.scene], places, height, width)
         if isinstance(self.crops, GridCrops):
-            own = generators(indices, self.seed)
-            return NoisyPair(noisy, None, choice=torch.cat([draw_choice(1, height, width, rng) for rng in own]))
+            choices = [draw_choice(1, height, width, own) for own in generators(indices, self.seed)]
+            return NoisyPair(noisy, None, choice=torch.cat(choices))
         return NoisyPair(noisy, None, choice=draw_choice(len(indices), height, width, rng))
 
 
