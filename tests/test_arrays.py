@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from coded import coded, origins, whole
 from tiny import smooth_images
 
+from n2n_lightning import evaluate
 from n2n_lightning.datamodule import NoisyPairDataModule, generator
 from n2n_lightning.families import SequentialDenoiser, UNetDenoiser
 from n2n_lightning.module import DenoiserModule
@@ -74,7 +76,8 @@ def test_a_list_may_hold_images_of_any_size():
 def test_the_range_is_found(most: float, dtype: str, peak: float):
     images = np.linspace(0, most, 4 * 32 * 32).reshape(4, 32, 32).astype(dtype)
     assert arrays(source=images, target=images[::-1]).peak == peak
-    assert arrays(source=images, target=images[::-1], range=7).peak == 7
+    if dtype != "uint8":
+        assert arrays(source=images, target=images[::-1], range=7).peak == 7
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -160,3 +163,29 @@ def test_a_plain_trainer_trains_on_arrays(
     assert ("val/psnr_pairs" in trainer.callback_metrics) == ("target" in given)
     assert ("val/loss_floor" in trainer.callback_metrics) == (given == ("target",))
     assert not all(torch.equal(one, other) for one, other in zip(before, module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "peak", "dtype", "used"),
+    [
+        ("uint8", 255.0, "float32", 2.0),
+        ("uint8", 255.0, "uint16", 1023.0),
+        ("uint16", 4095.0, "uint16", 4095.0),
+        ("uint16", 4095.0, "int32", 4095.0),
+        ("uint16", 4095.0, "uint8", 255.0),
+        ("uint16", 4095.0, "float32", 2.0),
+        ("float", 1.0, "float64", 1.0),
+        ("float", 1.0, "uint16", 1023.0),
+    ],
+)
+def test_scoring_takes_the_trainings_range_for_values_of_its_kind(
+    trained_on: str, peak: float, dtype: str, used: float
+):
+    most = 1.5 if "float" in dtype else 200 if dtype == "uint8" else 900
+    images = np.linspace(0, most, 4 * 32 * 32).reshape(4, 32, 32).astype(dtype)
+    data, module = arrays(source=images, target=images[::-1]), SimpleNamespace(peak=peak, sample_type=trained_on)
+    evaluate.take_range(data, cast(Any, module))
+    assert data.peak == used
+    given = arrays(source=images, target=images[::-1], range=255 if dtype == "uint8" else 700)
+    evaluate.take_range(given, cast(Any, module))
+    assert given.peak == given.range

@@ -51,7 +51,7 @@ def assert_holds(path: Path, cache: Path, expected: Array, *, copied: bool) -> S
     np.testing.assert_array_equal(found, expected)
     assert (stack.low, stack.high) == (expected.min(), expected.max())
     assert (stack.path != path) == copied
-    assert sorted(p.suffix for p in cache.iterdir()) == [".json", ".npy"][: 1 + copied]
+    assert sorted(p.suffix for p in cache.iterdir()) == [".json", ".pixels"][: 1 + copied]
     return stack
 
 
@@ -343,7 +343,7 @@ def test_a_changed_file_is_decoded_again(photo: Path, cache: Path):
     np.testing.assert_array_equal(whole(after)[0, ..., 0], noise(H, W, seed=1))
 
 
-@pytest.mark.parametrize("suffix", [".json", ".npy"])
+@pytest.mark.parametrize("suffix", [".json", ".pixels"])
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: os.truncate(path, 60)], ids=["missing", "cut off"])
 def test_a_damaged_cache_is_made_again(photo: Path, cache: Path, suffix: str, damage: Callable[[Path], None]):
     stack = open_stack(photo, cache)
@@ -362,7 +362,7 @@ def test_a_sidecar_with_other_content_is_made_again(photo: Path, cache: Path, co
 def test_several_may_decode_the_same_at_once(photo: Path, cache: Path):
     stacks = open_stacks([photo] * 20, cache)
     assert stacks == [open_stack(photo, cache)] * 20
-    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".npy"]
+    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".pixels"]
 
 
 def test_paths_that_are_relative(photo: Path, monkeypatch: pytest.MonkeyPatch):

@@ -56,7 +56,7 @@ def test_every_image_without_a_partner_is_listed_in_one_message(tmp_path: Path):
     for name in ("source/lonely.png", "target/other.png", "target/sub/00.png"):
         write(tmp_path / name, coded(9))
     message = refusal(pairs(tmp_path))
-    assert message.startswith("3 files cannot be used") and "data.skip_bad=true" in message
+    assert message.startswith("3 images cannot be used") and "data.skip_bad=true" in message
     for name, other in (
         ("source/lonely.png", "target"),
         ("target/other.png", "source"),
