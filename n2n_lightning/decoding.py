@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -55,6 +56,7 @@ def open_contents(path: Path, opened: ExitStack) -> Contents:
         case ".npy":
             contents = open_npy(path)
         case ".tif" | ".tiff":
+            logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said once, by ImageError
             contents = open_tiff(opened.enter_context(TiffFile(path)))
         case _:
             contents = read_photo(path)

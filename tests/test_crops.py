@@ -34,12 +34,14 @@ def tiles_of(crops: GridCrops) -> list[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("seed", [None, 0, 5])
-def test_drawn_crops_reach_every_position_equally_often_and_no_other(seed: int | None):
+def test_drawn_crops_reach_every_position_and_no_other_and_regions_by_their_area(seed: int | None):
     drawn = triples(DrawnCrops(REGIONS, SIZE, 10_000, seed).places(torch.arange(10_000), generator(3)))
     counts = {position: drawn.count(position) for position in POSITIONS}
     assert sum(counts.values()) == 10_000
-    # 500 each; chi-squared with 19 degrees of freedom: above 55 once in 40,000 tries, and the seeds are fixed
-    assert sum((count - 500) ** 2 / 500 for count in counts.values()) < 55
+    # 4x5 px have 8 positions, 6x4 px have 12
+    expected = {position: 10_000 * (20 / 8 if position[0] == 0 else 24 / 12) / 44 for position in POSITIONS}
+    # chi-squared with 19 degrees of freedom: above 55 once in 40,000 tries, and the seeds are fixed
+    assert sum((counts[position] - mean) ** 2 / mean for position, mean in expected.items()) < 55
 
 
 def test_crops_as_large_as_their_region_have_one_place():

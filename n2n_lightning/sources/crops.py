@@ -44,7 +44,7 @@ class Crops(Protocol):
 
 
 class DrawnCrops:
-    """Crops anywhere in the regions, every position equally likely.
+    """Crops anywhere in the regions: a region as often as its area is large, in it every position equally likely.
 
     Args:
         regions: at least as large as a crop.
@@ -59,7 +59,8 @@ class DrawnCrops:
         self.count, self.seed = count, seed
         self.regions = np.array(regions, dtype=np.int64)
         self.rooms = self.regions[:, 3:] - np.array(size) + 1  # positions down and across
-        self.ends = self.rooms.prod(1).cumsum()
+        self.areas = self.regions[:, 3:].prod(1)
+        self.ends = self.areas.cumsum()
 
     def __len__(self) -> int:
         return self.count
@@ -69,9 +70,10 @@ class DrawnCrops:
             chance = torch.rand(len(indices), generator=rng, dtype=torch.float64).numpy()
         else:
             chance = hashed(indices.numpy(), self.seed) / 2.0**64
-        position = (chance * self.ends[-1]).astype(np.int64)  # of all, counted through the regions
-        region = np.searchsorted(self.ends, position, side="right")
-        position -= self.ends[region] - self.rooms[region].prod(1)
+        at = chance * self.ends[-1]  # px, counted through the regions
+        region = np.searchsorted(self.ends, at, side="right")
+        within = 1 - (self.ends[region] - at) / self.areas[region]
+        position = (within * self.rooms[region].prod(1)).astype(np.int64)
         across = self.rooms[region, 1]
         scene, top, left = self.regions[region, :3].T
         return Places(scene, top + position // across, left + position % across)
