@@ -101,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train on a burst, score a held-out frame and region.")
     parser.add_argument("--frames", type=Path, required=True, help="folder of frames of one scene, in register")
     parser.add_argument("--reference", type=Path, required=True, help="mean of many other frames")
+    parser.add_argument("--also", type=Path, help="folder of another run to score")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/burst.json"))
     parser.add_argument("overrides", nargs="*", help="for both runs: trainer.max_epochs=20 ...")
     args = parser.parse_args()
@@ -116,6 +117,7 @@ def main() -> None:
     results = {
         "noisy frame": noisy,
         "Noise2Noise from the burst": denoise(runs["burst"], noisy),
+        **({f"run {args.also.name}": denoise(args.also, noisy)} if args.also else {}),
         "single frames (Neighbor2Neighbor)": denoise(runs["single"], noisy),
         "median 3x3": np.stack([median(noisy[..., c], np.ones((3, 3))) for c in range(3)], -1),
         **dict([non_local_means(noisy, reference, sigma)]),
