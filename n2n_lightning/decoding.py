@@ -28,6 +28,7 @@ ALPHA = (1, 2)  # TIFF's ExtraSamples that are opacity
 JPEG_IN_TIFF = (6, 7)  # compressions that tifffile decodes from YCbCr to RGB
 Array = npt.NDArray[Any]
 _pillow_limit = threading.Lock()
+_npy_header = threading.Lock()  # numpy parses it by ast, which two threads break in Python 3.11 (python/cpython#106905)
 
 
 class ImageError(ValueError):
@@ -74,7 +75,8 @@ def open_contents(path: Path, opened: ExitStack) -> Contents:
 
 
 def open_npy(path: Path) -> Contents:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)  # raises where the file is shorter than it claims
+    with _npy_header:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # raises where the file is shorter than it claims
     if not isinstance(array, np.memmap):
         raise ImageError("is an archive; save one array as NPY")
     pixels: Array = array
