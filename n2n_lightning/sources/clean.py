@@ -13,7 +13,7 @@ from torch import Tensor
 from n2n_lightning.images import list_images
 from n2n_lightning.noise import NOISES, Noise
 from n2n_lightning.pairs import NoisyPair, PairSource, Stage
-from n2n_lightning.sources.crops import Crops, GridCrops, generators
+from n2n_lightning.sources.crops import Crops, generators
 from n2n_lightning.sources.scene_data import SceneData
 from n2n_lightning.sources.scenes import Listing, Scene, read_crops
 
@@ -34,7 +34,7 @@ class CleanPairs:
 
     def __init__(self, scenes: Sequence[Scene], crops: Crops, noise: Noise, *, peak: float, seed: int | None) -> None:
         self.scenes, self.crops, self.noise, self.peak, self.seed = scenes, crops, noise, peak, seed
-        self.groups = crops.groups if isinstance(crops, GridCrops) else None
+        self.groups = crops.groups
         self.has_clean = self.groups is not None
         self.image_shape = (scenes[0].kind[0], crops.height // noise.cell_px, crops.width // noise.cell_px)
 

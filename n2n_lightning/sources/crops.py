@@ -38,6 +38,11 @@ class Crops(Protocol):
     height: int
     width: int
 
+    @property
+    def groups(self) -> Tensor | None:
+        """Of validation tiles, (N,) int64: those with the same number are resampled together."""
+        ...
+
     def __len__(self) -> int: ...
 
     def places(self, indices: Tensor, rng: torch.Generator) -> Places: ...
@@ -53,6 +58,8 @@ class DrawnCrops:
         seed: None draws new places each time, from the batch's generator; else a crop's place follows from the seed and
             its index.
     """
+
+    groups = None
 
     def __init__(self, regions: Sequence[Region], size: tuple[int, int], count: int, seed: int | None) -> None:
         self.height, self.width = size

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from n2n_lightning.images import list_images
 from n2n_lightning.pairs import NoisyPair, PairSource, Stage
-from n2n_lightning.sources.crops import Crops, GridCrops
+from n2n_lightning.sources.crops import Crops
 from n2n_lightning.sources.scene_data import SceneData
 from n2n_lightning.sources.scenes import Frame, Listing, Scene, read_crops
 
@@ -30,7 +30,7 @@ class FramePairs:
 
     def __init__(self, scenes: Sequence[Scene], crops: Crops, *, any_order: bool) -> None:
         self.scenes, self.crops, self.any_order = scenes, crops, any_order
-        self.groups = crops.groups if isinstance(crops, GridCrops) else None
+        self.groups = crops.groups
         self.counts = np.array([len(scene.frames) for scene in scenes])
         self.image_shape = (scenes[0].kind[0], crops.height, crops.width)
         self.has_pairs = bool(self.counts.min() > 1)

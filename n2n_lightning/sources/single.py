@@ -12,7 +12,7 @@ from torch import Tensor
 from n2n_lightning.images import list_images
 from n2n_lightning.neighbors import draw_choice
 from n2n_lightning.pairs import NoisyPair, PairSource, Stage
-from n2n_lightning.sources.crops import Crops, GridCrops, generators
+from n2n_lightning.sources.crops import Crops, generators
 from n2n_lightning.sources.scene_data import SceneData
 from n2n_lightning.sources.scenes import Listing, Scene, read_crops
 
@@ -44,7 +44,7 @@ class SingleImages:
         height, width = self.crops.height, self.crops.width
         places = self.crops.places(indices, rng)
         noisy = read_crops([self.scenes[number].frames[0] for number in places.scene], places, height, width)
-        if isinstance(self.crops, GridCrops):
+        if self.crops.groups is not None:
             choices = [draw_choice(1, height, width, own) for own in generators(indices, self.seed)]
             return NoisyPair(noisy, None, choice=torch.cat(choices))
         return NoisyPair(noisy, None, choice=draw_choice(len(indices), height, width, rng))
