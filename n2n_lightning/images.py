@@ -9,7 +9,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from rich.progress import track
 
 from n2n_lightning.decoding import Array, Contents, ImageError, open_contents
 
-__all__ = ["SUFFIXES", "ImageError", "Stack", "list_images", "open_stack", "open_stacks"]
+__all__ = ["SUFFIXES", "ImageError", "Stack", "in_threads", "list_images", "open_stack", "open_stacks"]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 CACHE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels or to Stack
@@ -95,23 +95,28 @@ def open_stacks(paths: Sequence[Path], cache: Path) -> list[Stack | ImageError]:
     opened: list[Stack | ImageError | None] = [recall(path, cache) for path in paths]
     missing = [number for number, stack in enumerate(opened) if stack is None]
 
-    def decode(number: int) -> Stack | ImageError:
+    def decode(turn: int) -> None:
+        number = missing[turn]
         try:
-            return open_stack(paths[number], cache)
+            opened[number] = open_stack(paths[number], cache)
         except ImageError as error:
-            return error
+            opened[number] = error
 
     if missing:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            futures = [pool.submit(decode, number) for number in missing]
-            try:
-                title, console = f"reading {len(missing)} images", Console(stderr=True)
-                for number, future in zip(missing, track(futures, title, console=console), strict=True):
-                    opened[number] = future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        in_threads(decode, len(missing), f"reading {len(missing)} images")
     return [stack for stack in opened if stack is not None]
+
+
+def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
+    """Run ``task(0..count-1)`` on all cores with a progress bar; the first exception ends it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(task, number) for number in range(count)]
+        try:
+            for future in track(futures, description=title, console=Console(stderr=True)):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def open_stack(path: Path, cache: Path) -> Stack:

@@ -109,11 +109,11 @@ class PairQuality(Metric):
     """Quality without clean images, from two or three noisy images of each scene.
 
     ``update(errors, noisy_errors, group)`` takes what ``pair_error`` or ``triple_error`` gives, (N,) float32, for the
-    estimate and for the noisy image itself, and the images' groups, (N,) int64, or None for each by itself. ``compute``
-    gives ``psnr_pairs``
-    (from the MSE pooled over all images, dB), ``psnr_pairs_low`` and ``psnr_pairs_high`` (its 95 % bootstrap interval,
-    groups resampled; absent with fewer than two groups), and ``noisy_psnr_pairs``. An estimated MSE that is not above
-    0 says only that it is small: the PSNR is then the interval's lower bound, or the noisy image's own without one.
+    estimate and for the noisy image itself, and the images' groups, (N,) int64, or None for each by itself.
+    ``compute`` gives ``psnr_pairs`` (from the MSE pooled over all images, dB), ``psnr_pairs_low`` and
+    ``psnr_pairs_high`` (its 95 % bootstrap interval, groups resampled; absent with fewer than two groups), and
+    ``noisy_psnr_pairs``. An estimated MSE that is not above 0 says only that it is small: the PSNR is then the
+    interval's lower bound, or the noisy image's own without one.
     """
 
     full_state_update = False

@@ -6,8 +6,6 @@ import hashlib
 import importlib.util
 import os
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
-from rich.console import Console
-from rich.progress import track
 
+from n2n_lightning.images import in_threads
 from n2n_lightning.pairs import STAGES, CellPairs, PairSource, Stage, TensorPairs
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -147,7 +144,9 @@ class PhotoData:
                 output[1, index] = draw(cells, rng) if kind == "pairs" else box_mean(cells)
 
         try:
-            in_threads(fill, min(len(photographs), count), f"{count} {kind} from {len(photographs)} photographs")
+            in_threads(
+                fill, min(len(photographs), count), f"building {count} {kind} from {len(photographs)} photographs"
+            )
             output.flush()
             os.replace(part, path)
         finally:
@@ -213,15 +212,3 @@ def bundled_folder() -> Path:
     spec = importlib.util.find_spec("skimage")
     assert spec is not None and spec.origin is not None, "scikit-image is a dependency"
     return Path(spec.origin).parent / "data"
-
-
-def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
-    """Run ``task(0..count-1)`` on all cores with a progress bar; the first exception ends it."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        futures = [pool.submit(task, number) for number in range(count)]
-        try:
-            for future in track(futures, description=f"building {title}", console=Console(stderr=True)):
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
