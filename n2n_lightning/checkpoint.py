@@ -14,6 +14,30 @@ from n2n_lightning.safe import safe_load
 KEPT = ("n2n_lightning", "hyper_parameters", "hparams_name", "epoch", "global_step", "pytorch-lightning_version")
 
 
+def weights_folder() -> Path:
+    """Trained models: inside the package when installed from a wheel, beside it in a checkout."""
+    inside = Path(__file__).parent / "weights"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "weights"
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """A checkpoint by its path, by the folder of its run, or by its name under ``weights/``.
+
+    Raises:
+        ValueError: there is no such checkpoint; lists the names.
+    """
+    path, root = Path(name), weights_folder()
+    for candidate in (path, path / "checkpoints" / "best.ckpt", path / "best.ckpt"):
+        if candidate.is_file():
+            return candidate
+    known = {found.parent.relative_to(root).as_posix(): found for found in sorted(root.rglob("best.ckpt"))}
+    matches = [key for key in known if str(name) in (key, key.rpartition("/")[2])]
+    if len(matches) == 1:
+        return known[matches[0]]
+    rule = f"is more than one trained model: {', '.join(matches)}" if matches else "does not exist"
+    raise ValueError(f"{name} {rule}; give a checkpoint, the folder of a run, or one of {', '.join(known)}")
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The checkpoint's content: tensors and plain types only, checked to be this project's.
 
@@ -35,9 +59,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def load_denoiser(path: str | Path) -> DenoiserModule:
     """The trained denoiser of a checkpoint, in evaluation mode on the CPU; see ``DenoiserModule.denoise``.
 
+    Args:
+        path: see ``find_checkpoint``.
+
     Raises:
-        ValueError: as ``read_checkpoint``, or the weights do not fit the described net.
+        ValueError: as ``find_checkpoint`` and ``read_checkpoint``, or the weights do not fit the described net.
     """
+    path = find_checkpoint(path)
     content = read_checkpoint(path)
     try:
         module = FAMILIES[content["n2n_lightning"]["family"]](**content["hyper_parameters"])

@@ -66,9 +66,17 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     asked = os.environ.get(HYDRA_FULL_ERROR, "0")
     os.environ |= {ASKED_FOR_TRACEBACKS: asked, HYDRA_FULL_ERROR: "1"}  # else Hydra exits by itself, with code 1
+    try:
+        return guarded(main, config_name)
+    finally:
+        os.environ[HYDRA_FULL_ERROR] = asked
+
+
+def guarded(main: Callable[[], int | None], config_name: str = "") -> int:
+    """Run a command and turn every way to end into an exit code and at most one message."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM))
     try:
-        main()
+        return main() or DONE
     except (HydraException, OmegaConfBaseException) as error:
         report_error(error, explain(error, config_name))
         return BAD_INPUT
@@ -83,9 +91,7 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
         report_error(error, f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where")
         return FAILED
     finally:
-        os.environ[HYDRA_FULL_ERROR] = asked
         signal.signal(signal.SIGTERM, before)
-    return DONE
 
 
 def run_name(model: str, overrides: Sequence[str]) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra import compose, initialize_config_dir
 
-from n2n_lightning.cli import nearest
+from n2n_lightning.cli import config_folder, nearest, plain
 from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.families import FAMILIES
 from n2n_lightning.losses import LOSSES
@@ -140,6 +141,20 @@ def split_data(data: Config) -> tuple[Config, Config]:
         {key: value for key, value in data.items() if key not in LOADER_KEYS},
         {key: value for key, value in data.items() if key in LOADER_KEYS},
     )
+
+
+def compose_model(model: str) -> Config:
+    """The configuration of ``train`` with a model of ``conf/model`` and all else as it is by default.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    folder = config_folder()
+    names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
+    if model not in names:
+        raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{nearest(model, names)}")
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return plain(compose("train", [f"model={model}"]))
 
 
 def build_datamodule(config: Config) -> NoisyPairDataModule:

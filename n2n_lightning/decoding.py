@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -42,10 +44,7 @@ def open_contents(path: Path, opened: ExitStack) -> Contents:
         case _:
             contents = open_photo(path)
     shape, dtype, offset, _ = contents
-    if dtype.kind not in "uif" or dtype.itemsize > 8:
-        raise ImageError(f"has pixels of type {dtype.name}; convert them to integers or floats of 8 to 64 bits")
-    if 0 in shape:
-        raise ImageError(f"holds no pixels, its shape is {shape}; remove it")
+    check_values(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
     if offset is None and size > MAX_COPY_BYTES:
         raise ImageError(f"would take {size / 1e9:.0f} GB decoded, more than 100; save it uncompressed, as TIFF or NPY")
@@ -54,19 +53,38 @@ def open_contents(path: Path, opened: ExitStack) -> Contents:
     return contents
 
 
-def open_npy(path: Path) -> Contents:
+def check_values(shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """See that there are pixels, of a type that can be used."""
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise ImageError(f"has pixels of type {dtype.name}; convert them to integers or floats of 8 to 64 bits")
+    if 0 in shape:
+        raise ImageError(f"holds no pixels, its shape is {tuple(shape)}; remove it")
+
+
+def load_npy(path: Path, mode: Literal["r", "r+"]) -> np.memmap[Any, Any]:
+    """The array in a file, mapped; raises where the file is shorter than it claims."""
     with _npy_header:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # raises where the file is shorter than it claims
+        array = np.load(path, mmap_mode=mode, allow_pickle=False)
     if not isinstance(array, np.memmap):
         raise ImageError("is an archive; save one array as NPY")
-    pixels: Array = array
+    return array
+
+
+def as_images(array: Array) -> Array:
+    """(H, W), (H, W, C), (N, H, W) or (N, H, W, C) -> (N, H, W, C), no copy."""
     if array.ndim == 2:
-        pixels = array[None, ..., None]
-    elif array.ndim == 3:
+        return array[None, ..., None]
+    if array.ndim == 3:
         channels_last = array.shape[2] < min(*array.shape[:2], MAX_NPY_CHANNELS + 1)
-        pixels = array[None] if channels_last else array[..., None]
-    elif array.ndim != 4:
+        return array[None] if channels_last else array[..., None]
+    if array.ndim != 4:
         raise ImageError(f"has {array.ndim} axes; save it as (H, W), (H, W, C), (N, H, W) or (N, H, W, C)")
+    return array
+
+
+def open_npy(path: Path) -> Contents:
+    array = load_npy(path, "r")
+    pixels = as_images(array)
     images, height, width, channels = pixels.shape
     offset = array.offset if array.flags.c_contiguous else None
     return Contents((images, height, width, channels), array.dtype, offset, iter(pixels))
@@ -75,13 +93,13 @@ def open_npy(path: Path) -> Contents:
 def open_photo(path: Path) -> Contents:
     """The image of a PNG, JPEG, WebP or BMP file, upright and without alpha."""
     with open_pillow(path) as image:
-        pixels, alphas = read_photo(image)
+        pixels, alphas = read_photo(image, path)
         pixels = upright(without_alpha(pixels, alphas), image.getexif().get(ORIENTATION, 1))
     height, width, channels = pixels.shape
     return Contents((1, height, width, channels), pixels.dtype, None, iter([pixels]))
 
 
-def check_photo(image: Image.Image) -> None:
+def check_photo(image: Image.Image, path: Path) -> None:
     """See that there is one image, of a kind that can be read."""
     check_size(*image.size)
     frames = getattr(image, "n_frames", 1)
@@ -89,21 +107,20 @@ def check_photo(image: Image.Image) -> None:
         raise ImageError(f"holds {frames} frames; give single images")
     if "transparency" in image.info:
         raise ImageError("has transparent pixels; save it without transparency")
-    if image.mode not in PILLOW_MODES and not is_16_bit(image):
+    if image.mode not in PILLOW_MODES and not is_16_bit(image, path):
         raise ImageError(f"has Pillow's mode {image.mode}; convert it to RGB or grey")
 
 
-def is_16_bit(image: Image.Image) -> bool:
+def is_16_bit(image: Image.Image, path: Path) -> bool:
     """Whether it is a PNG of 16 bits a channel, which Pillow cuts down to 8."""
-    assert isinstance(image.filename, str)
-    return image.format == "PNG" and png_depth(Path(image.filename)) == 16
+    return image.format == "PNG" and png_header(path).bits == 16
 
 
-def read_photo(image: Image.Image) -> tuple[Array, list[int]]:
+def read_photo(image: Image.Image, path: Path) -> tuple[Array, list[int]]:
     """The pixels as they are stored, (H, W, C), and which channels are alpha."""
-    check_photo(image)
-    if is_16_bit(image):
-        pixels: Array = imagecodecs.png_decode(Path(image.filename).read_bytes())
+    check_photo(image, path)
+    if is_16_bit(image, path):
+        pixels: Array = imagecodecs.png_decode(path.read_bytes())
     else:
         pixels = np.asarray(image)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
@@ -121,7 +138,14 @@ def open_pillow(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def png_depth(path: Path) -> int:
-    """Bits a channel."""
+class PngHeader(NamedTuple):
+    """What Pillow does not tell of a PNG."""
+
+    bits: int  # a channel
+    channels: int
+
+
+def png_header(path: Path) -> PngHeader:
     with path.open("rb") as file:
-        return file.read(25)[24]  # after the signature, the head of IHDR, width and height
+        bits, colours = file.read(26)[24:]  # after the signature, the head of IHDR, width and height
+    return PngHeader(bits, {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colours])

@@ -21,7 +21,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from n2n_lightning.decoding import Array, Contents, ImageError, open_contents
+from n2n_lightning.contents import Array, Contents, ImageError
+from n2n_lightning.decoding import open_contents
 
 __all__ = ["SUFFIXES", "ImageError", "Stack", "in_threads", "list_images", "open_stack", "open_stacks"]
 

@@ -37,7 +37,7 @@ def find_images(tiff: TiffFile) -> list[TiffImages]:
     check_pages(tiff)
     full = [s for s in tiff.series if not (s.keyframe.is_subifd or s.keyframe.subfiletype & REDUCED_OR_MASK)]
     parts = [TiffImages(tiff, series) for series in full or tiff.series]
-    kinds = dict.fromkeys(f"{'x'.join(map(str, part.upright_shape))} {part.page.dtype.name}" for part in parts)
+    kinds = dict.fromkeys(f"{'x'.join(map(str, part.upright_shape))} {part.dtype.name}" for part in parts)
     if len(kinds) > 1:
         raise ImageError(f"holds images of several sizes or types ({', '.join(kinds)}); give each a file of its own")
     return parts
@@ -98,6 +98,14 @@ class TiffImages:
         height, width = (width, height) if 5 <= self.orientation <= 8 else (height, width)
         return height, width, channels - len(self.alphas)
 
+    @property
+    def segment_bytes(self) -> int:
+        """Of a row of a group's segments; 0 where the values lie in the file as they are."""
+        if self.series.dataoffset is not None:
+            return 0
+        segments = Segments(self.page)
+        return math.prod(self.shape) // self.shape[1] * segments.height * self.dtype.itemsize
+
     def contents(self) -> Contents:
         as_it_is = self.in_order and self.orientation == 1 and not self.alphas
         offset = self.series.dataoffset if as_it_is else None
@@ -137,6 +145,7 @@ class TiffImages:
 
     def raw(self, number: int, path: str, mode: str) -> Array:
         """The page's values where they lie in the file as they are, mapped."""
+        assert self.series.dataoffset is not None
         start = self.series.dataoffset + number * self.page.nbytes
         values: Array = np.memmap(path, self.dtype, mode, start, self.page_shape)  # type: ignore[call-overload]  # a mode
         return values
@@ -205,6 +214,7 @@ class Segments:
             file.seek(stored.dataoffsets[number])
             data = file.read(stored.databytecounts[number])
             segment, (plane, z, _, x, _), _ = self.page.decode(data, number, jpegtables=stored.jpegtables)
+            assert segment is not None
             room = rows[plane, z : z + self.depth, :, x : x + self.width]
             room[...] = segment[: room.shape[0], : room.shape[1], : room.shape[2]]
         return rows

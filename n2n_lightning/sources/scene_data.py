@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from n2n_lightning.images import ImageError, Stack, open_stacks
 from n2n_lightning.pairs import STAGES, PairSource, Stage
+from n2n_lightning.ranges import covering_range
 from n2n_lightning.sources.crops import Crops, DrawnCrops, GridCrops, Region, split_region
 from n2n_lightning.sources.scenes import Images, Listing, Scene, by, kind_in_words
 
@@ -207,25 +207,23 @@ class SceneData:
 
 
 def find_range(scenes: Sequence[Scene]) -> float:
-    """255 for 8-bit images, else the least 2^k - 1 (whole numbers) or 2^k (floats) that no value exceeds.
+    """255 for 8-bit images, else ``ranges.covering_range``.
 
     Raises:
         ValueError: the values cannot be an image's whose black is 0.
     """
     stacks = [frame.stack for scene in scenes for frame in scene.images]
-    low, high = min(stack.low for stack in stacks), max(stack.high for stack in stacks)
-    if high <= 0 or low < -high / 2:
-        lowest = min(stacks, key=lambda stack: stack.low)
-        raise ValueError(
-            f"values go from {low:g} (in {lowest.name}) to {high:g}, but black is taken to be 0: "
-            "add an offset to the images, or set data.range to the value that is to become 1"
-        )
     dtype = np.dtype(stacks[0].dtype)
     if dtype == np.uint8:
         return 255.0
-    found = 2.0 ** math.ceil(math.log2(high + (dtype.kind != "f")))
-    found -= dtype.kind != "f"
-    return found
+    try:
+        return covering_range(min(stack.low for stack in stacks), max(stack.high for stack in stacks), dtype)
+    except ValueError as error:
+        lowest = min(stacks, key=lambda stack: stack.low)
+        raise ValueError(
+            f"{error}, and {lowest.name} has the least; add an offset to the images, "
+            "or set data.range to the value that is to become 1"
+        ) from error
 
 
 def listed(faults: Sequence[str], then: str) -> str:

@@ -1,0 +1,254 @@
+"""Many files through one denoiser: looked into first, then denoised one by one, each finished or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from n2n_lightning.contents import Array, ImageError
+from n2n_lightning.conversion import check_convertible, converted
+from n2n_lightning.denoiser import Denoiser
+from n2n_lightning.images import FLOAT32_MAX, blame
+from n2n_lightning.inputs import Job
+from n2n_lightning.pictures import Picture, open_picture
+from n2n_lightning.ranges import covering_range
+from n2n_lightning.record import Record
+from n2n_lightning.tiling import Plan
+
+SCAN_BYTES = 2**24
+
+
+class Found(NamedTuple):
+    """A file that can be denoised, by its header."""
+
+    job: Job
+    pixels: int  # of all its images
+    dtype: np.dtype[Any]
+    plan: Plan
+    exact: bool  # whether tiles give what the whole image would
+
+    @property
+    def kind(self) -> str:
+        """Files of a kind have one range."""
+        return "float" if self.dtype.kind == "f" else "whole"
+
+
+@dataclass
+class Batch:
+    """Files to denoise, and how.
+
+    Args:
+        denoiser: the net.
+        record: of what is done.
+        form: of the denoised files; None for each file's own.
+        range: the value that is 1 to the net; None for the training's, or one that is found.
+        faults: of files that cannot be denoised.
+    """
+
+    denoiser: Denoiser
+    record: Record
+    form: str | None = None
+    range: float | None = None
+    faults: list[str] = field(default_factory=list)
+
+    def run(self, jobs: Sequence[Job]) -> int:
+        """Denoise all that can be; the number of files done.
+
+        Raises:
+            ValueError: no range can be found; nothing was written.
+            OSError: the disk is full.
+        """
+        found = [look for look in map(self.look, jobs) if look is not None]
+        todo = [look for look in found if not self.record.holds(look.job)]
+        ranges = self.find_ranges(found) if todo else {}
+        for look in todo:
+            if not look.exact:
+                print(
+                    f"warning: {look.job.input} goes through in tiles, but the net looks at the whole image at once: "
+                    "the result differs from that of the whole; --memory with more avoids it",
+                    file=sys.stderr,
+                )
+        start, done = time.perf_counter(), []
+        with progress(sum(look.pixels for look in todo)) as advance:
+            for look in todo:
+                if self.denoise(look, ranges, advance):
+                    done.append(look)
+        print(self.summary(done, len(found) - len(todo), time.perf_counter() - start))
+        return len(done)
+
+    def look(self, job: Job) -> Found | None:
+        """See that a file can be denoised; None, and a fault, when it cannot."""
+        path, denoiser = job.input, self.denoiser
+        try:
+            with opened(path) as picture:
+                shape, itemsize = colours(picture), picture.dtype.itemsize
+                if shape[3] != denoiser.channels and not denoiser.per_channel:
+                    raise ImageError(
+                        f"{path} has {shape[3]} channels, the net is for {denoiser.channels}; "
+                        "--per-channel puts each through it by itself"
+                    )
+                if self.form is not None:
+                    with blame(path):
+                        check_convertible(picture, self.form)
+                held = picture.held_bytes + (2 * int(np.prod(picture.shape)) * itemsize if self.form else 0)
+                try:
+                    plan = denoiser.plan(shape, itemsize, held)
+                except ValueError as error:
+                    raise ImageError(f"{path} {error}; give it with --memory") from error
+                exact = denoiser.reach.is_local or (plan.rows >= shape[1] and plan.columns >= shape[2])
+                return Found(job, picture.count * int(np.prod(shape[:3])), picture.dtype, plan, exact)
+        except ImageError as error:
+            self.faults.append(str(error))
+            return None
+
+    def find_ranges(self, found: Sequence[Found]) -> dict[str, float]:
+        """The range of each kind of file where neither the user nor the training tells it."""
+        ranges = {}
+        unknown = [look for look in found if self.known_range(look) is None]
+        for kind in sorted({look.kind for look in unknown}):
+            looks = [look for look in unknown if look.kind == kind]
+            limits = [extremes(look.job.input) for look in looks]
+            low, high = min(low for low, _ in limits), max(high for _, high in limits)
+            try:
+                ranges[kind] = covering_range(low, high, looks[0].dtype) if low or high else 1.0
+            except ValueError as error:
+                raise ValueError(f"{error}; give --range, the value that is to be 1 to the net") from error
+            print(f"range 0 to {ranges[kind]:g}; --range sets another", flush=True)
+        return ranges
+
+    def known_range(self, look: Found) -> float | None:
+        return self.range or self.denoiser.known_range(look.dtype)
+
+    def denoise(self, look: Found, ranges: dict[str, float], advance: Callable[[int], None]) -> bool:
+        """Denoise a file; False, and a fault, when that cannot be done.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        job, start = look.job, time.perf_counter()
+        peak = self.known_range(look) or ranges[look.kind]
+        try:
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            with self.record.finishing(job, range=peak) as part, opened(job.input) as picture:
+                target = picture.copied(part) if self.form is None else converted(picture, self.form, part)
+                with target as write:
+                    for group in range(picture.count):
+                        for top, rows in self.bands(picture, group, look, peak):
+                            write(group, top, rows)
+                            advance(int(np.prod(rows.shape[:3])))
+        except ImageError as error:
+            self.faults.append(str(error))
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise OSError(
+                f"the disk is full, {job.output} was not written; make room, then the same command goes on"
+            ) from error
+        if not sys.stderr.isatty():
+            print(f"{job.output} ({time.perf_counter() - start:.1f} s)", flush=True)
+        return True
+
+    def bands(self, picture: Picture, group: int, look: Found, peak: float) -> Iterator[tuple[int, Array]]:
+        """A group's denoised rows from the top down, alpha as it was."""
+        path = look.job.input
+        inside = [channel for channel in range(picture.shape[3]) if channel not in picture.alphas]
+
+        def read(top: int, bottom: int) -> Array:
+            with blame(path):
+                rows = picture.read(group, top, bottom)
+                check_finite(rows, group, top)
+            return rows[..., inside] if picture.alphas else rows
+
+        for top, rows in self.denoiser.bands(read, colours(picture), peak, plan=look.plan):
+            if picture.alphas:
+                whole = picture.read(group, top, top + rows.shape[1]).copy()
+                whole[..., inside] = rows
+                yield top, whole
+            else:
+                yield top, rows
+
+    def summary(self, done: Sequence[Found], skipped: int, seconds: float) -> str:
+        parts = [f"{len(done)} of {len(done) + skipped + len(self.faults)} files denoised"]
+        parts += [f"{skipped} done before"] if skipped else []
+        parts += [f"{len(self.faults)} failed"] if self.faults else []
+        megapixels = sum(look.pixels for look in done) / 1e6
+        speed = f": {megapixels:.2f} MP in {seconds:.1f} s, {megapixels / seconds:.3g} MP/s" if done else ""
+        return ", ".join(parts) + speed
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Picture]:
+    """``open_picture``; only what goes wrong with opening is blamed on the file."""
+    context = open_picture(path)
+    with blame(path):
+        picture = context.__enter__()
+    try:
+        yield picture
+    finally:
+        context.__exit__(None, None, None)
+
+
+def colours(picture: Picture) -> tuple[int, int, int, int]:
+    """(images, H, W, C) of a group, alpha left out."""
+    count, height, width, channels = picture.shape
+    return count, height, width, channels - len(picture.alphas)
+
+
+def extremes(path: Path) -> tuple[float, float]:
+    """Least and greatest value of a file, alpha included; zeros for one that cannot be read, which is said later."""
+    low, high = 0.0, 0.0
+    try:
+        with blame(path), open_picture(path) as picture:
+            count, height, width, channels = picture.shape
+            rows = max(SCAN_BYTES // (count * width * channels * picture.dtype.itemsize), 1)
+            for group in range(picture.count):
+                for top in range(0, height, rows):
+                    band = picture.read(group, top, min(top + rows, height))
+                    check_finite(band, group, top)
+                    low, high = min(low, float(band.min())), max(high, float(band.max()))
+    except ImageError:
+        return 0.0, 0.0
+    return low, high
+
+
+def check_finite(rows: Array, group: int, top: int) -> None:
+    """(images, rows, W, C) are numbers that the net can take."""
+    low, high = float(rows.min()), float(rows.max())
+    if max(-low, high) <= FLOAT32_MAX:  # which NaN, coming through min and max, is not
+        return
+    image, row, column, _ = np.argwhere(~(np.abs(rows) <= FLOAT32_MAX))[0]
+    raise ImageError(
+        f"has pixels that are NaN or infinite, the first at image {group * len(rows) + image}, row {top + row}, "
+        f"column {column}; mend or remove it"
+    )
+
+
+@contextmanager
+def progress(pixels: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; the function that moves it by so many pixels."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda count: None
+        return
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("denoising", total=pixels, done="")
+        moved = 0
+
+        def advance(count: int) -> None:
+            nonlocal moved
+            moved += count
+            bar.update(task, advance=count, done=f"{moved / 1e6:.1f} of {pixels / 1e6:.1f} MP")
+
+        yield advance

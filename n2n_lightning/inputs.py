@@ -1,0 +1,88 @@
+"""Which files are denoised, and where each goes."""
+
+from __future__ import annotations
+
+import glob
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from n2n_lightning.conversion import FORMATS
+from n2n_lightning.images import SUFFIXES, list_images
+
+
+class Job(NamedTuple):
+    """A file to denoise."""
+
+    input: Path
+    output: Path
+
+
+def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job]:
+    """The files behind ``inputs``, each once, and their places under ``folder``.
+
+    Args:
+        inputs: files; folders, whose tree is kept; patterns, whose tree is kept from their first wildcard on.
+        folder: of the denoised files.
+        form: their format; None for each file's own.
+
+    Raises:
+        ValueError: there is no such input, two would go to one place, or one would be overwritten.
+    """
+    places: dict[Path, Path] = {}  # input, resolved -> output
+    named: dict[Path, Path] = {}  # the same -> as the user names it
+    for text in inputs:
+        root, found = find(text)
+        if root.is_dir() and root.resolve() == folder.resolve():
+            raise ValueError(
+                f"--output {folder} is the folder of the inputs, which are never overwritten; give another"
+            )
+        for path in found:
+            if folder.resolve() in path.resolve().parents:
+                continue  # of an earlier time: the output lies inside the input
+            output = folder / path.relative_to(root)
+            output = output if form is None else output.with_suffix(FORMATS[form])
+            places.setdefault(path.resolve(), output)
+            named.setdefault(path.resolve(), path)
+    if not places:
+        raise ValueError(
+            f"all images of {', '.join(inputs)} lie in {folder}, where the output goes; give another --output"
+        )
+    check_places(places)
+    return [Job(named[path], output) for path, output in places.items()]
+
+
+def find(text: str) -> tuple[Path, list[Path]]:
+    """The folder that an input's tree is kept from, and its files."""
+    path = Path(text)
+    if path.is_dir():
+        return path, list_images(path)
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{path} is none of {' '.join(SUFFIXES)}; convert it")
+        return path.parent, [path]
+    if not glob.has_magic(text):
+        raise ValueError(f"{path} does not exist")
+    matches = sorted(map(Path, glob.glob(text, recursive=True)))
+    files = [match for match in matches if match.is_file() and match.suffix.lower() in SUFFIXES]
+    if not files:
+        raise ValueError(f"{text} matches no image ({' '.join(SUFFIXES)})")
+    fixed = path.parts[:-1]
+    first = next((number for number, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
+    return Path(*fixed[:first]), files
+
+
+def check_places(places: dict[Path, Path]) -> None:
+    """See that no two files go to one place, and none to an input's."""
+    going = defaultdict(list)
+    for path, output in places.items():
+        going[output.resolve()].append(path)
+        if output.resolve() in places:
+            raise ValueError(f"{output} is an input and would be overwritten; give another --output")
+    for output, paths in going.items():
+        if len(paths) > 1:
+            raise ValueError(
+                f"{paths[0]} and {paths[1]} would both go to {output}; denoise them one after the other, "
+                "each to its own --output, or give their common folder"
+            )

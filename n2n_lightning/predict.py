@@ -1,0 +1,96 @@
+"""Denoised files: ``python -m n2n_lightning.predict CHECKPOINT INPUT... --output DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from n2n_lightning import cli
+
+FORMATS = ("bmp", "jpeg", "npy", "png", "tiff", "webp")
+PROGRAM_BYTES = 0.5e9  # Python, torch and the other libraries
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 all done, 1 the work failed, 2 some input was wrong, 130 and 143 on signals."""
+    arguments = parse(argv)
+    return cli.guarded(lambda: denoise_all(arguments))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m n2n_lightning.predict",
+        description="Denoise image files: same format, size, type and metadata as the input. The same command again "
+        "skips what is done.",
+    )
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or a trained model's name: unet")
+    add("inputs", metavar="INPUT", nargs="+", help="files, folders (whose tree is kept), or patterns such as 'a/*.tif'")
+    add("--output", metavar="DIR", type=Path, required=True, help="where the denoised files go")
+    add("--format", choices=FORMATS, help="instead of each file's own")
+    add("--per-channel", action="store_true", help="put each channel through the net by itself")
+    add("--range", type=positive, help="the value that is 1 to the net (default: the training's, or found)")
+    add("--memory", type=size, default=4e9, metavar="SIZE", help="that the program may take: 2GB, 800MB (default: 4GB)")
+    add("--precision", choices=("32", "bf16"), default="32", help="bf16 is faster on some processors, to 3 digits")
+    add("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    add("--overwrite", action="store_true", help="replace files in DIR that were made otherwise")
+    return parser.parse_args(argv)
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def size(text: str) -> float:
+    """
+    >>> size("2GB"), size("500M")
+    (2000000000.0, 500000000.0)
+    """
+    number = text.upper().removesuffix("B").rstrip("KMGT")
+    try:
+        return positive(number) * UNITS[text.upper().removesuffix("B")[len(number) :]]
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"must be a size such as 2GB or 800MB, got {text}") from None
+
+
+def denoise_all(arguments: argparse.Namespace) -> int:
+    """Find the files, look into them, denoise them.
+
+    Raises:
+        ValueError: nothing can be done; nothing was written.
+    """
+    from n2n_lightning.batch import Batch
+    from n2n_lightning.checkpoint import find_checkpoint
+    from n2n_lightning.denoiser import Denoiser
+    from n2n_lightning.inputs import plan_jobs
+    from n2n_lightning.record import Record
+
+    checkpoint, folder = find_checkpoint(arguments.checkpoint), arguments.output
+    jobs = plan_jobs(arguments.inputs, folder, arguments.format)
+    options = {"per_channel": arguments.per_channel, "bf16": arguments.precision == "bf16"}
+    denoiser = Denoiser.load(checkpoint, working_bytes=arguments.memory - PROGRAM_BYTES, **options)
+    denoiser.module.to(arguments.device)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = Record(folder, checkpoint, options | {"format": arguments.format, "range": arguments.range})
+    foreign = [job.output for job in jobs if job.output.exists() and not record.holds(job)]
+    if foreign and not arguments.overwrite:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise ValueError(
+            f"{foreign[0]}{more} would be replaced, made otherwise or from another version of the input; "
+            "give another --output, or --overwrite"
+        )
+    batch = Batch(denoiser, record, arguments.format, arguments.range)
+    batch.run(jobs)
+    for fault in batch.faults:
+        print(f"error: {fault}", file=sys.stderr)
+    return cli.BAD_INPUT if batch.faults else cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

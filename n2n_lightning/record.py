@@ -1,0 +1,71 @@
+"""What ``predict`` has finished: each output beside what it was made from, one line of JSON each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from n2n_lightning.inputs import Job
+
+NAME = "predict.jsonl"
+
+
+class Record:
+    """The file ``predict.jsonl`` in the folder of the output.
+
+    Args:
+        folder: of the output.
+        checkpoint: the net's.
+        options: whatever else decides what is made.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Path, options: dict[str, Any]) -> None:
+        self.folder, self.path = folder, folder / NAME
+        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        self.made_by = {"checkpoint": str(checkpoint), "sha256": digest, **options}
+        self._made: dict[str, dict[str, Any]] = {}
+        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+            try:
+                entry = json.loads(line)
+                self._made[entry["output"]] = entry
+            except (ValueError, KeyError, TypeError):  # cut off while it was written
+                continue
+
+    def holds(self, job: Job) -> bool:
+        """Whether the output is there, finished, and made from the input as it is now in the same way."""
+        entry = self._made.get(self._name(job), {})
+        same = entry.get("made_by", {}) | {"checkpoint": None} == self.made_by | {"checkpoint": None}
+        return same and entry.get("input") == stamp(job.input) and entry.get("file") == stamp(job.output)
+
+    @contextmanager
+    def finishing(self, job: Job, **facts: Any) -> Iterator[Path]:
+        """A path to write the output to; it gets its own name, and its line, once it is whole."""
+        part = job.output.with_name(f".{job.output.name}.part")
+        try:
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            about = {"output": self._name(job), "source": str(job.input), **facts}
+            entry = about | {"input": stamp(job.input), "file": stamp(part), "made_by": self.made_by}
+            with self.path.open("a") as lines:  # before the renaming, which changes neither size nor time
+                lines.write(json.dumps(entry) + "\n")
+            os.replace(part, job.output)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _name(self, job: Job) -> str:
+        return job.output.relative_to(self.folder).as_posix()
+
+
+def stamp(path: Path) -> list[int] | None:
+    """What tells a file from its other versions: bytes, and time of its last change in ns; None where there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
