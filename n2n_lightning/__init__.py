@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from n2n_lightning.checkpoint import load_denoiser as load_denoiser
+    from n2n_lightning.denoiser import Denoiser as Denoiser
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_denoiser"]
+__all__ = ["Denoiser", "__version__", "load_denoiser"]
+PUBLIC = {"Denoiser": "n2n_lightning.denoiser", "load_denoiser": "n2n_lightning.checkpoint"}
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when something that needs it is asked for, so that ``--help`` stays quick."""
-    if name == "load_denoiser":
-        from n2n_lightning.checkpoint import load_denoiser
-
-        return load_denoiser
+    if name in PUBLIC:
+        return getattr(importlib.import_module(PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -75,7 +75,7 @@ class Denoiser:
     def bytes_per_px(self) -> float:
         """Memory a tile takes, divided by its pixels."""
         beside = FLOATS_BESIDE_NET * 4 * self.channels
-        return bytes_per_px(self.module.net, self.channels) / (2 if self.bf16 else 1) + beside
+        return bytes_per_px(self._estimate, self.channels) + beside
 
     def fit(
         self,
@@ -159,6 +159,7 @@ class Denoiser:
 
     def _denoise(self, values: Array, peak: float | None) -> Array:
         """(N, H, W, C) -> same shape and type."""
+        self.check_channels(values.shape[3])
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all():
             raise ValueError("images hold NaN or infinite values; mend them")
@@ -180,7 +181,10 @@ class Denoiser:
     def check_channels(self, channels: int) -> None:
         """Raises ValueError when the net does not take images of so many channels."""
         if channels != self.channels and not self.per_channel:
-            raise ValueError(f"has {channels} channels, the net is for {self.channels}")
+            raise ValueError(
+                f"images must have {self.channels} channels as in the net's training, got {channels}; "
+                "per_channel=True puts each through it by itself"
+            )
 
     def plan(self, shape: tuple[int, int, int, int], itemsize: int, held_bytes: float = 0) -> Plan:
         """How images are cut up.
@@ -213,7 +217,6 @@ class Denoiser:
         shape: tuple[int, int, int, int],
         peak: float,
         *,
-        dtype: np.dtype[Any] | None = None,
         plan: Plan | None = None,
     ) -> Iterator[tuple[int, Array]]:
         """Denoised rows of images that are read piece by piece, from the top down.
@@ -227,21 +230,27 @@ class Denoiser:
         Yields:
             The first row's number, and (images, rows, W, C) of the type that was read.
         """
-        self.check_channels(shape[3])
         plan = plan or self.plan(shape, 4)
         return denoise_in_tiles(read, lambda tile: self._tile(tile, peak), shape[1], shape[2], self.reach, plan)
 
     @torch.inference_mode()
     def _tile(self, values: Array, peak: float) -> Array:
         """(images, h, w, C) -> same shape and type."""
-        images, device = to_net(values, peak), self.module.device
-        with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            if not self.per_channel:
-                return from_net(self.module(images.to(device)), peak, values.dtype)
-            alike = (images[:, [channel] * self.channels].to(device) for channel in range(images.shape[1]))
-            # in double precision, so that the mean of equal values is that value
-            planes = [self.module(plane).double().mean(1, keepdim=True) for plane in alike]
+        images = to_net(values, peak)
+        if not self.per_channel:
+            return from_net(self._estimate(images), peak, values.dtype)
+        alike = (images[:, [channel] * self.channels] for channel in range(images.shape[1]))
+        # in double precision, so that the mean of equal values is that value
+        planes = [self._estimate(plane).double().mean(1, keepdim=True) for plane in alike]
         return from_net(torch.cat(planes, dim=1), peak, values.dtype)
+
+    def _estimate(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) float32 on the CPU -> the same, through the net on its own device."""
+        device = self.module.device
+        images = images.contiguous(memory_format=torch.channels_last).to(device)
+        with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            estimate: Tensor = self.module(images)
+        return estimate.cpu()
 
 
 def rows_of(images: Array, top: int, bottom: int) -> Array:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from n2n_lightning.contents import Array
 
-MAX_PROBE_PX = 4096  # a net that reaches half as far takes in the whole image
+MIN_PROBE_PX, MAX_PROBE_PX = 1024, 4096  # a net that reaches across half of it takes in the whole image
 GLOBAL_HALO_PX = 64  # of tiles for such a net, when there is no memory for the whole image
 PROBE_PX = 256
 
@@ -49,7 +49,7 @@ def measure_reach(net: nn.Module, channels: int) -> Reach:
         channels: C.
     """
     stride = int(net.stride)  # type: ignore[arg-type]  # a net's plain number
-    size = 8 * stride
+    size = math.ceil(MIN_PROBE_PX / 2 / stride) * 2 * stride
     while size <= MAX_PROBE_PX:
         spread = max(nan_spread(net, channels, stride, size, axis, flipped) for axis in (2, 3) for flipped in (0, 1))
         if spread < size // 2:  # beyond the reach, another stride: a last tile has enough to reflect at its edge
@@ -59,13 +59,13 @@ def measure_reach(net: nn.Module, channels: int) -> Reach:
 
 
 def nan_spread(net: nn.Module, channels: int, across: int, size: int, axis: int, flipped: int) -> int:
-    """How many px of the finite half of an image, ``size`` px along ``axis``, the other half makes NaN."""
+    """How many px into the finite half of an image, ``size`` px along ``axis``, the other half makes NaN."""
     shape = [1, channels, across, across]
     shape[axis] = size
     image = torch.zeros(shape)
     image.narrow(axis, 0 if flipped else size // 2, size // 2).fill_(math.nan)
-    touched = net(image).isnan().any(dim=1)[0].any(dim=3 - axis)
-    return int(touched.sum()) - size // 2
+    touched = net(image).isnan().any(dim=1)[0].any(dim=3 - axis).nonzero()
+    return int(touched.max()) + 1 - size // 2 if flipped else size // 2 - int(touched.min())
 
 
 class PeakBytes(TorchDispatchMode):
@@ -98,7 +98,7 @@ class PeakBytes(TorchDispatchMode):
 
 
 @torch.inference_mode()
-def bytes_per_px(net: nn.Module, channels: int) -> float:
+def bytes_per_px(net: Callable[[Tensor], Tensor], channels: int) -> float:
     """Memory that the net needs at most to denoise an image on the CPU, divided by the image's pixels."""
     image = torch.zeros(1, channels, PROBE_PX, PROBE_PX).contiguous(memory_format=torch.channels_last)
     with PeakBytes() as memory:
