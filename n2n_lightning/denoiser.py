@@ -118,6 +118,7 @@ class Denoiser:
             enable_model_summary=False,
             limit_val_batches=0,
         )
+        self._module.train()
         trainer.fit(self._module, NoisyPairDataModule(pairs, batch_size=batch_size, seed=seed))
         self._module.eval()
         return self

@@ -106,12 +106,14 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
 
 def take_range(data: PairData, module: DenoiserModule) -> None:
     """Floats, or whole numbers of more than 8 bits, are scaled as those of the training were; a given range wins."""
+    import numpy as np
+
+    from n2n_lightning.ranges import known_range
     from n2n_lightning.sources.scene_data import SceneData
 
-    types = (data.sample_type, module.sample_type)
-    alike = "uint8" not in types and (types[0] == "float") == (types[1] == "float")
-    if isinstance(data, SceneData) and data.range is None and alike:
-        data.content = replace(data.content, peak=module.peak)
+    peak = known_range(np.dtype(data.sample_type), module.peak, module.sample_type)
+    if isinstance(data, SceneData) and data.range is None and peak is not None:
+        data.content = replace(data.content, peak=peak)
 
 
 def default_output(checkpoint: str, data: str) -> Path:

@@ -40,7 +40,7 @@ def to_net(values: Array, peak: float) -> Tensor:
 
 def from_net(estimate: Tensor, peak: float, dtype: np.dtype[Any]) -> Array:
     """(N, C, H, W) float -> (N, H, W, C) of ``dtype``; whole numbers are rounded and clipped to what it holds."""
-    values: Array = (estimate.permute(0, 2, 3, 1) * peak).cpu().numpy()
+    values: Array = (estimate.permute(0, 2, 3, 1) * peak).numpy()
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
     limits = np.iinfo(dtype)

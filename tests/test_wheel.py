@@ -8,7 +8,9 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +50,14 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_carries_every_configuration_file(wheel: Path):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".yaml")}
     assert packed == {f"n2n_lightning/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+
+
+def test_wheel_carries_the_trained_models(wheel: Path, python: Path, tmp_path: Path):
+    assert wheel.stat().st_size < 10e6
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
+    for name in ("unet", "five_models/nn_sigmoid"):
+        run(python, "-m", "n2n_lightning.predict", name, "a.png", "--output", name, cwd=tmp_path)
+        assert Image.open(tmp_path / name / "a.png").size == (50, 40)
 
 
 def test_wheel_trains_from_an_empty_folder(python: Path, tmp_path: Path):

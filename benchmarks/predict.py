@@ -1,0 +1,158 @@
+"""What putting files through a net costs: ``python -m benchmarks.predict --images FOLDER``.
+
+Exactness: the largest difference between tiles and the whole image. Speed: decoding, tiling and denoising of files
+(encoding apart) against a bare call of the net on the same padded arrays, in turns within one process. Size: time and
+memory of a big grey TIFF of 16 bits, through the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as predict.py does
+
+import numpy as np
+import tifffile
+import torch
+from torch import Tensor
+
+from n2n_lightning.batch import colours
+from n2n_lightning.contents import Array
+from n2n_lightning.denoiser import Denoiser
+from n2n_lightning.facts import device_name
+from n2n_lightning.images import list_images
+from n2n_lightning.nets.padding import pad_to_multiple
+from n2n_lightning.pictures import open_picture
+from n2n_lightning.ranges import to_net
+from n2n_lightning.tiling import Plan
+
+SIZES = ((257, 511), (1024, 1536))
+TILES_PX = (32, 128, 384)
+ROUNDS = 3
+
+
+def exactness(name: str) -> list[dict[str, Any]]:
+    """Largest difference, with 1 for the range, of tiles from the whole image."""
+    denoiser, rows = Denoiser.load(name), []
+    for height, width in SIZES:
+        images = np.random.default_rng(0).uniform(size=(1, height, width, 3)).astype(np.float32)
+        with torch.inference_mode():
+            whole = denoiser.module(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+        for tile in TILES_PX:
+            bands = denoiser.bands(lambda a, b, i=images: i[:, a:b], images.shape, 1.0, plan=Plan(tile, tile))  # type: ignore[misc]
+            tiled = np.concatenate([band for _, band in bands], axis=1)
+            rows.append({"model": name, "size": (height, width), "tile_px": tile, "halo_px": denoiser.reach.halo})
+            rows[-1]["difference"] = float(np.abs(tiled - whole).max())
+    return rows
+
+
+def seconds_of(task: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
+
+
+def from_file(denoiser: Denoiser, path: Path) -> list[Array]:
+    """All that ``predict`` does with a file but writing it."""
+    with open_picture(path) as picture:
+        shape = colours(picture)
+        plan = denoiser.plan(shape, picture.dtype.itemsize, picture.held_bytes)
+        bands = denoiser.bands(lambda top, bottom: picture.read(0, top, bottom), shape, 255.0, plan=plan)
+        return [rows for _, rows in bands]
+
+
+@torch.inference_mode()
+def bare(denoiser: Denoiser, padded: Tensor) -> Tensor:
+    estimate: Tensor = denoiser.module.net(padded)
+    return estimate
+
+
+def speed(name: str, folder: Path) -> dict[str, Any]:
+    """Megapixels a second from files over those of the bare net, the median over rounds of all files."""
+    denoiser, paths, padded = Denoiser.load(name), list_images(folder), []
+    assert denoiser.reach and denoiser.bytes_per_px  # measured before the clock runs
+    for path in paths:
+        with open_picture(path) as picture:
+            image = to_net(picture.read(0, 0, picture.shape[1]), 255.0)
+        padded.append(pad_to_multiple(image, denoiser.reach.stride))
+    pixels = sum(images.shape[2] * images.shape[3] for images in padded)
+    rounds = []
+    for turn in range(ROUNDS + 1):
+        ours, theirs = 0.0, 0.0
+        for path, images in zip(paths, padded, strict=True):
+            tasks = [lambda path=path: from_file(denoiser, path), lambda images=images: bare(denoiser, images)]
+            times = [seconds_of(task) for task in (tasks if turn % 2 else tasks[::-1])]
+            mine, other = times if turn % 2 else times[::-1]
+            ours, theirs = ours + mine, theirs + other
+        rounds.append((ours, theirs))
+    measured = rounds[1:]
+    return {
+        "model": name,
+        "files": len(paths),
+        "from_files_mp_per_s": statistics.median(pixels / 1e6 / ours for ours, _ in measured),
+        "bare_mp_per_s": statistics.median(pixels / 1e6 / theirs for _, theirs in measured),
+        "ratios": [theirs / ours for ours, theirs in measured],
+        "ratio": statistics.median(theirs / ours for ours, theirs in measured),
+    }
+
+
+def big(name: str, side: int, memory: str, *options: str) -> dict[str, Any]:
+    """Seconds and peak resident memory of ``predict`` on a grey TIFF of ``side`` x ``side`` px, 16 bits."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "big.tif"
+        down = np.sin(np.arange(side) / 97)[:, None]
+        level = 3000 + 2000 * down * np.cos(np.arange(side) / 131)[None]
+        tifffile.imwrite(path, np.random.default_rng(0).poisson(level).astype(np.uint16))
+        module = ("-m", "n2n_lightning.predict", name, str(path), "--output", f"{folder}/out")
+        command = [sys.executable, *module, "--per-channel", "--memory", memory, *options]
+        seconds = seconds_of(lambda: subprocess.run(command, check=True))
+        with tifffile.TiffFile(Path(folder) / "out" / "big.tif") as tiff:
+            assert tiff.pages[0].shape == (side, side) and tiff.pages[0].dtype == np.uint16
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    return {"model": name, "side": side, "memory": memory, "options": options, "seconds": seconds, "peak_gb": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="a folder of RGB images for the speed")
+    parser.add_argument("--models", nargs="+", default=["unet", "convtrans_relu"])
+    parser.add_argument("--big", type=int, metavar="PX", help="side of the big image; without it none is made")
+    parser.add_argument("--memory", default="2GB")
+    arguments = parser.parse_args()
+    print(f"{device_name('cpu')}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print("| model | image | tile | halo | largest difference |\n| --- | --- | ---: | ---: | ---: |")
+    for name in arguments.models:
+        for row in exactness(name):
+            size = "x".join(map(str, row["size"]))
+            print(f"| {name} | {size} | {row['tile_px']} | {row['halo_px']} | {row['difference']:.1e} |", flush=True)
+    if arguments.images:
+        for name in arguments.models:
+            row = speed(name, arguments.images)
+            ratios = " ".join(f"{ratio:.3f}" for ratio in row["ratios"])
+            print(
+                f"{name}, {row['files']} files: {row['from_files_mp_per_s']:.3f} MP/s from files, "
+                f"{row['bare_mp_per_s']:.3f} bare, ratio {row['ratio']:.3f} (rounds: {ratios})",
+                flush=True,
+            )
+    if arguments.big:
+        for options in ((), ("--precision", "bf16")):
+            row = big("unet", arguments.big, arguments.memory, *options)
+            print(
+                f"{row['side']}x{row['side']} px {' '.join(options)} --memory {row['memory']}: {row['seconds']:.0f} s, "
+                f"peak {row['peak_gb']:.2f} GB",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
