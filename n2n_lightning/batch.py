@@ -25,7 +25,13 @@ from n2n_lightning.ranges import covering_range
 from n2n_lightning.record import Record
 from n2n_lightning.tiling import Plan
 
+PROGRAM_BYTES = 0.7e9  # Python, torch and the other libraries, and what they keep
 SCAN_BYTES = 2**24
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFullError(Exception):
+    """There is no room for an output; nothing of it was left behind."""
 
 
 class Found(NamedTuple):
@@ -40,7 +46,7 @@ class Found(NamedTuple):
     @property
     def kind(self) -> str:
         """Files of a kind have one range."""
-        return "float" if self.dtype.kind == "f" else "whole"
+        return "floats" if self.dtype.kind == "f" else "whole numbers"
 
 
 @dataclass
@@ -51,7 +57,7 @@ class Batch:
         denoiser: the net.
         record: of what is done.
         form: of the denoised files; None for each file's own.
-        range: the value that is 1 to the net; None for the training's, or one that is found.
+        range: the value that is 1 to the net, but for 8 bits; None for the training's, or one that is found.
         faults: of files that cannot be denoised.
     """
 
@@ -66,7 +72,7 @@ class Batch:
 
         Raises:
             ValueError: no range can be found; nothing was written.
-            OSError: the disk is full.
+            DiskFullError: what was finished before stays.
         """
         found = [look for look in map(self.look, jobs) if look is not None]
         todo = [look for look in found if not self.record.holds(look.job)]
@@ -75,7 +81,7 @@ class Batch:
             if not look.exact:
                 print(
                     f"warning: {look.job.input} goes through in tiles, but the net looks at the whole image at once: "
-                    "the result differs from that of the whole; --memory with more avoids it",
+                    "the result differs from that of the whole; more --memory avoids it",
                     file=sys.stderr,
                 )
         start, done = time.perf_counter(), []
@@ -101,15 +107,25 @@ class Batch:
                     with blame(path):
                         check_convertible(picture, self.form)
                 held = picture.held_bytes + (2 * int(np.prod(picture.shape)) * itemsize if self.form else 0)
-                try:
-                    plan = denoiser.plan(shape, itemsize, held)
-                except ValueError as error:
-                    raise ImageError(f"{path} {error}; give it with --memory") from error
+                plan = self.plan(path, shape, itemsize, held)
                 exact = denoiser.reach.is_local or (plan.rows >= shape[1] and plan.columns >= shape[2])
                 return Found(job, picture.count * int(np.prod(shape[:3])), picture.dtype, plan, exact)
         except ImageError as error:
             self.faults.append(str(error))
             return None
+
+    def plan(self, path: Path, shape: tuple[int, int, int, int], itemsize: int, held: int) -> Plan:
+        """``Denoiser.plan``; its message for the command line."""
+        count, height, width, channels = shape
+        side = self.denoiser.reach.stride + 2 * self.denoiser.reach.halo
+        try:
+            # the least first: a damaged header can claim any size, and looking for tiles takes as long
+            self.denoiser.plan((count, min(height, side), width, channels), itemsize, held)
+            return self.denoiser.plan(shape, itemsize, held)
+        except ValueError as error:
+            raise ImageError(
+                f"{path} of {width}x{height} px {error} of {PROGRAM_BYTES / 1e9:.1f} GB; give --memory their sum"
+            ) from error
 
     def find_ranges(self, found: Sequence[Found]) -> dict[str, float]:
         """The range of each kind of file where neither the user nor the training tells it."""
@@ -122,18 +138,19 @@ class Batch:
             try:
                 ranges[kind] = covering_range(low, high, looks[0].dtype) if low or high else 1.0
             except ValueError as error:
-                raise ValueError(f"{error}; give --range, the value that is to be 1 to the net") from error
-            print(f"range 0 to {ranges[kind]:g}; --range sets another", flush=True)
+                raise ValueError(f"{kind}: {error}; give --range, the value that is to be 1 to the net") from error
+            print(f"range of {kind}: 0 to {ranges[kind]:g}; --range sets another", flush=True)
         return ranges
 
     def known_range(self, look: Found) -> float | None:
-        return self.range or self.denoiser.known_range(look.dtype)
+        told = None if look.dtype == np.uint8 else self.range
+        return told or self.denoiser.known_range(look.dtype)
 
     def denoise(self, look: Found, ranges: dict[str, float], advance: Callable[[int], None]) -> bool:
         """Denoise a file; False, and a fault, when that cannot be done.
 
         Raises:
-            OSError: the disk is full.
+            DiskFullError: what was written of it is gone.
         """
         job, start = look.job, time.perf_counter()
         peak = self.known_range(look) or ranges[look.kind]
@@ -150,9 +167,9 @@ class Batch:
             self.faults.append(str(error))
             return False
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
-            raise OSError(
+            raise DiskFullError(
                 f"the disk is full, {job.output} was not written; make room, then the same command goes on"
             ) from error
         if not sys.stderr.isatty():
@@ -206,16 +223,18 @@ def colours(picture: Picture) -> tuple[int, int, int, int]:
 
 
 def extremes(path: Path) -> tuple[float, float]:
-    """Least and greatest value of a file, alpha included; zeros for one that cannot be read, which is said later."""
+    """Least and greatest colour of a file; zeros for one that cannot be read, which is said later."""
     low, high = 0.0, 0.0
     try:
         with blame(path), open_picture(path) as picture:
             count, height, width, channels = picture.shape
+            inside = [channel for channel in range(channels) if channel not in picture.alphas]
             rows = max(SCAN_BYTES // (count * width * channels * picture.dtype.itemsize), 1)
             for group in range(picture.count):
                 for top in range(0, height, rows):
                     band = picture.read(group, top, min(top + rows, height))
                     check_finite(band, group, top)
+                    band = band[..., inside] if picture.alphas else band
                     low, high = min(low, float(band.min())), max(high, float(band.max()))
     except ImageError:
         return 0.0, 0.0

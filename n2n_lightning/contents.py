@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,15 @@ Array = npt.NDArray[Any]
 
 class ImageError(ValueError):
     """A picture file that cannot be used; the message names it."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the message of an ImageError begin with the file's name."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{path} {error}") from error
 
 
 class Contents(NamedTuple):

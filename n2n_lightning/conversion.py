@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import Image
 
-from n2n_lightning.contents import ORIENTATION, Array, ImageError, upright
-from n2n_lightning.encoding import Metadata, check_holds, encode
-from n2n_lightning.pictures import Picture, Write
+from n2n_lightning.contents import ORIENTATION, Array, ImageError, naming, upright
+from n2n_lightning.decoding import as_images
+from n2n_lightning.encoding import MAX_SIDE, Metadata, check_holds, encode
+from n2n_lightning.pictures import XMP, Picture, Write
 
 FORMATS = {"bmp": ".bmp", "jpeg": ".jpg", "npy": ".npy", "png": ".png", "tiff": ".tif", "webp": ".webp"}
+BYTES, LONG = 1, 4  # types of TIFF's and EXIF's tags
+EXIF_START = b"Exif\0\0"
 MAX_CLASSIC_TIFF = 4e9  # bytes
 Shape = tuple[int, int, int, int]
 Take = Callable[[Array], object]  # the next image, (H, W, C)
@@ -26,10 +30,12 @@ def check_convertible(picture: Picture, form: str) -> None:
     """Raises ImageError where the format cannot hold what the file holds."""
     if form in ("npy", "tiff"):
         return
-    count, (stacked, _, _, channels) = picture.count, picture.shape
+    count, (stacked, height, width, channels) = picture.count, picture.shape
     if count * stacked > 1:
         raise ImageError(f"holds {count * stacked} images, {form} one; give --format tiff or npy")
     check_holds(form, picture.dtype, channels, bool(picture.alphas))
+    if max(height, width) > MAX_SIDE.get(form, math.inf):
+        raise ImageError(f"has {width}x{height} px, {form} at most {MAX_SIDE[form]} a side; give --format tiff or npy")
 
 
 @contextmanager
@@ -49,25 +55,40 @@ def converted(picture: Picture, form: str, path: Path) -> Iterator[Write]:
                 for image in group_rows:
                     take(upright(image, picture.orientation))
 
-        yield write
+        yield naming(picture.path)(write)
 
 
 def without_orientation(metadata: Metadata) -> Metadata:
     """The same for images that have been turned upright."""
-    if not metadata.get("exif"):
-        return metadata
-    exif = Image.Exif()
-    exif.load(metadata["exif"])
-    if ORIENTATION in exif:
-        exif[ORIENTATION] = 1
-    return metadata | {"exif": exif.tobytes()}
+    exif, xmp = metadata.get("exif"), metadata.get("xmp")
+    upright_exif = {"exif": exif_upright(exif)} if exif else {}
+    upright_xmp = {"xmp": re.sub(rb'(tiff:Orientation(?:="|>))[2-8]', rb"\g<1>1", xmp)} if xmp else {}
+    return metadata | upright_exif | upright_xmp
+
+
+def exif_upright(exif: bytes) -> bytes:
+    """The same bytes, with 1 for the orientation: makers' notes are of no use once they are somewhere else."""
+    data = bytearray(exif.removeprefix(EXIF_START))
+    order = "<" if data.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            code, kind = struct.unpack_from(f"{order}HH", data, entry)
+            if code == ORIENTATION:
+                struct.pack_into(f"{order}{'I' if kind == LONG else 'H'}", data, entry + 8, 1)
+    except struct.error:  # no EXIF, or a damaged one, in which readers find no orientation either
+        pass
+    return EXIF_START + bytes(data)
 
 
 @contextmanager
 def as_npy(path: Path, shape: Shape, dtype: np.dtype[Any], alphas: list[int], metadata: Metadata) -> Iterator[Take]:
-    """One array: (H, W), (H, W, C), (N, H, W) or (N, H, W, C)."""
+    """One array: (H, W), (H, W, C) or (N, H, W) where it would be read as such, else (N, H, W, C)."""
     count, height, width, channels = shape
     stored = (*([count] if count > 1 else []), height, width, *([channels] if channels > 1 else []))
+    if as_images(np.broadcast_to(0, stored)).shape != shape:
+        stored = shape
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": stored}
@@ -88,6 +109,7 @@ def as_tiff(path: Path, shape: Shape, dtype: np.dtype[Any], alphas: list[int], m
         "iccprofile": metadata.get("icc_profile"),
         "resolution": dpi,
         "resolutionunit": "inch" if dpi else None,
+        "extratags": [(XMP, BYTES, len(metadata["xmp"]), metadata["xmp"], True)] if metadata.get("xmp") else None,
         "metadata": None,
     }
     with tifffile.TiffWriter(path, bigtiff=math.prod(shape) * dtype.itemsize > MAX_CLASSIC_TIFF) as tiff:

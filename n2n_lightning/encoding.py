@@ -10,7 +10,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from n2n_lightning.contents import Array, ImageError
 
@@ -25,10 +25,12 @@ HOLDS = {  # format: bytes a sample at most, channels with alpha
     "png": (2, {1: False, 2: True, 3: False, 4: True}),
     "webp": (1, {3: False, 4: True}),
 }
+MAX_SIDE = {"jpeg": 65500, "webp": 16383}  # px, of their libraries
+DPI = {"bmp": (0, 5e7), "jpeg": (1, 65535), "png": (1, 1e8)}  # that can be written
 TAKES = {  # which metadata each can hold
     "bmp": ("dpi",),
     "jpeg": ("exif", "icc_profile", "xmp", "dpi", "comment"),
-    "png": ("exif", "icc_profile", "dpi"),
+    "png": ("exif", "icc_profile", "xmp", "dpi"),
     "webp": ("exif", "icc_profile", "xmp"),
 }
 
@@ -59,9 +61,11 @@ def encode(pixels: Array, form: str, metadata: Metadata, *, png: bytes | None = 
     """
     pixels = np.ascontiguousarray(pixels)
     kept = {key: metadata[key] for key in TAKES[form] if metadata.get(key)}
+    if "dpi" in kept and not all(DPI[form][0] <= value <= DPI[form][1] for value in kept["dpi"]):
+        del kept["dpi"]
     if form == "png":
         encoded = imagecodecs.png_encode(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels)
-        return with_chunks_of(png or pillow(Image.new("L", (1, 1)), "PNG", kept), bytes(encoded))
+        return with_chunks_of(png or png_donor(kept), bytes(encoded))
     image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels)
     match form:
         case "jpeg":
@@ -69,13 +73,24 @@ def encode(pixels: Array, form: str, metadata: Metadata, *, png: bytes | None = 
             return pillow(image, "JPEG", kept | {"quality": JPEG_QUALITY, "subsampling": chroma})
         case "webp":  # exact: else colours under full transparency are changed
             return pillow(image, "WEBP", kept | {"lossless": True, "exact": True})
-    return pillow(image, "BMP", kept)
+    return pillow(image, "BMP", {"dpi": (0, 0)} | kept)  # zero: unknown; Pillow would say 96
 
 
 def pillow(image: Image.Image, form: str, options: dict[str, Any]) -> bytes:
     file = io.BytesIO()
-    image.save(file, form, **options)
+    try:
+        image.save(file, form, **options)
+    except (OSError, ValueError) as error:  # what the format has no room for, such as 64 KB of EXIF in JPEG
+        raise ImageError(f"cannot be written as {form} ({error}); give --format tiff or npy") from error
     return file.getvalue()
+
+
+def png_donor(metadata: Metadata) -> bytes:
+    """A PNG that has the metadata, to take its chunks from."""
+    text = PngImagePlugin.PngInfo()
+    if "xmp" in metadata:
+        text.add_itxt("XML:com.adobe.xmp", metadata["xmp"].decode(errors="replace"))
+    return pillow(Image.new("L", (1, 1)), "PNG", metadata | {"pnginfo": text})
 
 
 def with_chunks_of(donor: bytes, encoded: bytes) -> bytes:
@@ -94,9 +109,9 @@ def with_chunks_of(donor: bytes, encoded: bytes) -> bytes:
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and data of each chunk up to the last."""
+    """Kind and data of each chunk up to the last, which some files lack."""
     start, kind = len(PNG_SIGNATURE), b""
-    while kind != b"IEND":
+    while kind != b"IEND" and start + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, start)
         yield kind, content[start + 8 : start + 8 + length]
         start += 12 + length

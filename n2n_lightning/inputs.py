@@ -30,47 +30,61 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job
     Raises:
         ValueError: there is no such input, two would go to one place, or one would be overwritten.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output must be a folder, {folder} is a file; give another")
+    target = folder.resolve()
     places: dict[Path, Path] = {}  # input, resolved -> output
     named: dict[Path, Path] = {}  # the same -> as the user names it
     for text in inputs:
         root, found = find(text)
-        if root.is_dir() and root.resolve() == folder.resolve():
+        if root.resolve() == target:
             raise ValueError(
-                f"--output {folder} is the folder of the inputs, which are never overwritten; give another"
+                f"--output {folder} is the folder of the input {text}, and inputs are never overwritten; give another"
             )
+        nested = root.resolve() in target.parents
         for path in found:
-            if folder.resolve() in path.resolve().parents:
-                continue  # of an earlier time: the output lies inside the input
+            if nested and target in path.resolve().parents:
+                continue  # made at an earlier time: the output lies inside the input
             output = folder / path.relative_to(root)
             output = output if form is None else output.with_suffix(FORMATS[form])
             places.setdefault(path.resolve(), output)
             named.setdefault(path.resolve(), path)
     if not places:
-        raise ValueError(
-            f"all images of {', '.join(inputs)} lie in {folder}, where the output goes; give another --output"
-        )
+        raise ValueError(f"{inputs[0]} holds no images but those in --output {folder}; give another --output")
     check_places(places)
     return [Job(named[path], output) for path, output in places.items()]
 
 
 def find(text: str) -> tuple[Path, list[Path]]:
     """The folder that an input's tree is kept from, and its files."""
+    if not text:  # as a shell makes of a variable that is not set
+        raise ValueError("an INPUT is empty; give a file, a folder, or a pattern such as 'a/*.tif'")
     path = Path(text)
     if path.is_dir():
-        return path, list_images(path)
+        images = [image for image in list_images(path) if not is_hidden(image.relative_to(path))]
+        if not images:
+            raise ValueError(f"{path} holds only hidden images; give the hidden folder itself, or another")
+        return path, images
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{path} is none of {' '.join(SUFFIXES)}; convert it")
+            raise ValueError(f"{path} is no image ({' '.join(SUFFIXES)}); leave it out, or convert it")
         return path.parent, [path]
     if not glob.has_magic(text):
-        raise ValueError(f"{path} does not exist")
+        raise ValueError(f"{path} does not exist; give a file, a folder, or a pattern such as 'a/*.tif'")
     matches = sorted(map(Path, glob.glob(text, recursive=True)))
     files = [match for match in matches if match.is_file() and match.suffix.lower() in SUFFIXES]
     if not files:
-        raise ValueError(f"{text} matches no image ({' '.join(SUFFIXES)})")
+        raise ValueError(
+            f"{text} matches no image ({' '.join(SUFFIXES)}); give a pattern for files, where ** is any folders: "
+            "'a/**/*.tif'"
+        )
     fixed = path.parts[:-1]
     first = next((number for number, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
     return Path(*fixed[:first]), files
+
+
+def is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def check_places(places: dict[Path, Path]) -> None:
@@ -79,7 +93,7 @@ def check_places(places: dict[Path, Path]) -> None:
     for path, output in places.items():
         going[output.resolve()].append(path)
         if output.resolve() in places:
-            raise ValueError(f"{output} is an input and would be overwritten; give another --output")
+            raise ValueError(f"{output} is an input, and inputs are never overwritten; give another --output")
     for output, paths in going.items():
         if len(paths) > 1:
             raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image, JpegImagePlugin, MpoImagePlugin
 
-from n2n_lightning.contents import ORIENTATION, Array, ImageError
+from n2n_lightning.contents import ORIENTATION, Array, ImageError, naming
 from n2n_lightning.decoding import (
     as_images,
     check_photo,
@@ -28,13 +28,15 @@ from n2n_lightning.encoding import Metadata, check_holds, encode
 from n2n_lightning.rewriting import TiffRewriter
 from n2n_lightning.tiff import find_images
 
-ICC_PROFILE, INCH, CENTIMETRE = 34675, 2, 3
+X_RESOLUTION, XMP, ICC_PROFILE = 282, 700, 34675  # tags
+INCH, CENTIMETRE = 2, 3
 Write = Callable[[int, int, Array], None]  # group of images, first row, (images, rows, W, C)
 
 
 class Picture(Protocol):
     """A picture file whose images are read as they are stored: not turned, alpha among their channels."""
 
+    path: Path
     count: int  # groups of images
     shape: tuple[int, int, int, int]  # (images, H, W, C) of a group
     dtype: np.dtype[Any]
@@ -71,7 +73,7 @@ def open_picture(path: Path) -> Iterator[Picture]:
                 picture = NpyPicture(path)
             case ".tif" | ".tiff":
                 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said once, by ImageError
-                picture = TiffPicture(opened.enter_context(tifffile.TiffFile(path)))
+                picture = TiffPicture(opened.enter_context(tifffile.TiffFile(path)), path)
             case _:
                 picture = PhotoPicture(opened.enter_context(open_pillow(path)), path)
         check_values((picture.count, *picture.shape), picture.dtype)
@@ -113,8 +115,8 @@ def writing_npy(path: Path) -> Write:
 class TiffPicture:
     """Pages of a TIFF file."""
 
-    def __init__(self, tiff: tifffile.TiffFile) -> None:
-        self.tiff = tiff
+    def __init__(self, tiff: tifffile.TiffFile, path: Path) -> None:
+        self.path = path
         self.parts = find_images(tiff)
         first = self.parts[0]
         if any((part.shape, part.alphas) != (first.shape, first.alphas) for part in self.parts):
@@ -132,15 +134,15 @@ class TiffPicture:
 
     @contextmanager
     def copied(self, path: Path) -> Iterator[Write]:
-        shutil.copyfile(self.tiff.filehandle.path, path)
+        shutil.copyfile(self.path, path)
         with tifffile.TiffFile(path, mode="r+") as copy:
-            yield TiffRewriter(copy, find_images(copy)).write
+            yield naming(self.path)(TiffRewriter(copy, find_images(copy)).write)
 
     def metadata(self) -> Metadata:
         tags = self.parts[0].page.tags
-        found: Metadata = {"icc_profile": tags.valueof(ICC_PROFILE)}
+        found: Metadata = {"icc_profile": tags.valueof(ICC_PROFILE), "xmp": tags.valueof(XMP)}
         resolution, unit = self.parts[0].page.resolution, self.parts[0].page.resolutionunit
-        if unit in (INCH, CENTIMETRE):
+        if X_RESOLUTION in tags and unit in (INCH, CENTIMETRE):
             found["dpi"] = tuple(round(value * (2.54 if unit == CENTIMETRE else 1), 4) for value in resolution)
         return found
 
@@ -170,7 +172,8 @@ class PhotoPicture:
 
     @contextmanager
     def copied(self, path: Path) -> Iterator[Write]:
-        check_holds(self.format, self.dtype, self.shape[3], bool(self.alphas))
+        with naming(self.path):
+            check_holds(self.format, self.dtype, self.shape[3], bool(self.alphas))
         pixels = np.empty(self.shape[1:], self.dtype)
 
         def write(group: int, top: int, rows: Array) -> None:
@@ -180,7 +183,8 @@ class PhotoPicture:
         png = self.path.read_bytes() if self.format == "png" else None
         jpeg = isinstance(self.image, (JpegImagePlugin.JpegImageFile, MpoImagePlugin.MpoImageFile))
         chroma = JpegImagePlugin.get_sampling(self.image) if jpeg else -1
-        path.write_bytes(encode(pixels, self.format, self.metadata(), png=png, subsampling=chroma))
+        with naming(self.path):
+            path.write_bytes(encode(pixels, self.format, self.metadata(), png=png, subsampling=chroma))
 
     def metadata(self) -> Metadata:
         return {key: self.image.info.get(key) for key in ("exif", "icc_profile", "xmp", "dpi", "comment")}

@@ -6,12 +6,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from n2n_lightning import cli
 
+if TYPE_CHECKING:  # else they are imported once the arguments are seen to be right, because torch takes seconds
+    from n2n_lightning.batch import Batch
+    from n2n_lightning.inputs import Job
+
 FORMATS = ("bmp", "jpeg", "npy", "png", "tiff", "webp")
-PROGRAM_BYTES = 0.7e9  # Python, torch and the other libraries, and what they keep
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -19,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 all done, 1 the work failed, 2 some input was wrong, 130 and 143 on signals."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # big pages for torch's tensors save a seventh of the time
     arguments = parse(argv)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files can hold any bytes
     return cli.guarded(lambda: denoise_all(arguments))
 
 
@@ -34,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", metavar="DIR", type=Path, required=True, help="where the denoised files go")
     add("--format", choices=FORMATS, help="instead of each file's own")
     add("--per-channel", action="store_true", help="put each channel through the net by itself")
-    add("--range", type=positive, help="the value that is 1 to the net (default: the training's, or found)")
+    add("--range", type=above_0, help="the value that is 1 to the net (8 bits: 255; default: the training's, or found)")
     add("--memory", type=size, default=4e9, metavar="SIZE", help="that the program may take: 2GB, 800MB (default: 4GB)")
     add("--precision", choices=("32", "bf16"), default="32", help="bf16 is faster on some processors, to 3 digits")
     add("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
@@ -42,10 +49,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def positive(text: str) -> float:
-    value = float(text)
+def above_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
     return value
 
 
@@ -56,8 +66,8 @@ def size(text: str) -> float:
     """
     number = text.upper().removesuffix("B").rstrip("KMGT")
     try:
-        return positive(number) * UNITS[text.upper().removesuffix("B")[len(number) :]]
-    except (KeyError, ValueError):
+        return above_0(number) * UNITS[text.upper().removesuffix("B")[len(number) :]]
+    except (KeyError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"must be a size such as 2GB or 800MB, got {text}") from None
 
 
@@ -67,7 +77,26 @@ def denoise_all(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: nothing can be done; nothing was written.
     """
-    from n2n_lightning.batch import Batch
+    from n2n_lightning.batch import DiskFullError
+
+    batch, jobs = prepare(arguments)
+    try:
+        batch.run(jobs)
+    except DiskFullError as error:
+        cli.report_error(error)
+        return cli.FAILED
+    except (KeyboardInterrupt, SystemExit):
+        print("interrupted; the same command goes on", file=sys.stderr)
+        raise
+    finally:
+        for fault in batch.faults:
+            print(f"error: {fault}", file=sys.stderr)
+    return cli.BAD_INPUT if batch.faults else cli.DONE
+
+
+def prepare(arguments: argparse.Namespace) -> tuple[Batch, list[Job]]:
+    """The denoiser, and all files with their places, once nothing stands against them."""
+    from n2n_lightning.batch import PROGRAM_BYTES, Batch
     from n2n_lightning.checkpoint import find_checkpoint
     from n2n_lightning.denoiser import Denoiser
     from n2n_lightning.inputs import plan_jobs
@@ -77,21 +106,23 @@ def denoise_all(arguments: argparse.Namespace) -> int:
     jobs = plan_jobs(arguments.inputs, folder, arguments.format)
     options = {"per_channel": arguments.per_channel, "bf16": arguments.precision == "bf16"}
     denoiser = Denoiser.load(checkpoint, working_bytes=arguments.memory - PROGRAM_BYTES, **options)
-    denoiser.module.to(arguments.device)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        denoiser.module.to(arguments.device)
+    except (RuntimeError, AssertionError) as error:  # torch's
+        raise ValueError(f"--device {arguments.device} cannot be used ({error}); give --device cpu") from error
     record = Record(folder, checkpoint, options | {"format": arguments.format, "range": arguments.range})
     foreign = [job.output for job in jobs if job.output.exists() and not record.holds(job)]
     if foreign and not arguments.overwrite:
-        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        others = f" and {len(foreign) - 1} other outputs are" if len(foreign) > 1 else " is"
         raise ValueError(
-            f"{foreign[0]}{more} would be replaced, made otherwise or from another version of the input; "
-            "give another --output, or --overwrite"
+            f"{foreign[0]}{others} there already, but not made by this command from the input as it is now; "
+            "give another --output, or --overwrite to replace"
         )
-    batch = Batch(denoiser, record, arguments.format, arguments.range)
-    batch.run(jobs)
-    for fault in batch.faults:
-        print(f"error: {fault}", file=sys.stderr)
-    return cli.BAD_INPUT if batch.faults else cli.DONE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output {folder} cannot be made ({error.strerror}); give another") from error
+    return Batch(denoiser, record, arguments.format, arguments.range), jobs
 
 
 if __name__ == "__main__":

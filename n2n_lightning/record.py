@@ -29,7 +29,9 @@ class Record:
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         self.made_by = {"checkpoint": str(checkpoint), "sha256": digest, **options}
         self._made: dict[str, dict[str, Any]] = {}
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+        text = self.path.read_text(errors="replace") if self.path.exists() else ""
+        self._torn = not text.endswith("\n") and text != ""
+        for line in text.splitlines():
             try:
                 entry = json.loads(line)
                 self._made[entry["output"]] = entry
@@ -45,15 +47,16 @@ class Record:
     @contextmanager
     def finishing(self, job: Job, **facts: Any) -> Iterator[Path]:
         """A path to write the output to; it gets its own name, and its line, once it is whole."""
-        part = job.output.with_name(f".{job.output.name}.part")
+        part, source = job.output.with_name(f".{job.output.name}.part"), stamp(job.input)
         try:
             yield part
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             about = {"output": self._name(job), "source": str(job.input), **facts}
-            entry = about | {"input": stamp(job.input), "file": stamp(part), "made_by": self.made_by}
+            entry = about | {"input": source, "file": stamp(part), "made_by": self.made_by}
             with self.path.open("a") as lines:  # before the renaming, which changes neither size nor time
-                lines.write(json.dumps(entry) + "\n")
+                lines.write("\n" * self._torn + json.dumps(entry) + "\n")
+            self._torn = False
             os.replace(part, job.output)
         finally:
             part.unlink(missing_ok=True)

@@ -8,13 +8,13 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-from tifffile import TiffFile, TiffPage
+from tifffile import PHOTOMETRIC, TiffFile, TiffPage
 
 from n2n_lightning.contents import Array, ImageError
 from n2n_lightning.tiff import Segments, TiffImages
 
-BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, PREDICTOR = 258, 259, 262, 266, 317  # tags
-OFFSETS, COUNTS = ("StripOffsets", "TileOffsets"), ("StripByteCounts", "TileByteCounts")
+BITS, COMPRESSION, COLOURS, FILL_ORDER, PREDICTOR, SUBSAMPLING = 258, 259, 262, 266, 317, 530  # tags
+OFFSETS, COUNTS = (273, 324), (279, 325)  # of strips, of tiles
 RGB, DEFLATE, NO_PREDICTOR = 2, 8, 1
 LONG, LONG8 = 4, 16  # types of tags
 CLASSIC_LIMIT = 2**32  # of offsets, where the file is no BigTIFF
@@ -77,7 +77,8 @@ class PageWriter:
     def __init__(self, tiff: TiffFile, page: TiffPage, segments: Segments, taken: set[int]) -> None:
         self.tiff, self.page, self.segments, self.taken = tiff, page, segments, taken
         self.dtype = np.dtype(page.dtype)
-        usual = page.compression in ENCODERS and page.predictor in (NO_PREDICTOR, *PREDICTORS)
+        self.compression = page.compression if page.compression in ENCODERS else DEFLATE
+        usual = self.compression == page.compression and page.predictor in (NO_PREDICTOR, *PREDICTORS)
         self.as_it_was = usual and page.bitspersample == self.dtype.itemsize * 8 and page.fillorder == 1
         self.offsets, self.counts = list(page.dataoffsets), list(page.databytecounts)
         self._rows: list[Array] = []
@@ -114,14 +115,12 @@ class PageWriter:
             self._put(int(number), self._encode(np.ascontiguousarray(segment, self.dtype)))
 
     def _encode(self, segment: Array) -> Any:
-        stored = self.dtype.newbyteorder(self.tiff.byteorder)
-        if not self.as_it_was:
-            return ENCODERS[DEFLATE](np.ascontiguousarray(segment, stored))
-        if self.page.predictor != NO_PREDICTOR:
-            segment = PREDICTORS[self.page.predictor](segment)
-        if self.page.predictor != 3:  # the floating-point predictor has put the bytes in order itself
-            segment = np.ascontiguousarray(segment, stored)
-        return ENCODERS[self.page.compression](segment)
+        predictor = self.page.predictor if self.as_it_was else NO_PREDICTOR
+        if predictor != NO_PREDICTOR:
+            segment = PREDICTORS[predictor](segment)
+        if predictor != 3:  # the floating-point predictor has put the bytes in order itself
+            segment = np.ascontiguousarray(segment, self.dtype.newbyteorder(self.tiff.byteorder))
+        return ENCODERS[self.compression](segment)
 
     def _put(self, number: int, encoded: Any) -> None:
         file = self.tiff.filehandle
@@ -138,15 +137,24 @@ class PageWriter:
     def _finish(self) -> None:
         """Let the page's tags say where its segments are now, and how they are encoded."""
         integer = LONG8 if self.tiff.is_bigtiff else LONG
-        new = {OFFSETS[self.page.is_tiled]: (self.offsets, integer), COUNTS[self.page.is_tiled]: (self.counts, integer)}
         tags = self.page.tags
-        for name, (values, kind) in new.items():
-            tags[name].overwrite(values, dtype=kind)
+        moved = ((OFFSETS, self.page.dataoffsets, self.offsets), (COUNTS, self.page.databytecounts, self.counts))
+        for codes, old, new in moved:
+            for tag in [tags[code] for code in codes if code in tags and new != list(old)]:
+                # emptied first, so that the new values go to the end: tifffile would put longer ones where the old
+                # ones were the end of the file as it was opened, over the segments that follow there by now
+                tag.overwrite(0, dtype=integer, erase=False).overwrite(new)
         if self.as_it_was:
             return
-        rgb = RGB if self.segments.shape[0] * self.segments.shape[4] >= 3 else tags.valueof(PHOTOMETRIC)
-        bits = (self.dtype.itemsize * 8,) * self.page.samplesperpixel
-        plain = {BITS: bits, COMPRESSION: DEFLATE, PHOTOMETRIC: rgb, FILL_ORDER: 1, PREDICTOR: NO_PREDICTOR}
+        decoded = self.page.photometric == PHOTOMETRIC.YCBCR
+        plain = {
+            BITS: (self.dtype.itemsize * 8,) * self.page.samplesperpixel,
+            COMPRESSION: self.compression,
+            COLOURS: RGB if decoded else self.page.photometric,
+            FILL_ORDER: 1,
+            PREDICTOR: NO_PREDICTOR,
+            SUBSAMPLING: (1, 1),
+        }
         for code, value in plain.items():
             if code in tags:
                 tags[code].overwrite(value)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from n2n_lightning.compose import build_module
 from n2n_lightning.module import OPTIMIZERS, DenoiserModule
-from n2n_lightning.nets.padding import crop_to, pad_to_multiple
+from n2n_lightning.nets.padding import crop_to, pad_to_multiple, reflect
 from n2n_lightning.nets.sequential import Sequential
 from n2n_lightning.nets.unet import UNet
 
@@ -202,6 +202,7 @@ def test_padding_is_numpys_reflection(height: int, width: int, multiple: int):
     missing = [(0, -side % multiple) for side in (height, width)]
     expected = np.pad(images.numpy(), ((0, 0), (0, 0), *missing), mode="reflect")
     np.testing.assert_array_equal(pad_to_multiple(images, multiple), expected)
+    np.testing.assert_array_equal(reflect(images, *expected.shape[2:]), expected)  # as an exported net does
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,14 @@ def test_small_sides_are_reflected_again_and_one_pixel_is_repeated(height: int, 
     assert torch.equal(crop_to(padded, images), images)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 7), (2, 3), (40, 24), (16, 40)])
+def test_padding_keeps_the_layout(height: int, width: int):
+    images = random_images(2, 3, height, width)
+    assert pad_to_multiple(images, 32).is_contiguous()
+    images = images.contiguous(memory_format=torch.channels_last)
+    assert pad_to_multiple(images, 32).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_multiple_is_not_padded_at_all():
     images = random_images(1, 3, 64, 32)
     assert pad_to_multiple(images, 32) is images
@@ -227,6 +236,7 @@ def test_a_multiple_is_not_padded_at_all():
 def test_an_odd_size_gives_what_the_padded_image_gives(model: str, height: int, width: int):
     net = module_of(model)
     multiple = MULTIPLES[net.family]
+    assert net.net.stride == multiple
     images = random_images(1, 3, height, width)
     missing = [(0, -side % multiple) for side in (height, width)]
     padded = torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), *missing), mode="reflect"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,16 +14,30 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     reflected again and again; a side of one pixel, which has nothing to reflect, is replicated.
     """
     height, width = images.shape[-2:]
-    missing = [-height % multiple, -width % multiple]
-    while any(missing):
-        height, width = images.shape[-2:]
-        step_h, step_w = (min(m, max(side - 1, 1)) for m, side in zip(missing, (height, width), strict=True))
-        if height == 1 or width == 1:  # one side at a time: the other may still be reflected
-            step_h, step_w = (step_h, 0) if step_h else (0, step_w)
-        mode = "replicate" if (step_h and height == 1) or (step_w and width == 1) else "reflect"
-        images = F.pad(images, (0, step_w, 0, step_h), mode=mode)
-        missing = [missing[0] - step_h, missing[1] - step_w]
-    return images
+    missing_h, missing_w = -height % multiple, -width % multiple
+    if torch.compiler.is_compiling():  # an exported net has one way for all sizes
+        return reflect(images, height + missing_h, width + missing_w)
+    if not missing_h and not missing_w:
+        return images
+    if missing_h < height and missing_w < width:
+        return F.pad(images, (0, missing_w, 0, missing_h), mode="reflect")  # ten times as fast
+    padded = reflect(images, height + missing_h, width + missing_w)
+    channels_last = images.stride(1) < images.stride(3)  # which F.pad keeps; convolutions round differently without
+    return padded.contiguous(memory_format=torch.channels_last) if channels_last else padded
+
+
+def reflect(images: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) -> (N, C, height, width), any larger size: mirrors at all four edges, seen from the first pixel."""
+
+    def pixels(side: int, padded: int) -> Tensor:
+        """Which pixels of a side to take: 0 1 2 1 0 1 for 3 px that become 6."""
+        # a tensor, since ONNX takes no modulus that is a size
+        last = torch.full((1,), side - 1, dtype=torch.int64, device=images.device)
+        period = (2 * last).clamp(min=1)
+        return last - (torch.arange(padded, device=images.device) % period - last).abs()
+
+    rows, columns = pixels(images.shape[-2], height), pixels(images.shape[-1], width)
+    return images.index_select(-2, rows).index_select(-1, columns)
 
 
 def crop_to(images: Tensor, like: Tensor) -> Tensor:

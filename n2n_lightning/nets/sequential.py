@@ -19,6 +19,8 @@ class Sequential(nn.Module):
         activation: of the output, "relu" (values from 0) or "sigmoid" (values in 0..1).
     """
 
+    stride = 4  # px: the output shifts with the input in steps of so many
+
     def __init__(
         self,
         channels: int = 3,
@@ -44,7 +46,7 @@ class Sequential(nn.Module):
 
     def forward(self, noisy: Tensor) -> Tensor:
         """(N, C, H, W) float, any H and W from 1 px -> same shape, from 0 (ReLU) or in 0..1 (sigmoid)."""
-        features = self.relu(self.conv1(pad_to_multiple(noisy, 4)))
+        features = self.relu(self.conv1(pad_to_multiple(noisy, self.stride)))
         features = self.relu(self.conv2(features))
         features = self.relu(self.upsampling3(features))
         estimate: Tensor = self.activation(self.upsampling4(features))

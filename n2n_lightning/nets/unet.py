@@ -21,6 +21,8 @@ class UNet(nn.Module):
         channels: image channels n, in and out alike; 991,203 parameters for n = 3.
     """
 
+    stride = 32  # px: the output shifts with the input in steps of so many
+
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
         if channels < 1:
@@ -62,7 +64,7 @@ class UNet(nn.Module):
         def up(features: Tensor, skip: Tensor) -> Tensor:
             return torch.cat([F.interpolate(features, scale_factor=2.0, mode="nearest"), skip], dim=1)
 
-        padded = pad_to_multiple(noisy, 32)
+        padded = pad_to_multiple(noisy, self.stride)
         x = act(self.enc_conv0(padded))
         pool1 = F.max_pool2d(act(self.enc_conv1(x)), 2)
         pool2 = F.max_pool2d(act(self.enc_conv2(pool1)), 2)
