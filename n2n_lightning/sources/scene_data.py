@@ -214,15 +214,13 @@ def find_range(scenes: Sequence[Scene]) -> float:
     """
     stacks = [frame.stack for scene in scenes for frame in scene.images]
     dtype = np.dtype(stacks[0].dtype)
-    if dtype == np.uint8:
-        return 255.0
+    lowest, high = min(stacks, key=lambda stack: stack.low), max(stack.high for stack in stacks)
     try:
-        return covering_range(min(stack.low for stack in stacks), max(stack.high for stack in stacks), dtype)
+        return 255.0 if dtype == np.uint8 else covering_range(lowest.low, high, dtype)
     except ValueError as error:
-        lowest = min(stacks, key=lambda stack: stack.low)
         raise ValueError(
-            f"{error}, and {lowest.name} has the least; add an offset to the images, "
-            "or set data.range to the value that is to become 1"
+            f"values go from {lowest.low:g} (in {lowest.name}) to {high:g}, but black is taken to be 0: "
+            "add an offset to the images, or set data.range to the value that is to become 1"
         ) from error
 
 
