@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from n2n_lightning.contents import Array, ImageError
+from n2n_lightning.contents import Array, ImageError, naming
 from n2n_lightning.conversion import check_convertible, converted
 from n2n_lightning.denoiser import Denoiser
 from n2n_lightning.images import FLOAT32_MAX, blame
@@ -103,29 +103,23 @@ class Batch:
                         f"{path} has {shape[3]} channels, the net is for {denoiser.channels}; "
                         "--per-channel puts each through it by itself"
                     )
-                if self.form is not None:
-                    with blame(path):
-                        check_convertible(picture, self.form)
-                held = picture.held_bytes + (2 * int(np.prod(picture.shape)) * itemsize if self.form else 0)
-                plan = self.plan(path, shape, itemsize, held)
+                with naming(path):
+                    check_convertible(picture, self.form or picture.form)
+                held = picture.held_bytes
+                if self.form not in (None, picture.form):
+                    held += 2 * int(np.prod(picture.shape)) * itemsize
+                try:
+                    plan = denoiser.plan(shape, itemsize, held)
+                except ValueError as error:
+                    raise ImageError(
+                        f"{path} of {shape[2]}x{shape[1]} px {error} of {PROGRAM_BYTES / 1e9:.1f} GB; "
+                        "give --memory their sum"
+                    ) from error
                 exact = denoiser.reach.is_local or (plan.rows >= shape[1] and plan.columns >= shape[2])
                 return Found(job, picture.count * int(np.prod(shape[:3])), picture.dtype, plan, exact)
         except ImageError as error:
             self.faults.append(str(error))
             return None
-
-    def plan(self, path: Path, shape: tuple[int, int, int, int], itemsize: int, held: int) -> Plan:
-        """``Denoiser.plan``; its message for the command line."""
-        count, height, width, channels = shape
-        side = self.denoiser.reach.stride + 2 * self.denoiser.reach.halo
-        try:
-            # the least first: a damaged header can claim any size, and looking for tiles takes as long
-            self.denoiser.plan((count, min(height, side), width, channels), itemsize, held)
-            return self.denoiser.plan(shape, itemsize, held)
-        except ValueError as error:
-            raise ImageError(
-                f"{path} of {width}x{height} px {error} of {PROGRAM_BYTES / 1e9:.1f} GB; give --memory their sum"
-            ) from error
 
     def find_ranges(self, found: Sequence[Found]) -> dict[str, float]:
         """The range of each kind of file where neither the user nor the training tells it."""
@@ -157,8 +151,8 @@ class Batch:
         try:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             with self.record.finishing(job, range=peak) as part, opened(job.input) as picture:
-                target = picture.copied(part) if self.form is None else converted(picture, self.form, part)
-                with target as write:
+                same = self.form in (None, picture.form)
+                with picture.copied(part) if same else converted(picture, str(self.form), part) as write:
                     for group in range(picture.count):
                         for top, rows in self.bands(picture, group, look, peak):
                             write(group, top, rows)

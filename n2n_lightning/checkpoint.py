@@ -34,7 +34,10 @@ def find_checkpoint(name: str | Path) -> Path:
     matches = [key for key in known if str(name) in (key, key.rpartition("/")[2])]
     if len(matches) == 1:
         return known[matches[0]]
-    rule = f"is more than one trained model: {', '.join(matches)}" if matches else "does not exist"
+    if matches:
+        rule = f"is more than one trained model: {', '.join(matches)}"
+    else:
+        rule = "holds no best.ckpt" if path.is_dir() else "does not exist"
     raise ValueError(f"{name} {rule}; give a checkpoint, the folder of a run, or one of {', '.join(known)}")
 
 

@@ -78,17 +78,21 @@ class Stack:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Every picture below ``folder``, sorted."""
+    """Every picture below ``folder``, sorted; hidden files and folders are left out."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of images")
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not is_hidden(path.relative_to(folder))
     )
     if not found:
         raise ValueError(f"{folder} holds no images ({' '.join(SUFFIXES)}); give a folder that does")
     return found
+
+
+def is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def open_stacks(paths: Sequence[Path], cache: Path) -> list[Stack | ImageError]:

@@ -61,10 +61,7 @@ def find(text: str) -> tuple[Path, list[Path]]:
         raise ValueError("an INPUT is empty; give a file, a folder, or a pattern such as 'a/*.tif'")
     path = Path(text)
     if path.is_dir():
-        images = [image for image in list_images(path) if not is_hidden(image.relative_to(path))]
-        if not images:
-            raise ValueError(f"{path} holds only hidden images; give the hidden folder itself, or another")
-        return path, images
+        return path, list_images(path)
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(f"{path} is no image ({' '.join(SUFFIXES)}); leave it out, or convert it")
@@ -81,10 +78,6 @@ def find(text: str) -> tuple[Path, list[Path]]:
     fixed = path.parts[:-1]
     first = next((number for number, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
     return Path(*fixed[:first]), files
-
-
-def is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def check_places(places: dict[Path, Path]) -> None:

@@ -37,6 +37,7 @@ class Picture(Protocol):
     """A picture file whose images are read as they are stored: not turned, alpha among their channels."""
 
     path: Path
+    form: str  # a key of conversion.FORMATS
     count: int  # groups of images
     shape: tuple[int, int, int, int]  # (images, H, W, C) of a group
     dtype: np.dtype[Any]
@@ -83,7 +84,7 @@ def open_picture(path: Path) -> Iterator[Picture]:
 class NpyPicture:
     """An array; read and written in place, a band at a time."""
 
-    orientation, held_bytes = 1, 0
+    form, orientation, held_bytes = "npy", 1, 0
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -114,6 +115,8 @@ def writing_npy(path: Path) -> Write:
 
 class TiffPicture:
     """Pages of a TIFF file."""
+
+    form = "tiff"
 
     def __init__(self, tiff: tifffile.TiffFile, path: Path) -> None:
         self.path = path
@@ -162,7 +165,7 @@ class PhotoPicture:
         self.alphas = [channels - 1] if channels in (2, 4) else []
         self.orientation = image.getexif().get(ORIENTATION, 1)
         self.held_bytes = 3 * image.height * image.width * channels * self.dtype.itemsize  # in, out and encoded
-        self.format = "jpeg" if image.format == "MPO" else str(image.format).lower()
+        self.form = "jpeg" if image.format == "MPO" else str(image.format).lower()
         self._pixels: Array | None = None
 
     def read(self, group: int, top: int, bottom: int) -> Array:
@@ -173,18 +176,18 @@ class PhotoPicture:
     @contextmanager
     def copied(self, path: Path) -> Iterator[Write]:
         with naming(self.path):
-            check_holds(self.format, self.dtype, self.shape[3], bool(self.alphas))
+            check_holds(self.form, self.dtype, self.shape[3], bool(self.alphas))
         pixels = np.empty(self.shape[1:], self.dtype)
 
         def write(group: int, top: int, rows: Array) -> None:
             pixels[top : top + rows.shape[1]] = rows[0]
 
         yield write
-        png = self.path.read_bytes() if self.format == "png" else None
+        png = self.path.read_bytes() if self.form == "png" else None
         jpeg = isinstance(self.image, (JpegImagePlugin.JpegImageFile, MpoImagePlugin.MpoImageFile))
         chroma = JpegImagePlugin.get_sampling(self.image) if jpeg else -1
         with naming(self.path):
-            path.write_bytes(encode(pixels, self.format, self.metadata(), png=png, subsampling=chroma))
+            path.write_bytes(encode(pixels, self.form, self.metadata(), png=png, subsampling=chroma))
 
     def metadata(self) -> Metadata:
         return {key: self.image.info.get(key) for key in ("exif", "icc_profile", "xmp", "dpi", "comment")}

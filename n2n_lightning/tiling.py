@@ -114,6 +114,9 @@ def plan_tiles(height: int, width: int, reach: Reach, fits: Callable[[int, int],
         reach: of the net.
         fits: whether there is memory for a tile whose halo makes it so many rows and columns.
     """
+    side = reach.stride + 2 * reach.halo
+    if not fits(min(height, side), min(width, side)):
+        return None
     best: tuple[int, Plan] | None = None
     for parts in range(1, math.ceil(height / reach.stride) + 1):
         rows = math.ceil(height / parts / reach.stride) * reach.stride

@@ -124,7 +124,9 @@ def test_an_array_is_read_as_it_was_meant(tmp_path: Path, shape: tuple[int, ...]
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
-    ("suffix", "form"), [*product([".jpg"], FORMATS), (".png", "tiff"), (".webp", "png"), (".tif", "webp")], ids=str
+    ("suffix", "form"),
+    [*product([".jpg"], sorted(FORMATS.keys() - {"jpeg"})), (".png", "jpeg"), (".webp", "png"), (".tif", "webp")],
+    ids=str,
 )
 def test_upright(tmp_path: Path, suffix: str, orientation: int, form: str):
     path, about = tmp_path / f"a{suffix}", Image.Exif()
@@ -150,7 +152,7 @@ def test_orientation_of_xmp(tmp_path: Path):
     Image.fromarray(pixels).save(path, xmp=xmp, lossless=True)
     upright = ImageOps.exif_transpose(Image.open(path))
     assert upright.size == (H, W)
-    for form in ("webp", "jpeg"):
+    for form in ("png", "jpeg"):
         with Image.open(denoised(path, FORMATS[form], form)) as image:
             assert image.size == ImageOps.exif_transpose(image).size == (H, W)
             assert image.info["xmp"] == xmp.replace(b'"6"', b'"1"')
@@ -198,7 +200,7 @@ def test_exif_moves_as_it_is(tmp_path: Path, order: str):
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(entries))
     start, exif = b"Exif\0\0", head + b"".join(packed) + bytes(4) + b"what the note is about"
     Image.fromarray(fresh(H, W, 3)).save(tmp_path / "a.webp", exif=start + exif, lossless=True)
-    for form, suffix in (("jpeg", ".jpg"), ("png", ".png"), ("webp", ".webp")):
+    for form, suffix in (("jpeg", ".jpg"), ("png", ".png")):
         with Image.open(denoised(tmp_path / "a.webp", suffix, form)) as image:
             image.load()
             turned = struct.pack(f"{order}HHIHH", 274, 3, 1, 6, 0), struct.pack(f"{order}HHIHH", 274, 3, 1, 1, 0)
@@ -226,13 +228,23 @@ def test_resolution_is_right_or_left_out(tmp_path: Path, dpi: float, form: str):
     assert found == pytest.approx((dpi, dpi) if held else (0, 0), rel=0.02)
 
 
-@pytest.mark.parametrize("form", ["bmp", "jpeg", "png", "tiff"])
+@pytest.mark.parametrize("form", ["bmp", "jpeg", "png"])
 def test_no_resolution_stays_none(tmp_path: Path, form: str):
     Image.fromarray(ramp(H, W)).save(tmp_path / "a.tif")
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert 282 not in tiff.pages.first.tags
     with Image.open(denoised(tmp_path / "a.tif", FORMATS[form], form)) as image:
         assert image.info.get("dpi", (0, 0)) == (0, 0)
+
+
+def test_a_file_that_has_the_format_already_stays_as_it_is(tmp_path: Path):
+    tiff, jpeg, about = tmp_path / "a.tif", tmp_path / "b.jpg", Image.Exif()
+    tifffile.imwrite(tiff, fresh(H, W), description="ours", software="a microscope's", compression="lzw")
+    about[274] = 6
+    Image.fromarray(ramp(H, W, 3)).save(jpeg, exif=about)
+    assert denoised(tiff, ".tif", "tiff").read_bytes() == denoised(tiff, ".tif").read_bytes() == tiff.read_bytes()
+    with Image.open(denoised(jpeg, ".jpg", "jpeg")) as image:
+        assert image.size == (W, H) and image.getexif()[274] == 6
 
 
 def test_jpeg_of_another_format_keeps_all_colours(tmp_path: Path):

@@ -20,7 +20,8 @@ import torch
 from conftest import Command
 from PIL import Image
 from tiny import MODELS, ROOT, assert_refused, compose_config, write_photograph
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from n2n_lightning import __version__, export
 from n2n_lightning.checkpoint import load_denoiser
@@ -140,6 +141,9 @@ def test_the_file_tells_what_it_is_and_nothing_of_the_machine(
     torch.testing.assert_close(run_file(file)(noisy), load_denoiser(checkpoint).denoise(noisy), atol=1e-5, rtol=0)
     if kind == "onnx":
         assert_sides_are_named(file, ["batch", 1, "height", "width"])
+    else:
+        ranges = torch.export.load(file).range_constraints.values()
+        assert len(ranges) == 3 and all(side.lower <= 1 and not side.upper.is_finite for side in ranges)
 
 
 def assert_sides_are_named(file: Path, expected: list[str | int]) -> None:
@@ -151,6 +155,26 @@ def assert_sides_are_named(file: Path, expected: list[str | int]) -> None:
         (value,) = values
         sides = [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim]
         assert (value.name, sides) == (name, expected)
+
+
+class NormalisedChannels(nn.Module):
+    """Its strides let torch choose a layout by the number of images while it is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        estimate: Tensor = self.conv(F.layer_norm(noisy.permute(0, 2, 3, 1), (3,)).permute(0, 3, 1, 2))
+        return estimate
+
+
+def test_a_file_refuses_no_single_image(given: Path):
+    module = load_denoiser(given)
+    module.net = NormalisedChannels()
+    run = export.pt2_runner(export.as_pt2(export.traced(module), {}))
+    for noisy in (noisy_images(1, 3, 5, 6), noisy_images(2, 3, 5, 6)):
+        torch.testing.assert_close(run(noisy), module.denoise(noisy))
 
 
 @pytest.mark.parametrize(

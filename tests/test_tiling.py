@@ -40,7 +40,7 @@ def test_tiles_give_the_result_of_the_whole_image(model: str, size: tuple[int, i
     ("model", "stride", "halo"),
     # By hand: the U-Net's 3x3 convolutions reach 2 px at full size, then 1 px of 2, 4, 8 and 16 px on the way down, and
     # 1 of 32, 2 of 16, 8, 4 and 2, 3 of 1 px on the way up, 127 in all. Two 3x3 convolutions of 1 and 2 px after
-    # nearest neighbours reach 3 px. Strided 2x2 convolutions see their own cell alone. All are rounded up to the stride.
+    # nearest neighbours reach 3 px. Strided 2x2 convolutions see their own cell alone. Rounded up to the stride.
     [("unet", 32, 128), ("nn_relu", 4, 4), ("convtrans_relu", 4, 4)],
 )
 def test_reach_is_what_the_layers_add_up_to(model: str, stride: int, halo: int):
