@@ -202,8 +202,9 @@ class Denoiser:
         row_bytes = count * width * channels * itemsize
 
         def needed(rows: int, columns: int) -> float:
-            # a band on its way in, its denoised rows as tiles and put together
-            return held_bytes + 3 * rows * row_bytes + count * rows * columns * self.bytes_per_px
+            # a band on its way in, its denoised rows as tiles and put together; a tile on its way in and out
+            tile_bytes = count * rows * columns * (self.bytes_per_px + 2 * channels * itemsize)
+            return held_bytes + 3 * rows * row_bytes + tile_bytes
 
         plan = plan_tiles(height, width, self.reach, lambda *tile: needed(*tile) <= self.working_bytes)
         if plan is None:
@@ -237,13 +238,15 @@ class Denoiser:
     @torch.inference_mode()
     def _tile(self, values: Array, peak: float) -> Array:
         """(images, h, w, C) -> same shape and type."""
-        images = to_net(values, peak)
         if not self.per_channel:
-            return from_net(self._estimate(images), peak, values.dtype)
-        alike = (images[:, [channel] * self.channels] for channel in range(images.shape[1]))
-        # in double precision, so that the mean of equal values is that value
-        planes = [self._estimate(plane).double().mean(1, keepdim=True) for plane in alike]
-        return from_net(torch.cat(planes, dim=1), peak, values.dtype)
+            return from_net(self._estimate(to_net(values, peak)), peak, values.dtype)
+        denoised = np.empty_like(values)
+        for channel in range(values.shape[3]):
+            plane = to_net(values[..., channel : channel + 1], peak).expand(-1, self.channels, -1, -1)
+            # in double precision, so that the mean of equal values is that value
+            mean = self._estimate(plane).double().mean(1, keepdim=True)
+            denoised[..., channel : channel + 1] = from_net(mean, peak, values.dtype)
+        return denoised
 
     def _estimate(self, images: Tensor) -> Tensor:
         """(N, C, H, W) float32 on the CPU -> the same, through the net on its own device."""

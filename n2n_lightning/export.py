@@ -148,11 +148,11 @@ def traced(module: DenoiserModule) -> ExportedProgram:
     net = module.net.eval().requires_grad_(False)
     example = torch.zeros(2, module.hparams["channels"], 34, 38)  # a .pt2 carries it along
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    # Otherwise the graph is for sizes from 2 px alone that are no multiples of the stride, like the example's.
+    # Otherwise the graph is for sizes like the example's alone: from 2 px, and no multiples of the stride.
     with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]  # torch adds it when it is imported
         program = torch.export.export(net, (example,), dynamic_shapes=(free,))
-    # What is left are torch's own choices of a memory layout, of which no result depends: a .pt2 would refuse single
-    # images for them. That the graph is right for others too is what the comparison is for.
+    # What it still asks of sizes comes from torch's choice of a memory layout, on which no result depends; a .pt2 would
+    # refuse single images of some nets for it. Whether other sizes come out right is what the comparison shows.
     program._guards_code = []
     return program
 
