@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +22,13 @@ from n2n_lightning.denoiser import Denoiser
 from n2n_lightning.images import FLOAT32_MAX, blame
 from n2n_lightning.inputs import Job
 from n2n_lightning.pictures import Picture, open_picture
-from n2n_lightning.ranges import covering_range
+from n2n_lightning.ranges import found_range
 from n2n_lightning.record import Record
 from n2n_lightning.tiling import Plan
 
 PROGRAM_BYTES = 0.7e9  # Python, torch and the other libraries, and what they keep
 SCAN_BYTES = 2**24
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(Exception):
@@ -45,8 +46,8 @@ class Found(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Files of a kind have one range."""
-        return "floats" if self.dtype.kind == "f" else "whole numbers"
+        """Files of a kind have one range: "uint16", "float32", ..."""
+        return self.dtype.name
 
 
 @dataclass
@@ -71,12 +72,15 @@ class Batch:
         """Denoise all that can be; the number of files done.
 
         Raises:
-            ValueError: no range can be found; nothing was written.
             DiskFullError: what was finished before stays.
         """
         found = [look for look in map(self.look, jobs) if look is not None]
-        todo = [look for look in found if not self.record.holds(look.job)]
-        ranges = self.find_ranges(found) if todo else {}
+        ranges: dict[str, float] = {}
+        todo = self.unfinished(found, ranges)
+        if todo:  # those that are done count for the range too, and are done again where it is another by now
+            ranges = self.find_ranges(found)
+            todo = self.unfinished(found, ranges)
+        todo = [look for look in todo if self.range_of(look, ranges) is not None]
         for look in todo:
             if not look.exact:
                 print(
@@ -115,6 +119,11 @@ class Batch:
                         f"{path} of {shape[2]}x{shape[1]} px {error} of {PROGRAM_BYTES / 1e9:.1f} GB; "
                         "give --memory their sum"
                     ) from error
+                if picture.dtype.kind == "f" and self.range and math.frexp(self.range)[0] != 0.5:
+                    raise ImageError(
+                        f"{path} holds floats, whose range is a power of two, got --range {self.range:.15g}; "
+                        "give one, or leave it out"
+                    )
                 exact = denoiser.reach.is_local or (plan.rows >= shape[1] and plan.columns >= shape[2])
                 return Found(job, picture.count * int(np.prod(shape[:3])), picture.dtype, plan, exact)
         except ImageError as error:
@@ -122,23 +131,30 @@ class Batch:
             return None
 
     def find_ranges(self, found: Sequence[Found]) -> dict[str, float]:
-        """The range of each kind of file where neither the user nor the training tells it."""
+        """The range of each kind of file where neither user nor training tells it; faults where there is none."""
         ranges = {}
-        unknown = [look for look in found if self.known_range(look) is None]
+        unknown = [look for look in found if self.range_of(look, {}) is None]
         for kind in sorted({look.kind for look in unknown}):
             looks = [look for look in unknown if look.kind == kind]
-            limits = [extremes(look.job.input) for look in looks]
-            low, high = min(low for low, _ in limits), max(high for _, high in limits)
+            limits = [(*extremes(look.job.input), str(look.job.input)) for look in looks]
+            low, high = min(low for low, _, _ in limits), max(high for _, high, _ in limits)
             try:
-                ranges[kind] = covering_range(low, high, looks[0].dtype) if low or high else 1.0
+                ranges[kind] = found_range(low, high, looks[0].dtype)
             except ValueError as error:
-                raise ValueError(f"{kind}: {error}; give --range, the value that is to be 1 to the net") from error
-            print(f"range of {kind}: 0 to {ranges[kind]:g}; --range sets another", flush=True)
+                fault = f"{error} in {kind}; give --range, the value that is to be 1 to the net"
+                self.faults += [f"{look.job.input} has no range: {fault}" for look in looks]
+                continue
+            brightest = next(name for _, most, name in limits if most == high)
+            print(f"range of {kind}: 0 to {ranges[kind]:.15g}, found in {brightest}; --range sets another", flush=True)
         return ranges
 
-    def known_range(self, look: Found) -> float | None:
+    def unfinished(self, found: Sequence[Found], ranges: Mapping[str, float]) -> list[Found]:
+        return [look for look in found if not self.record.holds(look.job, self.range_of(look, ranges))]
+
+    def range_of(self, look: Found, ranges: Mapping[str, float]) -> float | None:
+        """The value that is 1 to the net, told by the user or the training, or one of ``ranges``."""
         told = None if look.dtype == np.uint8 else self.range
-        return told or self.denoiser.known_range(look.dtype)
+        return told or self.denoiser.known_range(look.dtype) or ranges.get(look.kind)
 
     def denoise(self, look: Found, ranges: dict[str, float], advance: Callable[[int], None]) -> bool:
         """Denoise a file; False, and a fault, when that cannot be done.
@@ -147,7 +163,8 @@ class Batch:
             DiskFullError: what was written of it is gone.
         """
         job, start = look.job, time.perf_counter()
-        peak = self.known_range(look) or ranges[look.kind]
+        peak = self.range_of(look, ranges)
+        assert peak is not None
         try:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             with self.record.finishing(job, range=peak) as part, opened(job.input) as picture:
@@ -160,12 +177,13 @@ class Batch:
         except ImageError as error:
             self.faults.append(str(error))
             return False
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise DiskFullError(
-                f"the disk is full, {job.output} was not written; make room, then the same command goes on"
-            ) from error
+        except (OSError, RuntimeError, ValueError) as error:  # of the file system, of torch's memory, of encoders
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise DiskFullError(
+                    f"the disk is full, {job.output} was not written; make room, then the same command goes on"
+                ) from error
+            self.faults.append(f"{job.output} cannot be written ({type(error).__name__}: {error})")
+            return False
         if not sys.stderr.isatty():
             print(f"{job.output} ({time.perf_counter() - start:.1f} s)", flush=True)
         return True
@@ -173,7 +191,7 @@ class Batch:
     def bands(self, picture: Picture, group: int, look: Found, peak: float) -> Iterator[tuple[int, Array]]:
         """A group's denoised rows from the top down, alpha as it was."""
         path = look.job.input
-        inside = [channel for channel in range(picture.shape[3]) if channel not in picture.alphas]
+        inside = colour_channels(picture)
 
         def read(top: int, bottom: int) -> Array:
             with blame(path):
@@ -201,13 +219,14 @@ class Batch:
 @contextmanager
 def opened(path: Path) -> Iterator[Picture]:
     """``open_picture``; only what goes wrong with opening is blamed on the file."""
-    context = open_picture(path)
-    with blame(path):
-        picture = context.__enter__()
-    try:
+    with ExitStack() as stack:
+        with blame(path):
+            picture = stack.enter_context(open_picture(path))
         yield picture
-    finally:
-        context.__exit__(None, None, None)
+
+
+def colour_channels(picture: Picture) -> list[int]:
+    return [channel for channel in range(picture.shape[3]) if channel not in picture.alphas]
 
 
 def colours(picture: Picture) -> tuple[int, int, int, int]:
@@ -222,7 +241,7 @@ def extremes(path: Path) -> tuple[float, float]:
     try:
         with blame(path), open_picture(path) as picture:
             count, height, width, channels = picture.shape
-            inside = [channel for channel in range(channels) if channel not in picture.alphas]
+            inside = colour_channels(picture)
             rows = max(SCAN_BYTES // (count * width * channels * picture.dtype.itemsize), 1)
             for group in range(picture.count):
                 for top in range(0, height, rows):

@@ -1,4 +1,4 @@
-"""What the Hydra entry points share: exit codes, plain messages, names of run folders. Imports nothing heavy."""
+"""What the entry points share: exit codes, plain messages, names of run folders. Imports nothing heavy."""
 
 from __future__ import annotations
 

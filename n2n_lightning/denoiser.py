@@ -15,9 +15,10 @@ from torch import Tensor
 
 from n2n_lightning.checkpoint import load_denoiser
 from n2n_lightning.contents import Array
+from n2n_lightning.images import FLOAT32_MAX
 from n2n_lightning.module import DenoiserModule
 from n2n_lightning.pairs import PairSource, Stage, TensorPairs
-from n2n_lightning.ranges import covering_range, from_net, known_range, to_net
+from n2n_lightning.ranges import found_range, from_net, known_range, to_net
 from n2n_lightning.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
 
 WORKING_BYTES = 3.5e9  # that denoising may take, if nothing else is said
@@ -69,7 +70,7 @@ class Denoiser:
 
     @cached_property
     def reach(self) -> Reach:
-        return measure_reach(self.module.net, self.channels)
+        return measure_reach(self._estimate, int(self.module.net.stride), self.channels)  # type: ignore[arg-type]  # a number
 
     @cached_property
     def bytes_per_px(self) -> float:
@@ -103,6 +104,8 @@ class Denoiser:
         from n2n_lightning.datamodule import NoisyPairDataModule
         from n2n_lightning.training import quiet_lightning
 
+        if epochs < 1:
+            raise ValueError(f"epochs must be 1 or more, got {epochs}")
         pairs = MemoryPairs(*(torch.as_tensor(images) for images in (source, target)))
         if self._module is None:
             pl.seed_everything(seed, verbose=False)
@@ -124,10 +127,15 @@ class Denoiser:
         return self
 
     def predict(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) uint8, or floats in 0..255 -> same shape and type, within 0..255."""
-        values = images.detach().cpu().movedim(1, -1).numpy() if images.ndim == 4 else images.numpy()
-        denoised = torch.from_numpy(self._denoise(values, 255.0)).movedim(-1, 1)
-        return denoised.clamp(0, 255).to(images.device)
+        """(N, C, H, W) uint8, or floats in 0..255 -> same shape and type, within 0..255.
+
+        Raises:
+            ValueError: the images are of another form.
+        """
+        if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
+            raise ValueError(f"images must be (N, C, H, W), uint8 or floats, got {tuple(images.shape)} {images.dtype}")
+        denoised: Tensor = self.denoise(images, range=255.0)
+        return denoised.clamp(0, 255)
 
     def denoise(self, images: Any, *, range: float | None = None) -> Any:
         """Denoise an array of numpy or a tensor of torch.
@@ -145,7 +153,11 @@ class Denoiser:
         Raises:
             ValueError: it is of another form, or holds NaN or infinite values.
         """
+        if range is not None and not range > 0:
+            raise ValueError(f"range must be above 0, got {range}; leave it out to find it")
         if isinstance(images, Tensor):
+            if images.dtype == torch.bfloat16:  # which numpy lacks
+                return self.denoise(images.float(), range=range).to(torch.bfloat16)
             array = self.denoise(images.detach().cpu().numpy(), range=range)
             return torch.from_numpy(array).to(images.device)
         values = np.asarray(images)
@@ -162,9 +174,9 @@ class Denoiser:
         """(N, H, W, C) -> same shape and type."""
         self.check_channels(values.shape[3])
         low, high = float(values.min()), float(values.max())
-        if not np.isfinite([low, high]).all():
+        if not max(-low, high) <= FLOAT32_MAX:  # which NaN is not either
             raise ValueError("images hold NaN or infinite values; mend them")
-        peak = peak or self.known_range(values.dtype) or covering_range(low, high, values.dtype)
+        peak = peak or self.known_range(values.dtype) or found_range(low, high, values.dtype)
         count, height, width, _ = values.shape
         together = max(BATCH_PX // (height * width), 1)
         denoised = np.empty_like(values)
@@ -270,6 +282,8 @@ class MemoryPairs:
         forms = [(tuple(images.shape), images.dtype) for images in (source, target)]
         if forms[0] != forms[1] or source.ndim != 4 or 0 in source.shape or source.dtype == torch.bool:
             raise ValueError(f"source and target must be (N, C, H, W) of one shape and type, got {forms}")
+        if not (source.isfinite().all() and target.isfinite().all()):
+            raise ValueError("source and target must be finite, got NaN or infinite values; mend or remove them")
         self.source, self.target = source, target
         self.sample_type = "uint8"  # floats in 0..255 are taken for such
 

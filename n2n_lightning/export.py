@@ -89,6 +89,8 @@ def default_name(checkpoint: Path) -> str:
 def check_output(output: Path, kind: str, *, overwrite: bool) -> None:
     if output.suffix != SUFFIXES[kind]:
         raise ValueError(f"the output must end in {SUFFIXES[kind]} for --format {kind}, got {output}; rename it")
+    if output.parent.exists() and not output.parent.is_dir():
+        raise ValueError(f"{output.parent} is a file, and no folder for the output; give another --output")
     if output.is_dir():
         raise ValueError(f"the output must be a file, {output} is a folder; give another --output")
     if output.exists() and not overwrite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +34,7 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output must be a folder, {folder} is a file; give another")
     target = folder.resolve()
-    places: dict[Path, Path] = {}  # input, resolved -> output
-    named: dict[Path, Path] = {}  # the same -> as the user names it
+    jobs: dict[str, Job] = {}  # by the input's absolute path, in which links stay
     for text in inputs:
         root, found = find(text)
         if root.resolve() == target:
@@ -47,12 +47,11 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job
                 continue  # made at an earlier time: the output lies inside the input
             output = folder / path.relative_to(root)
             output = output if form is None else output.with_suffix(FORMATS[form])
-            places.setdefault(path.resolve(), output)
-            named.setdefault(path.resolve(), path)
-    if not places:
+            jobs.setdefault(os.path.abspath(path), Job(path, output))
+    if not jobs:
         raise ValueError(f"{inputs[0]} holds no images but those in --output {folder}; give another --output")
-    check_places(places)
-    return [Job(named[path], output) for path, output in places.items()]
+    check_places(list(jobs.values()))
+    return list(jobs.values())
 
 
 def find(text: str) -> tuple[Path, list[Path]]:
@@ -80,12 +79,13 @@ def find(text: str) -> tuple[Path, list[Path]]:
     return Path(*fixed[:first]), files
 
 
-def check_places(places: dict[Path, Path]) -> None:
+def check_places(jobs: Sequence[Job]) -> None:
     """See that no two files go to one place, and none to an input's."""
+    sources = {path.resolve() for path, _ in jobs}
     going = defaultdict(list)
-    for path, output in places.items():
+    for path, output in jobs:
         going[output.resolve()].append(path)
-        if output.resolve() in places:
+        if output.resolve() in sources:
             raise ValueError(f"{output} is an input, and inputs are never overwritten; give another --output")
     for output, paths in going.items():
         if len(paths) > 1:

@@ -81,7 +81,8 @@ def denoise_all(arguments: argparse.Namespace) -> int:
 
     batch, jobs = prepare(arguments)
     try:
-        batch.run(jobs)
+        with batch.record.locked():
+            batch.run(jobs)
     except DiskFullError as error:
         cli.report_error(error)
         return cli.FAILED
@@ -110,7 +111,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Batch, list[Job]]:
         denoiser.module.to(arguments.device)
     except (RuntimeError, AssertionError) as error:  # torch's
         raise ValueError(f"--device {arguments.device} cannot be used ({error}); give --device cpu") from error
-    record = Record(folder, checkpoint, options | {"format": arguments.format, "range": arguments.range})
+    record = Record(folder, checkpoint, options | {"format": arguments.format})
     foreign = [job.output for job in jobs if job.output.exists() and not record.holds(job)]
     if foreign and not arguments.overwrite:
         others = f" and {len(foreign) - 1} other outputs are" if len(foreign) > 1 else " is"

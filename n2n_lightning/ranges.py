@@ -32,6 +32,11 @@ def covering_range(low: float, high: float, dtype: np.dtype[Any]) -> float:
     return 2.0 ** math.ceil(math.log2(high + whole)) - whole
 
 
+def found_range(low: float, high: float, dtype: np.dtype[Any]) -> float:
+    """``covering_range``; 1 for black images, to which any will do."""
+    return covering_range(low, high, dtype) if low or high else 1.0
+
+
 def to_net(values: Array, peak: float) -> Tensor:
     """(N, H, W, C) of any number type -> (N, C, H, W) float32 in channels_last, ``peak`` becomes 1."""
     scaled = torch.from_numpy(values.astype(np.float32, order="C"))  # always a copy
@@ -41,6 +46,8 @@ def to_net(values: Array, peak: float) -> Tensor:
 def from_net(estimate: Tensor, peak: float, dtype: np.dtype[Any]) -> Array:
     """(N, C, H, W) float -> (N, H, W, C) of ``dtype``; whole numbers are rounded and clipped to what it holds."""
     values: Array = (estimate.permute(0, 2, 3, 1) * peak).numpy()
+    if dtype == np.float16:  # the one float that a net's output may be too large for
+        values = np.clip(values, np.finfo(dtype).min, np.finfo(dtype).max)
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
     limits = np.iinfo(dtype)

@@ -12,7 +12,12 @@ from typing import Any
 
 from n2n_lightning.inputs import Job
 
-NAME = "predict.jsonl"
+try:
+    import fcntl
+except ImportError:  # Windows, where two processes in one folder are not noticed
+    fcntl = None  # type: ignore[assignment]
+
+NAME, PART = "predict.jsonl", ".predict.part"
 
 
 class Record:
@@ -38,16 +43,40 @@ class Record:
             except (ValueError, KeyError, TypeError):  # cut off while it was written
                 continue
 
-    def holds(self, job: Job) -> bool:
-        """Whether the output is there, finished, and made from the input as it is now in the same way."""
+    def holds(self, job: Job, range: float | None = None) -> bool:
+        """Whether the output is there, finished, and made from the input as it is now in the same way.
+
+        Args:
+            job: the input and the output.
+            range: the value that is 1 to the net; None for any.
+        """
         entry = self._made.get(self._name(job), {})
+        if range is not None and entry.get("range") != range:
+            return False
         same = entry.get("made_by", {}) | {"checkpoint": None} == self.made_by | {"checkpoint": None}
         return same and entry.get("input") == stamp(job.input) and entry.get("file") == stamp(job.output)
 
     @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing to the folder.
+
+        Raises:
+            ValueError: another does.
+        """
+        with self.path.open("a") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise ValueError(
+                        f"{self.folder} is being written to by another predict; wait for it, or give another --output"
+                    ) from error
+            yield
+
+    @contextmanager
     def finishing(self, job: Job, **facts: Any) -> Iterator[Path]:
         """A path to write the output to; it gets its own name, and its line, once it is whole."""
-        part, source = job.output.with_name(f".{job.output.name}.part"), stamp(job.input)
+        part, source = job.output.with_name(PART), stamp(job.input)
         try:
             yield part
             with part.open("rb") as file:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -41,14 +41,14 @@ class Plan(NamedTuple):
 
 
 @torch.inference_mode()
-def measure_reach(net: nn.Module, channels: int) -> Reach:
+def measure_reach(net: Callable[[Tensor], Tensor], stride: int, channels: int) -> Reach:
     """See how far NaN spreads through the net.
 
     Args:
-        net: takes (N, C, H, W) of any size, and has a ``stride``.
+        net: takes (N, C, H, W) of any size.
+        stride: px; the output shifts with the input in steps of it.
         channels: C.
     """
-    stride = int(net.stride)  # type: ignore[arg-type]  # a net's plain number
     size = math.ceil(MIN_PROBE_PX / 2 / stride) * 2 * stride
     while size <= MAX_PROBE_PX:
         spread = max(nan_spread(net, channels, stride, size, axis, flipped) for axis in (2, 3) for flipped in (0, 1))
@@ -58,7 +58,7 @@ def measure_reach(net: nn.Module, channels: int) -> Reach:
     return Reach(stride, math.ceil(GLOBAL_HALO_PX / stride) * stride, is_local=False)
 
 
-def nan_spread(net: nn.Module, channels: int, across: int, size: int, axis: int, flipped: int) -> int:
+def nan_spread(net: Callable[[Tensor], Tensor], channels: int, across: int, size: int, axis: int, flipped: int) -> int:
     """How many px into the finite half of an image, ``size`` px along ``axis``, the other half makes NaN."""
     shape = [1, channels, across, across]
     shape[axis] = size

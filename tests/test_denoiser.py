@@ -206,6 +206,38 @@ def test_predict_clips_to_0_to_255():
     assert Denoiser(module_of(Plus(-9.0))).predict(torch.full((1, 3, 4, 4), 255.0)).min() == 0
 
 
+@pytest.mark.parametrize("images", [torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.int32)])
+def test_predict_refuses_other_forms(images: Tensor):
+    with pytest.raises(ValueError, match="must be"):
+        identity().predict(images)
+
+
+def test_bfloat16():
+    images = torch.rand(1, 3, 9, 7).bfloat16()
+    torch.testing.assert_close(identity().denoise(images), images)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_range_of_no_use_is_refused(value: float):
+    with pytest.raises(ValueError, match="range must be above 0"):
+        identity(1).denoise(np.ones((4, 4)), range=value)
+
+
+def test_black_images_and_the_largest_float16():
+    np.testing.assert_array_equal(identity(1).denoise(np.zeros((4, 4), np.uint16)), 0)
+    largest = np.full((4, 4), np.finfo(np.float16).max, np.float16)
+    np.testing.assert_array_equal(Denoiser(module_of(Plus(1.0), 1)).denoise(largest), largest)
+
+
+def test_the_net_may_be_on_another_device():
+    """Which meta stands for: it computes nothing, but refuses what is on the CPU."""
+    module = module_of(nn.Conv2d(3, 3, 3, padding=1)).to("meta")
+    with torch.inference_mode():
+        assert module(torch.zeros(1, 3, 8, 8, device="meta")).is_meta
+    with pytest.raises(NotImplementedError, match="meta"):  # on the way back, where there is nothing to copy
+        Denoiser(module)._estimate(torch.zeros(1, 3, 8, 8))
+
+
 def test_an_untrained_denoiser_says_so():
     with pytest.raises(ValueError, match="fit"):
         Denoiser("unet").predict(torch.zeros(1, 3, 4, 4))
@@ -220,6 +252,7 @@ def test_an_untrained_denoiser_says_so():
         (torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)),
         (torch.zeros(3, 8, 8), torch.zeros(3, 8, 8)),
         (torch.zeros(0, 3, 8, 8), torch.zeros(0, 3, 8, 8)),
+        (torch.full((2, 3, 8, 8), torch.nan), torch.zeros(2, 3, 8, 8)),
     ],
 )
 def test_pairs_that_do_not_fit_together_are_refused(source: Tensor, target: Tensor):

@@ -198,9 +198,7 @@ def other_weights(folder: Path) -> Path:
     return folder / "other.ckpt"
 
 
-@pytest.mark.parametrize(
-    "change", ["input", "output", "checkpoint", "--per-channel", "--precision=bf16", "--range=300"]
-)
+@pytest.mark.parametrize("change", ["input", "output", "checkpoint", "--per-channel", "--precision=bf16"])
 def test_what_was_made_otherwise_is_replaced_only_on_request(command: Command, given: Path, change: str):
     denoise(command, IN)
     if change == "output":
@@ -232,3 +230,12 @@ def test_another_format_goes_beside(command: Command, given: Path):
     assert files("out") == {*NAMES, "a.bmp", "b.bmp", "c.bmp", "sub/a.bmp", "sub/deep/e.bmp"}
     assert made.items() - {("predict.jsonl", made["predict.jsonl"])} <= stamps(Path("out")).items()
     assert "5 done before" in denoise(command, IN).out
+
+
+def test_every_name_of_a_linked_file_gets_an_output(command: Command):
+    write(Path("given/in/one.png"), noise(20, 24, 3))
+    Path("given/in/d").mkdir()
+    Path("given/in/two.png").symlink_to("one.png")
+    Path("given/in/d/three.png").symlink_to("../one.png")
+    assert denoise(command, "given/in").code == 0
+    assert files("out") - {"predict.jsonl"} == {"one.png", "two.png", "d/three.png"}

@@ -197,7 +197,10 @@ def test_the_range_is_found_over_all_files_of_a_kind(command: Command):
     }
     for name, (values, _) in images.items():
         write(IN / name, values)
-    lines = ["range of floats: 0 to 4; --range sets another", "range of whole numbers: 0 to 4095; --range sets another"]
+    lines = [
+        f"range of float32: 0 to 4, found in {IN / 'float.tif'}; --range sets another",
+        f"range of uint16: 0 to 4095, found in {IN / 'bright.npy'}; --range sets another",
+    ]
     ended = denoise(command, IN)
     assert ended.code == 0 and printed_ranges(ended.out) == lines
     for name, (values, peak) in images.items():
@@ -214,7 +217,7 @@ def test_transparency_has_no_part_in_the_range(command: Command):
     values[..., 3] = 65535
     IN.mkdir(parents=True)
     tifffile.imwrite(IN / "a.tif", values, photometric="rgb", extrasamples=["unassalpha"])
-    assert printed_ranges(denoise(command, IN).out) == ["range of whole numbers: 0 to 1023; --range sets another"]
+    assert printed_ranges(denoise(command, IN).out)[0].startswith("range of uint16: 0 to 1023, found in")
 
 
 def test_a_given_range_wins_but_for_8_bits(command: Command):
@@ -241,18 +244,47 @@ def test_the_range_of_the_training_holds_for_its_kind(command: Command, trained_
     ((other, values),) = images.items()
     found = {"u2": 1023, "f4": 1024}[other]
     assert_close(f"out/{other}.npy", estimate(values, found))
-    assert [line.split("; ")[0].split()[-1] for line in printed_ranges(ended.out)] == [str(found)]
+    assert [line.split(", ")[0].split()[-1] for line in printed_ranges(ended.out)] == [str(found)]
 
 
 def test_values_around_0_need_a_range(command: Command):
     write(IN / "a.npy", noise(20, 24, 3, dtype="f4") - 128)
+    write(IN / "b.png", noise(20, 24, 3))
     ended = denoise(command, IN)
-    assert ended.code == 2 and files("out") == set()
-    assert ended.err == (
-        "error: floats: values go from -128 to 127, but black is taken to be 0; "
+    assert ended.code == 2 and files("out") == {"b.png"}
+    assert ended.err.endswith(
+        f"error: {IN / 'a.npy'} has no range: values go from -128 to 127, but black is taken to be 0 in float32; "
         "give --range, the value that is to be 1 to the net\n"
     )
-    assert denoise(command, IN, "--range", "128").code == 0
+    ended = denoise(command, IN, "--range", "128")
+    assert ended.code == 0 and "1 of 2 files denoised, 1 done before" in ended.out
+
+
+def test_a_file_of_another_type_has_a_range_of_its_own(command: Command):
+    photo, mask = noise(20, 24, 3, most=1000, dtype="u2"), np.full((20, 24, 3), 2**31, np.uint32)
+    write(IN / "photo.npy", photo)
+    write(IN / "mask.npy", mask)
+    assert denoise(command, IN).code == 0
+    assert_close("out/photo.npy", estimate(photo, 1023))
+
+
+def test_a_brighter_file_that_is_added_gives_all_its_range(command: Command):
+    dark, bright = noise(20, 24, 3, most=500, dtype="u2"), noise(20, 24, 3, most=5000, dtype="u2")
+    write(IN / "dark.npy", dark)
+    denoise(command, IN)
+    write(IN / "bright.npy", bright)
+    assert denoise(command, IN).code == 0
+    for name, values in (("dark", dark), ("bright", bright)):
+        assert_close(f"out/{name}.npy", estimate(values, 8191))
+    assert denoise(command, IN / "dark.npy").out.startswith("0 of 1 files denoised, 1 done before")
+
+
+def test_floats_take_a_power_of_two_for_range(command: Command):
+    write(IN / "a.npy", noise(20, 24, 3, most=1, dtype="f4"))
+    write(IN / "b.npy", noise(20, 24, 3, most=1000, dtype="u2"))
+    ended = denoise(command, IN, "--range", "4095")
+    assert ended.code == 2 and "a.npy holds floats, whose range is a power of two" in ended.err
+    assert files("out") - {"predict.jsonl"} == {"b.npy"}
 
 
 # Memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from predicted import MODEL, WEIGHTS, Array, assert_close, denoise, estimate, files, noise, pixels
 from tiny import assert_refused, stamps
 
-from n2n_lightning import checkpoint, predict
+from n2n_lightning import Denoiser, checkpoint, predict
 
 IN = Path("given/in")
 
@@ -200,3 +201,27 @@ def test_wrong_options_are_refused(command: Command, tmp_path: Path, line: list[
     last = ended.err.splitlines()[-1]
     assert "error: " in last and words in last and "Traceback" not in ended.err
     assert {path.name for path in tmp_path.iterdir()} == {"given"}
+
+
+def test_what_cannot_be_written_is_named_and_the_rest_is_done(command: Command):
+    for name in ("a.png", "b/b.png", f"{'c' * 251}.png", "d.png"):
+        write(IN / name, noise(20, 24, 3))
+    Path("out").mkdir()
+    Path("out/b").write_text("in the way")
+    ended = denoise(command, IN)
+    assert ended.code == 2 and ended.err.count("error: ") == 1
+    assert f"error: {Path('out/b/b.png')} cannot be written" in ended.err
+    assert files("out") - {"predict.jsonl"} == {"a.png", "b", f"{'c' * 251}.png", "d.png"}
+
+
+def test_memory_is_kept_with_many_channels():
+    """The largest arrays at one time, against what was allowed beside the net's own."""
+    values = np.zeros((1, 400, 400, 60), np.uint8)
+    denoiser = Denoiser.load(MODEL, per_channel=True, working_bytes=3e7)
+    denoiser.denoise(values[0, :9, :9])  # what stays
+    tracemalloc.start()
+    for _ in denoiser.bands(lambda top, bottom: values[:, top:bottom], values.shape, 255.0):
+        pass
+    most = tracemalloc.get_traced_memory()[1]  # numpy's share of it
+    tracemalloc.stop()
+    assert most < 3e7

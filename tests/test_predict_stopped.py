@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from predicted import MODEL, denoise, files, noise
 from tiny import SECONDS, stamps
 
 from n2n_lightning import predict
+from n2n_lightning.record import NAME, PART
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_the_same_command_goes_on_after_a_signal(
     assert process.exitcode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[kind]
     done = {"0.png", "1.png", *(["2.png"] if place == "renamed" else [])}
     killed_within = kind == signal.SIGKILL and place != "renamed"
-    assert files("out") == done | ({".2.png.part"} if killed_within else set())
+    assert files("out") == done | ({PART} if killed_within else set())
     if kind != signal.SIGKILL:
         assert Path("messages").read_text().splitlines()[-1] == "interrupted; the same command goes on"
     made = stamps(Path("out"))
@@ -145,3 +147,13 @@ def test_a_full_disk_leaves_whole_files_and_the_same_command_goes_on(
     assert ended.code == 2 and "2 of 4 files denoised, 1 done before, 1 failed" in ended.out
     for number in range(3):
         np.testing.assert_array_equal(tifffile.imread(f"out/{number}.tif"), tifffile.imread(f"whole/{number}.tif"))
+
+
+def test_a_second_command_in_the_same_folder_is_refused(command: Command, given: Path):
+    Path("out").mkdir()
+    with Path("out", NAME).open("a") as record:
+        fcntl.flock(record, fcntl.LOCK_EX)
+        ended = denoise(command, given)
+        assert ended.code == 2 and "being written to by another predict" in ended.err
+        assert files("out") == set()
+    assert denoise(command, given).code == 0

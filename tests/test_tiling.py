@@ -68,13 +68,13 @@ class Pooled(nn.Module):
 def test_reach_of_plain_convolutions():
     for kernel, dilation in [(1, 1), (3, 1), (5, 1), (3, 7), (3, 300)]:
         net = Net(nn.Conv2d(2, 2, kernel, padding="same", dilation=dilation))
-        assert measure_reach(net, 2) == Reach(1, max(kernel // 2 * dilation, 1), is_local=True)
+        assert measure_reach(net, net.stride, 2) == Reach(1, max(kernel // 2 * dilation, 1), is_local=True)
     lopsided = Net(nn.ZeroPad2d((0, 6, 0, 0)), nn.Conv2d(2, 2, (1, 7)))
-    assert measure_reach(lopsided, 2).halo == 6
+    assert measure_reach(lopsided, 1, 2).halo == 6
 
 
 def test_global_pooling_is_noticed():
-    reach = measure_reach(Net(nn.Conv2d(1, 1, 3, padding=1), Pooled(), stride=8), 1)
+    reach = measure_reach(Net(nn.Conv2d(1, 1, 3, padding=1), Pooled()), 8, 1)
     assert not reach.is_local and reach.halo > 0 and reach.halo % 8 == 0
 
 
