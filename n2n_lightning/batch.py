@@ -80,7 +80,8 @@ class Batch:
         if todo:  # those that are done count for the range too, and are done again where it is another by now
             ranges = self.find_ranges(found)
             todo = self.unfinished(found, ranges)
-        todo = [look for look in todo if self.range_of(look, ranges) is not None]
+        skipped = len(found) - len(todo)
+        todo = [look for look in todo if self.range_of(look, ranges) is not None]  # the others are faults
         for look in todo:
             if not look.exact:
                 print(
@@ -93,7 +94,7 @@ class Batch:
             for look in todo:
                 if self.denoise(look, ranges, advance):
                     done.append(look)
-        print(self.summary(done, len(found) - len(todo), time.perf_counter() - start))
+        print(self.summary(done, skipped, time.perf_counter() - start))
         return len(done)
 
     def look(self, job: Job) -> Found | None:

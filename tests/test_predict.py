@@ -252,6 +252,7 @@ def test_values_around_0_need_a_range(command: Command):
     write(IN / "b.png", noise(20, 24, 3))
     ended = denoise(command, IN)
     assert ended.code == 2 and files("out") == {"b.png"}
+    assert "1 of 2 files denoised, 1 failed" in ended.out
     assert ended.err.endswith(
         f"error: {IN / 'a.npy'} has no range: values go from -128 to 127, but black is taken to be 0 in float32; "
         "give --range, the value that is to be 1 to the net\n"
