@@ -103,7 +103,7 @@ class Batch:
         try:
             with opened(path) as picture:
                 shape, itemsize = colours(picture), picture.dtype.itemsize
-                if shape[3] != denoiser.channels and not denoiser.per_channel:
+                if not denoiser.takes(shape[3]):
                     raise ImageError(
                         f"{path} has {shape[3]} channels, the net is for {denoiser.channels}; "
                         "--per-channel puts each through it by itself"
@@ -111,7 +111,7 @@ class Batch:
                 with naming(path):
                     check_convertible(picture, self.form or picture.form)
                 held = picture.held_bytes
-                if self.form not in (None, picture.form):
+                if self.converts(picture):
                     held += 2 * int(np.prod(picture.shape)) * itemsize
                 try:
                     plan = denoiser.plan(shape, itemsize, held)
@@ -130,6 +130,9 @@ class Batch:
         except ImageError as error:
             self.faults.append(str(error))
             return None
+
+    def converts(self, picture: Picture) -> bool:
+        return self.form not in (None, picture.form)
 
     def find_ranges(self, found: Sequence[Found]) -> dict[str, float]:
         """The range of each kind of file where neither user nor training tells it; faults where there is none."""
@@ -169,8 +172,8 @@ class Batch:
         try:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             with self.record.finishing(job, range=peak) as part, opened(job.input) as picture:
-                same = self.form in (None, picture.form)
-                with picture.copied(part) if same else converted(picture, str(self.form), part) as write:
+                target = converted(picture, str(self.form), part) if self.converts(picture) else picture.copied(part)
+                with target as write:
                     for group in range(picture.count):
                         for top, rows in self.bands(picture, group, look, peak):
                             write(group, top, rows)

@@ -93,8 +93,9 @@ def open_npy(path: Path) -> Contents:
 def open_photo(path: Path) -> Contents:
     """The image of a PNG, JPEG, WebP or BMP file, upright and without alpha."""
     with open_pillow(path) as image:
-        pixels, alphas = read_photo(image, path)
-        pixels = upright(without_alpha(pixels, alphas), image.getexif().get(ORIENTATION, 1))
+        check_photo(image, path)
+        pixels = read_photo(image, path)
+        pixels = upright(without_alpha(pixels, photo_alphas(pixels.shape[2])), image.getexif().get(ORIENTATION, 1))
     height, width, channels = pixels.shape
     return Contents((1, height, width, channels), pixels.dtype, None, iter([pixels]))
 
@@ -116,16 +117,18 @@ def is_16_bit(image: Image.Image, path: Path) -> bool:
     return image.format == "PNG" and png_header(path).bits == 16
 
 
-def read_photo(image: Image.Image, path: Path) -> tuple[Array, list[int]]:
-    """The pixels as they are stored, (H, W, C), and which channels are alpha."""
-    check_photo(image, path)
+def photo_alphas(channels: int) -> list[int]:
+    """Which channels are alpha."""
+    return [channels - 1] if channels in (2, 4) else []
+
+
+def read_photo(image: Image.Image, path: Path) -> Array:
+    """The pixels of what ``check_photo`` has passed, as they are stored: (H, W, C)."""
     if is_16_bit(image, path):
         pixels: Array = imagecodecs.png_decode(path.read_bytes())
     else:
         pixels = np.asarray(image)
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    channels = pixels.shape[2]
-    return pixels, [channels - 1] if channels in (2, 4) else []
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def open_pillow(path: Path) -> Image.Image:

@@ -172,7 +172,11 @@ class Denoiser:
 
     def _denoise(self, values: Array, peak: float | None) -> Array:
         """(N, H, W, C) -> same shape and type."""
-        self.check_channels(values.shape[3])
+        if not self.takes(values.shape[3]):
+            raise ValueError(
+                f"images must have {self.channels} channels as in the net's training, got {values.shape[3]}; "
+                "per_channel=True puts each through it by itself"
+            )
         low, high = float(values.min()), float(values.max())
         if not max(-low, high) <= FLOAT32_MAX:  # which NaN is not either
             raise ValueError("images hold NaN or infinite values; mend them")
@@ -191,13 +195,9 @@ class Denoiser:
         """The value that is 1 to the net in images of ``dtype``; None where the training does not tell."""
         return known_range(dtype, self.module.peak, self.module.sample_type)
 
-    def check_channels(self, channels: int) -> None:
-        """Raises ValueError when the net does not take images of so many channels."""
-        if channels != self.channels and not self.per_channel:
-            raise ValueError(
-                f"images must have {self.channels} channels as in the net's training, got {channels}; "
-                "per_channel=True puts each through it by itself"
-            )
+    def takes(self, channels: int) -> bool:
+        """Whether images of so many channels can be denoised."""
+        return self.per_channel or channels == self.channels
 
     def plan(self, shape: tuple[int, int, int, int], itemsize: int, held_bytes: float = 0) -> Plan:
         """How images are cut up.

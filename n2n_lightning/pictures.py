@@ -21,12 +21,13 @@ from n2n_lightning.decoding import (
     is_16_bit,
     load_npy,
     open_pillow,
+    photo_alphas,
     png_header,
     read_photo,
 )
 from n2n_lightning.encoding import Metadata, check_holds, encode
 from n2n_lightning.rewriting import TiffRewriter
-from n2n_lightning.tiff import find_images
+from n2n_lightning.tiff import find_images, locate
 
 X_RESOLUTION, XMP, ICC_PROFILE = 282, 700, 34675  # tags
 INCH, CENTIMETRE = 2, 3
@@ -129,11 +130,8 @@ class TiffPicture:
         self.held_bytes = 4 * first.segment_bytes  # decoded, waiting to be encoded, and their encodings
 
     def read(self, group: int, top: int, bottom: int) -> Array:
-        for part in self.parts:
-            if group < len(part.groups):
-                return part.read(group, top, bottom)
-            group -= len(part.groups)
-        raise IndexError(group)
+        part, number = locate(self.parts, group)
+        return self.parts[part].read(number, top, bottom)
 
     @contextmanager
     def copied(self, path: Path) -> Iterator[Write]:
@@ -162,7 +160,7 @@ class PhotoPicture:
         channels = png_header(path).channels if deep else len(image.getbands())
         self.shape = (1, image.height, image.width, channels)
         self.dtype = np.dtype(np.uint16 if deep else np.uint8)
-        self.alphas = [channels - 1] if channels in (2, 4) else []
+        self.alphas = photo_alphas(channels)
         self.orientation = image.getexif().get(ORIENTATION, 1)
         self.held_bytes = 3 * image.height * image.width * channels * self.dtype.itemsize  # in, out and encoded
         self.form = "jpeg" if image.format == "MPO" else str(image.format).lower()
@@ -170,7 +168,7 @@ class PhotoPicture:
 
     def read(self, group: int, top: int, bottom: int) -> Array:
         if self._pixels is None:
-            self._pixels = read_photo(self.image, self.path)[0]
+            self._pixels = read_photo(self.image, self.path)
         return self._pixels[None, top:bottom]
 
     @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 from tifffile import PHOTOMETRIC, TiffFile, TiffPage
 
 from n2n_lightning.contents import Array, ImageError
-from n2n_lightning.tiff import Segments, TiffImages
+from n2n_lightning.tiff import Segments, TiffImages, locate
 
 BITS, COMPRESSION, COLOURS, FILL_ORDER, PREDICTOR, SUBSAMPLING = 258, 259, 262, 266, 317, 530  # tags
 OFFSETS, COUNTS = (273, 324), (279, 325)  # of strips, of tiles
@@ -43,14 +43,13 @@ class TiffRewriter:
 
     def __init__(self, tiff: TiffFile, images: Sequence[TiffImages]) -> None:
         self.tiff, self.images = tiff, images
-        self.starts = np.cumsum([0, *(len(part.groups) for part in images)])
         self._pages: dict[tuple[int, int], PageWriter] = {}  # unfinished
         self._taken: set[int] = set()  # offsets; a file can have several segments at one
 
     def write(self, group: int, top: int, rows: Array) -> None:
         """(images, rows, W, C), which follow on the group's last."""
-        part = int(np.searchsorted(self.starts, group, side="right")) - 1
-        images, number = self.images[part], group - int(self.starts[part])
+        part, number = locate(self.images, group)
+        images = self.images[part]
         for page, values in zip(images.groups[number].tolist(), images.to_pages(rows), strict=True):
             if images.series.dataoffset is not None:
                 place = images.raw(page, self.tiff.filehandle.path, "r+")

@@ -43,6 +43,15 @@ def find_images(tiff: TiffFile) -> list[TiffImages]:
     return parts
 
 
+def locate(parts: Sequence[TiffImages], group: int) -> tuple[int, int]:
+    """Which of ``parts`` a group of images is in, all counted through, and its number there."""
+    for number, part in enumerate(parts):
+        if group < len(part.groups):
+            return number, group
+        group -= len(part.groups)
+    raise IndexError(group)
+
+
 def check_pages(tiff: TiffFile) -> None:
     """See that the chain of pages has an end: of a file that was cut off tifffile gives the pages before the cut."""
     tiff.filehandle.seek(tiff.pages.next_page_offset or 0)
@@ -81,8 +90,8 @@ class TiffImages:
         self.in_order = channels_last(axes) == list(range(len(axes)))  # the file's order is (N, H, W, C) already
         height, width = (self.page_shape[self.page_axes.index(axis)] for axis in "YX")
         samples = math.prod(n for axis, n in zip(self.page_axes, self.page_shape, strict=True) if axis in "CS")
-        per_group = self.groups.shape[1] * math.prod(self.page_shape) // (height * width * samples)
-        self.shape = (per_group // self.groups.shape[1], height, width, samples * self.groups.shape[1])  # of a group
+        images = math.prod(self.page_shape) // (height * width * samples)
+        self.shape = (images, height, width, samples * self.groups.shape[1])  # of a group
         self.orientation = self.page.tags.valueof(ORIENTATION, 1)
         extras = self.page.extrasamples
         first = self.page.samplesperpixel - len(extras)
