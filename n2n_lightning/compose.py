@@ -15,9 +15,9 @@ from hydra import compose, initialize_config_dir
 from n2n_lightning.cli import config_folder, nearest, plain
 from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.families import FAMILIES
-from n2n_lightning.losses import LOSSES
-from n2n_lightning.module import OPTIMIZERS, SCHEDULERS, DenoiserModule, build, channels_last
-from n2n_lightning.noise import NOISES
+from n2n_lightning.losses import FINDS, LOSSES
+from n2n_lightning.module import BY_STEP, OPTIMIZERS, SCHEDULERS, DenoiserModule, build, channels_last
+from n2n_lightning.noise import NOISES, make_noise
 from n2n_lightning.pairs import PairData
 from n2n_lightning.sources.clean import CleanData
 from n2n_lightning.sources.ee559 import Ee559Data
@@ -39,7 +39,14 @@ LOADER_KEYS = tuple(
 )  # the rest of ``data`` is the data set's
 
 GROUPS = ("data", "noise", "loss", "scheduler", "optimizer", "model", "trainer")
-TOP_LEVEL: dict[str, Any] = {"study": str, "seed": int, "resume": bool, "init_from": str | None, "patience": int | None}
+TOP_LEVEL: dict[str, Any] = {
+    "study": str,
+    "seed": int,
+    "resume": bool,
+    "init_from": str | None,
+    "patience": int | None,
+    "ema": float | None,
+}
 TRAINER_OURS = (  # arguments of the Trainer that training.py gives, or that its record of every epoch rests on
     *("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
     *("num_sanity_val_steps", "default_root_dir", "check_val_every_n_epoch", "val_check_interval", "fast_dev_run"),
@@ -56,7 +63,7 @@ def check_config(config: Config) -> None:
     weights = [torch.nn.Parameter(torch.zeros(1))]
 
     def make_scheduler() -> None:
-        defaults = {"T_max": 1} if scheduler["name"] == "cosine" else {}
+        defaults = {"T_max": 1} if scheduler["name"] in BY_STEP else {}
         build(SCHEDULERS, scheduler, torch.optim.SGD(weights), **defaults)
 
     def make_module() -> None:
@@ -76,7 +83,7 @@ def check_config(config: Config) -> None:
         pl.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_model_summary=False)
 
     faults += data_faults(config)
-    faults += check_spec("loss", LOSSES, config["loss"], given=("estimate", "target"))
+    faults += check_spec("loss", LOSSES, config["loss"], given=("estimate", "target", "progress"))
     if config["loss"].get("name") == "neighbor2neighbor" and config["data"].get("name") != "single":
         faults.append("loss=neighbor2neighbor is for data=single alone; set loss=l2")
     found = check_spec("optimizer", OPTIMIZERS, optimizer, given=("params",))
@@ -101,6 +108,8 @@ def check_top_level(config: Config) -> list[str]:
             faults.append(f"{key} must be {describe(hint)}, got {config.get(key)!r}; leave it out for its default")
     if isinstance(config.get("patience"), int) and config["patience"] < 1:
         faults.append(f"patience must be 1 or more, got {config['patience']}; set patience=5, or null for no such end")
+    if isinstance(config.get("ema"), float) and not 0 < config["ema"] < 1:
+        faults.append(f"ema must be above 0 and below 1, got {config['ema']}; set ema=0.999, or null for no averaging")
     if isinstance(config.get("seed"), int) and not 0 <= config["seed"] < 2**32:
         faults.append(f"seed must be from 0 to {2**32 - 1}, got {config['seed']}; set seed=0")
     return faults
@@ -120,10 +129,41 @@ def data_faults(config: Config) -> list[str]:
     found = check_spec("data", DATA, data_args, given=("noise",), also=LOADER_KEYS)
     found += check_arguments("data", NoisyPairDataModule, loader_args, given=("data",))
     if noisy:
-        found += check_spec("noise", NOISES, noise)
+        found += noise_faults("noise", noise) or noise_faults("noise", noise | (data_args.get("val_noise") or {}))
     elif noise["name"] is not None:
         found.append(f"noise={noise['name']} is for data=clean alone, other data brings its own; set noise=none")
     return found or what_it_says("data", lambda: build_datamodule(config))
+
+
+def noise_faults(where: str, noise: Config) -> list[str]:
+    """Faults of a corruption, and of the steps of a chain."""
+    found = check_spec(where, NOISES, noise)
+    if noise["name"] != "chain" or found:
+        return found
+    steps = [(f"{where}.steps[{number}]", step) for number, step in enumerate(noise["steps"])]
+    return [
+        fault
+        for place, step in steps
+        for fault in (
+            noise_faults(place, step)
+            if isinstance(step, dict)
+            else [f"{place} must be a corruption and its settings, got {step!r}; write {{name: gaussian, sigma: 25}}"]
+        )
+    ]
+
+
+def advice(config: Config) -> str | None:
+    """What to say where the loss looks for a statistic of the noisy targets that is not the clean image."""
+    data, name = config["data"], config["loss"]["name"]
+    if data.get("targets", "noisy") == "clean" or data["name"] not in ("clean", "photos", "ee559"):
+        return None
+    noise = config["noise"] if data["name"] == "clean" else {"name": "pixelate"}
+    keeps, finds = make_noise(noise).keeps, FINDS[name]
+    if finds in keeps:
+        return None
+    suiting = " or ".join(f"loss={loss}" for loss in ("l2", "l1", "l0") if FINDS[loss] in keeps)
+    what = " and the ".join(sorted(keeps)) or "mean, median or mode of nothing"
+    return f"{noise['name']} noise keeps the {what} of the target, and loss={name} looks for the {finds}: try {suiting}"
 
 
 def what_it_says(where: str, make: Callable[[], object]) -> list[str]:

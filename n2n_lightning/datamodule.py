@@ -139,6 +139,8 @@ class NoisyPairDataModule(pl.LightningDataModule):
                     f"training and validation images must have as many channels, got {train.image_shape[0]} and "
                     f"{val.image_shape[0]}; check data.root and data.val_root"
                 )
+            if "swap" in self.augmentations and not train.has_pairs:
+                raise ValueError("augment 'swap' needs two noisy images that are alike; set data.augment=[flip,rotate]")
             _, height, width = train.image_shape
             if "rotate" in self.augmentations and height != width:
                 raise ValueError(f"augment 'rotate' needs square images, got {height}x{width}; set data.augment=[flip]")

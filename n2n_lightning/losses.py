@@ -1,23 +1,56 @@
-"""Training losses: pure functions of an estimate and a target."""
+"""Training losses: pure functions of an estimate and a target.
+
+Under noisy targets a loss has its minimum at one statistic of the target's distribution (``FINDS``), and so restores
+the clean image where the noise leaves that statistic as it was (``noise.Noise.keeps``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 Loss = Callable[..., Tensor]
+Statistic = Literal["mean", "median", "mode"]
 
 
 def l2(estimate: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error; its minimum under noisy targets is the target's mean. (N, C, H, W) twice -> scalar."""
+    """Mean squared error. (N, C, H, W) twice -> scalar."""
     return F.mse_loss(estimate, target)
 
 
 def l1(estimate: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error; its minimum under noisy targets is the target's median. (N, C, H, W) twice -> scalar."""
+    """Mean absolute error. (N, C, H, W) twice -> scalar."""
     return F.l1_loss(estimate, target)
+
+
+def charbonnier(estimate: Tensor, target: Tensor, *, eps: float = 1e-3) -> Tensor:
+    """``l1`` with a round tip: the mean of sqrt(difference^2 + eps^2). (N, C, H, W) twice -> scalar."""
+    return ((estimate - target).square() + eps**2).sqrt().mean()
+
+
+def l0(estimate: Tensor, target: Tensor, *, progress: float) -> Tensor:
+    """Mean of (abs(difference) + 1e-8)^g, g falling from 2 to 0 over training (Lehtinen et al. 2018, section 3.1).
+
+    It looks for the mean at first, for the median half way, and for the mode at the end.
+
+    Args:
+        estimate: (N, C, H, W).
+        target: same shape.
+        progress: part of the training that is over, 0 to 1.
+    """
+    return ((estimate - target).abs() + 1e-8).pow(2 * (1 - progress)).mean()
+
+
+def hdr(estimate: Tensor, target: Tensor) -> Tensor:
+    """Mean of difference^2 / (estimate + 0.01)^2, for values without an upper bound (Lehtinen et al. 2018, section 3).
+
+    There is no gradient through the denominator, else the minimum were no longer at the mean; an estimate below 0
+    counts as 0 there. (N, C, H, W) twice -> scalar.
+    """
+    return ((estimate - target) / (estimate.detach().clamp_min(0) + 0.01)).square().mean()
 
 
 def neighbor2neighbor(estimate: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
@@ -28,7 +61,23 @@ def neighbor2neighbor(estimate: Tensor, target: Tensor, *, gamma: float = 2.0) -
     return l2(estimate, target)
 
 
-LOSSES: dict[str, Loss] = {"l2": l2, "l1": l1, "neighbor2neighbor": neighbor2neighbor}
+LOSSES: dict[str, Loss] = {
+    "l2": l2,
+    "l1": l1,
+    "charbonnier": charbonnier,
+    "l0": l0,
+    "hdr": hdr,
+    "neighbor2neighbor": neighbor2neighbor,
+}
+FINDS: dict[str, Statistic] = {
+    "l2": "mean",
+    "l1": "median",
+    "charbonnier": "median",
+    "l0": "mode",
+    "hdr": "mean",
+    "neighbor2neighbor": "mean",
+}
+ANNEALED = ("l0", "neighbor2neighbor")  # these change over training, so that a finished run cannot be made longer
 
 
 def noise_floor(name: str, noisy: Tensor, target: Tensor, third: Tensor | None) -> Tensor | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
 from torchmetrics import MeanMetric
 
 from n2n_lightning.losses import LOSSES, noise_floor
@@ -28,11 +30,30 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
+
+
+def rampdown(optimizer: torch.optim.Optimizer, T_max: int, fraction: float = 0.3) -> LambdaLR:
+    """Full rate, and over the last ``fraction`` of ``T_max`` steps down to 0 as a squared half cosine.
+
+    Source: the official code of Lehtinen et al. 2018.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be above 0, at most 1, got {fraction}; set scheduler.fraction=0.3")
+
+    def factor(step: int) -> float:
+        left = min((T_max - step) / (fraction * T_max), 1.0)
+        return (0.5 - 0.5 * math.cos(math.pi * left)) ** 2
+
+    return LambdaLR(optimizer, factor)
+
+
 SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
     "cosine": CosineAnnealingLR,
     "plateau": ReduceLROnPlateau,
+    "rampdown": rampdown,
     "step": StepLR,
 }
+BY_STEP = ("cosine", "rampdown")  # these move each step and end with the run, the others move each epoch
 
 
 def build(table: Mapping[str, Callable[..., Any]], spec: Spec, *first: Any, **defaults: Any) -> Any:
@@ -56,8 +77,7 @@ class DenoiserModule(pl.LightningModule):
     Args:
         optimizer: name in ``OPTIMIZERS`` and its arguments.
         loss: name in ``LOSSES`` and its arguments.
-        scheduler: name in ``SCHEDULERS`` and its arguments, or None; ``cosine`` moves each step and ends with the run,
-            the others move each epoch.
+        scheduler: name in ``SCHEDULERS`` and its arguments, or None.
     """
 
     family: str
@@ -68,13 +88,14 @@ class DenoiserModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
-        self.loss = LOSSES[loss["name"]]
+        self.loss = partial(LOSSES[loss["name"]], **{key: value for key, value in loss.items() if key != "name"})
         self.gamma = float(loss.get("gamma", 0))  # final weight of Neighbor2Neighbor's regulariser
         # NaN for NaN: by default a diverged step's is left out of the mean, and "disable" drops the weights
         self.train_loss = MeanMetric(nan_strategy=float("nan"))
         self.val_loss = MeanMetric(nan_strategy=float("nan"))
         self.val_floor = MeanMetric()
         self.quality, self.pair_quality = RestorationQuality(), PairQuality()
+        self.progress = 0.0  # part of the training that is over, for a loss that changes
         self.scores: dict[str, Any] = {}  # of the latest validation
         self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the whole epoch's mean
 
@@ -84,14 +105,22 @@ class DenoiserModule(pl.LightningModule):
         return estimate.float()
 
     def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
+        self.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
         if pair.target is None:
             epochs = self.trainer.max_epochs or -1  # -1: the Trainer counts steps or time
             weight = self.gamma * ((self.trainer.current_epoch + 1) / epochs if epochs > 0 else 1)
             loss = self.single_loss(pair, weight)
         else:
-            loss = self.loss(self(pair.source), pair.target)
+            loss = self.pair_loss(self(pair.source), pair.target, pair.mask)
         self.train_loss.update(loss.detach(), len(pair.source))
         return loss
+
+    def pair_loss(self, estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The loss where ``mask`` is 1, or everywhere. (N, C, H, W) twice and (N, 1, H, W) -> scalar."""
+        now = {"progress": self.progress} if self.hparams["loss"]["name"] == "l0" else {}
+        if mask is not None:
+            estimate, target = estimate * mask, target * mask
+        return self.loss(estimate, target, **now)
 
     def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
         """The loss of a batch of single noisy images."""
@@ -108,7 +137,7 @@ class DenoiserModule(pl.LightningModule):
         """Scores the batch; the estimate goes on to the callbacks."""
         estimate: Tensor = self(pair.source)
         reference = pair.target if pair.clean is None else pair.clean
-        loss = self.single_loss(pair, 0) if reference is None else self.loss(estimate, reference)
+        loss = self.single_loss(pair, 0) if reference is None else self.pair_loss(estimate, reference, pair.mask)
         self.val_loss.update(loss, len(estimate))
         if pair.clean is not None:
             self.quality.update(pair.source, estimate, pair.clean)
@@ -150,7 +179,7 @@ class DenoiserModule(pl.LightningModule):
         optimizer = build(OPTIMIZERS, self.optimizer_spec, self.net.parameters())
         if self.scheduler_spec is None:
             return optimizer
-        by_step = self.scheduler_spec["name"] == "cosine"
+        by_step = self.scheduler_spec["name"] in BY_STEP
         defaults = {"T_max": int(self.trainer.estimated_stepping_batches)} if by_step else {}
         scheduler = build(SCHEDULERS, self.scheduler_spec, optimizer, **defaults)
         interval = "step" if by_step else "epoch"

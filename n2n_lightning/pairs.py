@@ -12,6 +12,7 @@ from n2n_lightning.noise import draw_cell_pixels
 
 Stage = Literal["train", "val"]
 STAGES: tuple[Stage, ...] = ("train", "val")
+Targets = Literal["noisy", "clean"]
 AUGMENTATIONS = ("flip", "rotate", "swap")
 
 
@@ -26,6 +27,7 @@ class NoisyPair(NamedTuple):
     clean: Tensor | None = None
     third: Tensor | None = None  # in validation: another noisy image
     group: Tensor | None = None  # in validation: (N,) int64, images with the same number are resampled together
+    mask: Tensor | None = None  # (N, 1, H, W) bool: the pixels of the target to learn from; None for all
     choice: Tensor | None = None  # single images: (N, H / 2, W / 2), see ``neighbors.subsample``
 
 
@@ -34,7 +36,7 @@ class PairSource(Protocol):
 
     image_shape: tuple[int, int, int]  # (C, H, W)
     has_clean: bool  # whether batches carry the clean images
-    has_pairs: bool  # whether they carry a second noisy image
+    has_pairs: bool  # whether they carry a second noisy image, alike enough to change places with the first
 
     def __len__(self) -> int: ...
 
@@ -68,14 +70,17 @@ class TensorPairs:
         source: (N, C, H, W).
         target: like ``source``, or None.
         clean: like ``source``, or None.
+        targets: what ``target`` is.
     """
 
-    def __init__(self, source: Tensor, target: Tensor | None, clean: Tensor | None = None) -> None:
+    def __init__(
+        self, source: Tensor, target: Tensor | None, clean: Tensor | None = None, *, targets: Targets = "noisy"
+    ) -> None:
         assert source.ndim == 4 and all(other is None or other.shape == source.shape for other in (target, clean))
         self.source, self.target, self.clean = source, target, clean
         channels, height, width = source.shape[1:]
         self.image_shape = (channels, height, width)
-        self.has_clean, self.has_pairs = clean is not None, target is not None
+        self.has_clean, self.has_pairs = clean is not None, target is not None and targets == "noisy"
 
     def __len__(self) -> int:
         return len(self.source)
@@ -91,12 +96,13 @@ class CellPairs:
     Args:
         cells: (N, H, W, K, C) uint8, may be memory-mapped; K x C x H x W bytes an image (192 KiB for 8x8 cells of
             32x32 RGB).
+        targets: "noisy", a second draw, or "clean", the cells' means.
     """
 
-    has_clean, has_pairs = False, True
+    has_clean = False
 
-    def __init__(self, cells: Tensor) -> None:
-        self.cells = cells
+    def __init__(self, cells: Tensor, targets: Targets = "noisy") -> None:
+        self.cells, self.has_pairs = cells, targets == "noisy"
         _, height, width, _, channels = cells.shape
         self.image_shape = (channels, height, width)
 
@@ -105,7 +111,16 @@ class CellPairs:
 
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
         cells = self.cells[indices]
-        return NoisyPair(draw_cell_pixels(cells, rng), draw_cell_pixels(cells, rng), None)
+        source = draw_cell_pixels(cells, rng)
+        if not self.has_pairs:
+            return NoisyPair(source, cells.float().mean(3).round_().permute(0, 3, 1, 2).byte())
+        return NoisyPair(source, draw_cell_pixels(cells, rng))
+
+
+def concatenate(pairs: Sequence[NoisyPair]) -> NoisyPair:
+    """Batches that know the same of their images -> one batch."""
+    known = [name for name, images in pairs[0]._asdict().items() if images is not None]
+    return pairs[0]._replace(**{name: torch.cat([getattr(pair, name) for pair in pairs]) for name in known})
 
 
 def augment(pair: NoisyPair, kinds: Sequence[str], rng: torch.Generator) -> NoisyPair:
@@ -116,12 +131,12 @@ def augment(pair: NoisyPair, kinds: Sequence[str], rng: torch.Generator) -> Nois
 
     def apply(turn: Callable[[Tensor], Tensor], pair: NoisyPair) -> NoisyPair:
         chosen = coin()
-        source, target, clean = (
+        source, target, clean, mask = (
             None if images is None else torch.where(chosen, turn(images), images)
-            for images in (pair.source, pair.target, pair.clean)
+            for images in (pair.source, pair.target, pair.clean, pair.mask)
         )
         assert source is not None
-        return pair._replace(source=source, target=target, clean=clean)
+        return pair._replace(source=source, target=target, clean=clean, mask=mask)
 
     if "swap" in kinds and pair.target is not None:
         swap = coin()

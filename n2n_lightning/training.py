@@ -13,16 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+import torch
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+    WeightAveraging,
+)
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from n2n_lightning import cli
 from n2n_lightning.callbacks import EpochLines, ImageGrid, RunRecord
 from n2n_lightning.checkpoint import load_denoiser, read_checkpoint
-from n2n_lightning.compose import Config, build_datamodule, build_module, check_config
+from n2n_lightning.compose import Config, advice, build_datamodule, build_module, check_config
 from n2n_lightning.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.facts import UNCOMPARED, describe, flatten, hyper_parameters
-from n2n_lightning.module import DenoiserModule
+from n2n_lightning.losses import ANNEALED
+from n2n_lightning.module import BY_STEP, DenoiserModule
 from n2n_lightning.neighbors import subsample
 from n2n_lightning.pairs import NoisyPair
 
@@ -79,6 +88,8 @@ def train(
         raise cli.InputError(error) from error
     on_start()
     print(f"{folder.name}: training in {folder}" + (", resumed" if run.resume_from else ""), flush=True)
+    if hint := advice(config):
+        print(f"warning: {hint}", file=sys.stderr, flush=True)
     if run.datamodule.data.sample_type != "uint8":
         print(f"range 0 to {run.datamodule.data.peak:g}; data.range=... sets another", flush=True)
     (folder / "train.log").unlink(missing_ok=True)
@@ -155,10 +166,15 @@ def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callb
     bar = RichProgressBar(leave=True) if watched else EpochLines()
     patience = run.config["patience"]
     stopping = [EarlyStopping(monitor, mode=mode, patience=patience)] if patience else []
+    decay = run.config["ema"]
+    on_gpu = run.config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
+    averaging = (
+        [WeightAveraging("cuda" if on_gpu else "cpu", multi_avg_fn=get_ema_multi_avg_fn(decay))] if decay else []
+    )
     return pl.Trainer(
         **run.config["trainer"],
         logger=logger,
-        callbacks=[*callbacks, LearningRateMonitor("epoch"), bar, *stopping, checkpoints],
+        callbacks=[*callbacks, *averaging, LearningRateMonitor("epoch"), bar, *stopping, checkpoints],
         enable_progress_bar=watched,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -173,7 +189,7 @@ def is_finished(config: Config, folder: Path) -> bool:
     before, now = flatten(earlier.get("config") or {}), flatten(config)
     different = [key for key in sorted(before | now) if key not in UNCOMPARED and before.get(key) != now.get(key)]
     longer = different == ["trainer.max_epochs"] and now[different[0]] > before[different[0]]
-    ends_with_the_run = config["scheduler"]["name"] == "cosine" or config["loss"]["name"] == "neighbor2neighbor"
+    ends_with_the_run = config["scheduler"]["name"] in BY_STEP or config["loss"]["name"] in ANNEALED
     if longer and not ends_with_the_run:  # what falls or rises over the run has come to its end already
         return False  # goes on from where the shorter run ended
     if different:
@@ -214,7 +230,7 @@ def overfit_verdict(run: Prepared, record: RunRecord) -> dict[str, Any]:
     if target is None:
         assert pair.choice is not None
         _, target = subsample(pair.source, pair.choice)
-    constant = run.module.loss(target.mean((0, 2, 3), keepdim=True).expand_as(target), target).item()
+    constant = run.module.pair_loss(target.mean((0, 2, 3), keepdim=True).expand_as(target), target, pair.mask).item()
     loss = float(record.rows[-1]["train/loss"])
     learns = loss < constant / 2
     how = "overfits" if learns else "does not overfit"

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.images import list_images
-from n2n_lightning.noise import NOISES, Noise
-from n2n_lightning.pairs import NoisyPair, PairSource, Stage
+from n2n_lightning.noise import Noise, make_noise
+from n2n_lightning.pairs import NoisyPair, PairSource, Stage, Targets, concatenate
 from n2n_lightning.sources.crops import Crops, generators
 from n2n_lightning.sources.scene_data import SceneData
 from n2n_lightning.sources.scenes import Listing, Scene, read_crops
 
 
 class CleanPairs:
-    """Two independent noisy versions of each clean crop; in validation with the clean one.
+    """A noisy version of each clean crop, and a second one or the crop itself; in validation with the clean one.
 
     Args:
         scenes: the clean image of each.
@@ -28,14 +28,26 @@ class CleanPairs:
         peak: value of the images that is 1 to the noise.
         seed: None draws new noise each time, from the batch's generator; else a crop's noise follows from the seed and
             its index.
+        targets: what they are; validation has clean images beside noisy ones.
     """
 
-    has_pairs = True
-
-    def __init__(self, scenes: Sequence[Scene], crops: Crops, noise: Noise, *, peak: float, seed: int | None) -> None:
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        crops: Crops,
+        noise: Noise,
+        *,
+        peak: float,
+        seed: int | None,
+        targets: Targets = "noisy",
+    ) -> None:
         self.scenes, self.crops, self.noise, self.peak, self.seed = scenes, crops, noise, peak, seed
         self.groups = crops.groups
         self.has_clean = self.groups is not None
+        # source and target are alike where no pixel is left out; and validation can only use noises of zero mean
+        alike = targets == "noisy" and not noise.masks
+        self.has_pairs = alike and (not self.has_clean or "mean" in noise.keeps)
+        self.targets = targets
         self.image_shape = (scenes[0].kind[0], crops.height // noise.cell_px, crops.width // noise.cell_px)
 
     def __len__(self) -> int:
@@ -46,15 +58,23 @@ class CleanPairs:
         frames = [clean for number in places.scene if (clean := self.scenes[number].clean) is not None]
         images = read_crops(frames, places, self.crops.height, self.crops.width).float().div_(self.peak).contiguous()
         if self.seed is None:
-            source, target = self.noise.draw(images, rng), self.noise.draw(images, rng)
+            pair = self.corrupt(images, rng)
         else:
             own = zip(images[:, None], generators(indices, self.seed), strict=True)
-            drawn = [(self.noise.draw(image, rng), self.noise.draw(image, rng)) for image, rng in own]
-            source, target = (torch.cat(versions) for versions in zip(*drawn, strict=True))
-        pair = NoisyPair(source.mul_(self.peak), target.mul_(self.peak))
+            pair = concatenate([self.corrupt(image, rng) for image, rng in own])
         if self.groups is None:
             return pair
         return pair._replace(clean=self.noise.clean(images) * self.peak, group=self.groups[indices])
+
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> NoisyPair:
+        """(N, C, H, W) float32 in units of the peak -> a pair in stored values."""
+        source = self.noise.draw(images, rng) * self.peak
+        if self.targets == "clean":
+            return NoisyPair(source, self.noise.clean(images) * self.peak)
+        if self.has_clean and not self.has_pairs:
+            return NoisyPair(source, None)
+        target, mask = self.noise.draw_target(images, rng)
+        return NoisyPair(source, target * self.peak, mask=mask)
 
 
 @dataclass(kw_only=True)
@@ -66,22 +86,27 @@ class CleanData(SceneData):
         noise: name in ``NOISES`` and its arguments.
         val_root: folder of the validation images; None holds some of ``root`` back.
         draws: "fresh", new crops and new noise in every epoch, or "fixed", the same for ever.
+        targets: "noisy", a second noisy version, or "clean", to compare with.
+        val_noise: arguments of ``noise`` that differ in validation.
     """
 
     root: str
     noise: dict[str, Any]
     val_root: str | None = None
     draws: Literal["fixed", "fresh"] = "fresh"
+    targets: Targets = "noisy"
+    val_noise: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.corruption = NOISES[self.noise["name"]](
-            **{key: value for key, value in self.noise.items() if key != "name"}
-        )
+        self.noises: dict[Stage, Noise] = {
+            "train": make_noise(self.noise),
+            "val": make_noise(self.noise | (self.val_noise or {})),
+        }
 
     @property
     def cell_px(self) -> int:
-        return self.corruption.cell_px
+        return self.noises["train"].cell_px
 
     @property
     def fixed_seed(self) -> int | None:
@@ -93,4 +118,5 @@ class CleanData(SceneData):
 
     def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
         seed = self.fixed_seed if stage == "train" else self.seed + 1  # else both stages' noise would be the same
-        return CleanPairs(scenes, crops, self.corruption, peak=self.peak, seed=seed)
+        targets = self.targets if stage == "train" else "noisy"
+        return CleanPairs(scenes, crops, self.noises[stage], peak=self.peak, seed=seed, targets=targets)

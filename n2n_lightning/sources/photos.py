@@ -16,10 +16,11 @@ import torch
 from PIL import Image, ImageOps
 
 from n2n_lightning.images import in_threads
-from n2n_lightning.pairs import STAGES, CellPairs, PairSource, Stage, TensorPairs
+from n2n_lightning.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 BUNDLED = {"train": ("astronaut.png", "coffee.png", "rocket.jpg"), "val": ("chelsea.png", "motorcycle_left.png")}
+KINDS = {"noisy": "pairs", "clean": "supervised"}  # what fixed training pairs are called in the cache
 MIN_SIDE_PX, CELL_PX, IMAGE_PX = 160, 8, 32
 CONTRAST = 1.1
 RECIPE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels
@@ -41,6 +42,7 @@ class PhotoData:
         val_pairs: number of validation pairs.
         draws: "fixed", the same two draws in every epoch, as in the course's files (6 KiB an image in memory), or
             "fresh", new draws from the stored cells (192 KiB an image on disk, memory-mapped).
+        targets: "noisy", the second draw, or "clean", the cells' means, to compare with.
         seed: of crops and fixed draws.
         cache_dir: where the finished arrays are kept.
     """
@@ -55,6 +57,7 @@ class PhotoData:
         train_pairs: int = 2048,
         val_pairs: int = 400,
         draws: Literal["fixed", "fresh"] = "fixed",
+        targets: Targets = "noisy",
         seed: int = 0,
         cache_dir: str = "outputs/cache",
     ) -> None:
@@ -67,7 +70,7 @@ class PhotoData:
             raise ValueError(f"val_root needs root, got val_root={val_root!r} alone; set data.root=FOLDER too")
         self.root, self.val_root = root, val_root
         self.pairs: dict[Stage, int] = {"train": train_pairs, "val": val_pairs}
-        self.draws, self.seed, self.cache_dir = draws, seed, Path(cache_dir)
+        self.draws, self.targets, self.seed, self.cache_dir = draws, targets, seed, Path(cache_dir)
 
     def load(self, stage: Stage) -> PairSource:
         """Build the pairs of ``stage``, or map them from the cache.
@@ -75,7 +78,7 @@ class PhotoData:
         Raises:
             ValueError: a folder is missing or holds too few photographs, or one of them cannot be used (named).
         """
-        kind = "val" if stage == "val" else "cells" if self.draws == "fresh" else "pairs"
+        kind = "val" if stage == "val" else "cells" if self.draws == "fresh" else KINDS[self.targets]
         path = self.cache_dir / f"photos-{kind}-{self.pairs[stage]}-{self.key(stage)}.npy"
         mode: Literal["c"] | None = "c" if kind == "cells" else None  # "c": torch wants an array it could write to
         try:
@@ -84,9 +87,9 @@ class PhotoData:
             self._build(stage, kind, path)
             stored = np.load(path, mmap_mode=mode)
         if kind == "cells":
-            return CellPairs(torch.from_numpy(stored))
+            return CellPairs(torch.from_numpy(stored), self.targets)
         first, second = torch.from_numpy(stored)
-        return TensorPairs(first, None, second) if stage == "val" else TensorPairs(first, second)
+        return TensorPairs(first, None, second) if stage == "val" else TensorPairs(first, second, targets=self.targets)
 
     def fingerprint(self) -> str:
         """Hash of the photographs' bytes and the recipe, both stages."""
