@@ -91,7 +91,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
     Args:
         data: where the pairs come from; read at ``setup``.
         batch_size: training pairs a step.
-        val_batch_size: validation pairs a step; changes no result.
+        val_batch_size: validation pairs a step, where images are of one size; changes no result.
         augment: any of "flip" (both axes), "rotate" (90 degrees, square images only), "swap" (source and target).
         seed: of the order, the draws and the augmentation.
         num_workers: loader processes; 0 loads in the training process, best for data in memory.
@@ -161,7 +161,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         training = part == "train"
         batches = EpochBatches(
             len(self.sources[part]),
-            self.batch_size if training else self.val_batch_size,
+            self.batch_size if training else self.val_batch_size if self.sources[part].one_size else 1,
             seed=self.seed,
             shuffle=training,
             repeat_first=self.overfit_steps if training else 0,

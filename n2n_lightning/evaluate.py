@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from n2n_lightning import cli
@@ -22,15 +23,23 @@ if TYPE_CHECKING:
 @hydra.main(config_path=str(cli.config_folder()), config_name="evaluate", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """Evaluate; errors are answered here, since Hydra would announce them with a line of its own."""
+    hydra_config = HydraConfig.get()
+    said = [
+        word for word in hydra_config.overrides.task if word.partition("=")[0] not in ("checkpoint", "data", "output")
+    ]
     try:
-        score(cli.plain(cfg))
+        score(cli.plain(cfg), cli.run_name(hydra_config.runtime.choices["data"], said))
     except cli.InputError as error:
         cli.report_error(error)
         sys.exit(cli.BAD_INPUT)
 
 
-def score(config: dict[str, Any]) -> None:
+def score(config: dict[str, Any], data_name: str) -> None:
     """Evaluate, print, write JSON.
+
+    Args:
+        config: the resolved configuration.
+        data_name: of the data and what else was chosen, for the name of the JSON file.
 
     Raises:
         cli.InputError: the configuration, the checkpoint or the data is wrong.
@@ -38,6 +47,7 @@ def score(config: dict[str, Any]) -> None:
     from n2n_lightning.callbacks import write_json
     from n2n_lightning.checkpoint import load_denoiser
     from n2n_lightning.compose import build_datamodule, check_data
+    from n2n_lightning.metrics import RestorationQuality
 
     try:
         check_data(config)
@@ -55,10 +65,15 @@ def score(config: dict[str, Any]) -> None:
     data = config["data"] | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak}
     if datamodule.data.sample_type != "uint8":
         print(f"range 0 to {datamodule.data.peak:g}")
-    scores = {"checkpoint": config["checkpoint"], "data": data} | evaluate(module, datamodule)
-    path = Path(config["output"] or default_output(config["checkpoint"], config["data"]["name"]))
+    module.quality = RestorationQuality(quantize=config["quantize"])
+    noise = {"noise": config["noise"]} if config["noise"]["name"] else {}
+    scores = {"checkpoint": config["checkpoint"], "data": data, **noise, "quantize": config["quantize"]}
+    scores |= evaluate(module, datamodule)
+    path = Path(config["output"] or default_output(config["checkpoint"], data_name))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, scores)
+    if "image" in scores.get("per_image", {}) and config["data"]["crop_px"] is None:
+        print(as_rows(scores["per_image"]))
     print(as_text(scores))
     print(path)
 
@@ -72,6 +87,7 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     """
     import pytorch_lightning as pl
 
+    from n2n_lightning.sources.clean import CleanPairs
     from n2n_lightning.training import quiet_lightning
 
     quiet_lightning()
@@ -95,12 +111,15 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     per_image = module.quality.per_image()
     gain = per_image["psnr"] - per_image["noisy_psnr"]
     error = gain.std().item() / math.sqrt(len(gain)) if len(gain) > 1 else None
+    source = datamodule.sources["val"]
+    names = {"image": source.names} if isinstance(source, CleanPairs) else {}
+    values = {name: [round(value, 4) for value in values.tolist()] for name, values in per_image.items()}
     return scores | {
         "noisy_psnr": module.scores["noisy_psnr"],
         "gain_db": gain.mean().item(),
         "gain_standard_error_db": error,
         "images": len(gain),
-        "per_image": {name: [round(value, 4) for value in values.tolist()] for name, values in per_image.items()},
+        "per_image": names | values,
     }
 
 
@@ -122,6 +141,17 @@ def default_output(checkpoint: str, data: str) -> Path:
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     name = f"{folder.parent.name}-{folder.name}" if path.stem in ("best", "last") else path.stem
     return Path("outputs/evaluate") / f"{name}-{data}.json"
+
+
+def as_rows(per_image: dict[str, list[Any]]) -> str:
+    """A line for each image."""
+    names = [Path(name).name for name in per_image["image"]]
+    width = max(map(len, names))
+    keys = [key for key in ("noisy_psnr", "psnr", "ssim") if key in per_image]
+    lines = [f"{'image':<{width}}  {'  '.join(f'{key:>10}' for key in keys)}"]
+    for row, name in enumerate(names):
+        lines.append(f"{name:<{width}}  {'  '.join(f'{per_image[key][row]:>10.4f}' for key in keys)}")
+    return "\n".join(lines)
 
 
 def as_text(scores: dict[str, Any]) -> str:

@@ -67,6 +67,9 @@ class RestorationQuality(Metric):
     ``update(noisy, estimate, clean)`` takes (N, C, H, W) float32, the last in [0, 1]. ``compute`` gives
     ``psnr`` (mean over images, dB), ``psnr_pooled`` (from the MSE over all images), ``noisy_psnr``, ``ssim`` (absent
     under 11 px), and ``constant_channels``, the output channels that are constant although the clean ones are not.
+
+    Args:
+        quantize: round the estimate to 8 bits before it is scored.
     """
 
     full_state_update = False
@@ -75,12 +78,15 @@ class RestorationQuality(Metric):
     ssim: list[Tensor]
     extremes: list[Tensor]
 
-    def __init__(self) -> None:
+    def __init__(self, *, quantize: bool = False) -> None:
         super().__init__()
+        self.quantize = quantize
         for name in ("mse", "noisy_mse", "ssim", "extremes"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, noisy: Tensor, estimate: Tensor, clean: Tensor) -> None:
+        if self.quantize:
+            estimate = (estimate.clamp(0, 1) * 255).round() / 255
         self.mse.append(squared_error(estimate, clean).cpu().double())  # not every accelerator has float64
         self.noisy_mse.append(squared_error(noisy, clean).cpu().double())
         similarity = ssim(estimate, clean)

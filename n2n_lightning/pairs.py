@@ -34,7 +34,8 @@ class NoisyPair(NamedTuple):
 class PairSource(Protocol):
     """Any indexed store of pairs that gives whole batches."""
 
-    image_shape: tuple[int, int, int]  # (C, H, W)
+    image_shape: tuple[int, int, int]  # (C, H, W); of the first where sizes differ
+    one_size: bool  # whether a batch can hold several images
     has_clean: bool  # whether batches carry the clean images
     has_pairs: bool  # whether they carry a second noisy image, alike enough to change places with the first
 
@@ -73,6 +74,8 @@ class TensorPairs:
         targets: what ``target`` is.
     """
 
+    one_size = True
+
     def __init__(
         self, source: Tensor, target: Tensor | None, clean: Tensor | None = None, *, targets: Targets = "noisy"
     ) -> None:
@@ -99,7 +102,7 @@ class CellPairs:
         targets: "noisy", a second draw, or "clean", the cells' means.
     """
 
-    has_clean = False
+    has_clean, one_size = False, True
 
     def __init__(self, cells: Tensor, targets: Targets = "noisy") -> None:
         self.cells, self.has_pairs = cells, targets == "noisy"

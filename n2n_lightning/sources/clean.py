@@ -48,15 +48,21 @@ class CleanPairs:
         alike = targets == "noisy" and not noise.masks
         self.has_pairs = alike and (not self.has_clean or "mean" in noise.keeps)
         self.targets = targets
+        self.one_size = crops.one_size
         self.image_shape = (scenes[0].kind[0], crops.height // noise.cell_px, crops.width // noise.cell_px)
 
     def __len__(self) -> int:
         return len(self.crops)
 
+    @property
+    def names(self) -> list[str]:
+        """In validation, the file that each pair is made from."""
+        return [] if self.groups is None else [self.scenes[number].name for number in self.groups.tolist()]
+
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
         places = self.crops.places(indices, rng)
         frames = [clean for number in places.scene if (clean := self.scenes[number].clean) is not None]
-        images = read_crops(frames, places, self.crops.height, self.crops.width).float().div_(self.peak).contiguous()
+        images = read_crops(frames, places).float().div_(self.peak).contiguous()
         if self.seed is None:
             pair = self.corrupt(images, rng)
         else:
@@ -88,6 +94,7 @@ class CleanData(SceneData):
         draws: "fresh", new crops and new noise in every epoch, or "fixed", the same for ever.
         targets: "noisy", a second noisy version, or "clean", to compare with.
         val_noise: arguments of ``noise`` that differ in validation.
+        images: how many ``root`` must hold, for a benchmark; None for any number.
     """
 
     root: str
@@ -96,6 +103,7 @@ class CleanData(SceneData):
     draws: Literal["fixed", "fresh"] = "fresh"
     targets: Targets = "noisy"
     val_noise: dict[str, Any] | None = None
+    images: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,7 +122,12 @@ class CleanData(SceneData):
 
     def listings(self, stage: Stage, faults: list[str]) -> list[Listing] | None:
         root = self.root if stage == "train" else self.val_root
-        return None if root is None else [Listing((), path) for path in list_images(Path(root))]
+        if root is None:
+            return None
+        paths = list_images(Path(root))
+        if self.images not in (None, len(paths)):
+            raise ValueError(f"{root} must hold the benchmark's {self.images} images, got {len(paths)}; see data.root")
+        return [Listing((), path) for path in paths]
 
     def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
         seed = self.fixed_seed if stage == "train" else self.seed + 1  # else both stages' noise would be the same

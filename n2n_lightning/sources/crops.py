@@ -25,18 +25,21 @@ class Region(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where a batch's crops lie: (B,) each."""
+    """Where a batch's crops lie, (B,) each, and their size, px."""
 
     scene: Ints
     top: Ints
     left: Ints
+    height: int
+    width: int
 
 
 class Crops(Protocol):
-    """So many places of one size."""
+    """So many places in the scenes."""
 
-    height: int
+    height: int  # of all, or of the first where sizes differ
     width: int
+    one_size: bool
 
     @property
     def groups(self) -> Tensor | None:
@@ -59,7 +62,7 @@ class DrawnCrops:
             its index.
     """
 
-    groups = None
+    groups, one_size = None, True
 
     def __init__(self, regions: Sequence[Region], size: tuple[int, int], count: int, seed: int | None) -> None:
         self.height, self.width = size
@@ -83,7 +86,7 @@ class DrawnCrops:
         position = (within * self.rooms[region].prod(1)).astype(np.int64)
         across = self.rooms[region, 1]
         scene, top, left = self.regions[region, :3].T
-        return Places(scene, top + position // across, left + position % across)
+        return Places(scene, top + position // across, left + position % across, self.height, self.width)
 
 
 class GridCrops:
@@ -95,6 +98,8 @@ class GridCrops:
         most: take no more than this many, None for all; the regions then give as many each as they can.
         seed: of that choice.
     """
+
+    one_size = True
 
     def __init__(self, regions: Sequence[Region], size: tuple[int, int], most: int | None, seed: int) -> None:
         self.height, self.width = height, width = size
@@ -118,7 +123,26 @@ class GridCrops:
         return len(self.tiles)
 
     def places(self, indices: Tensor, rng: torch.Generator) -> Places:
-        return Places(*self.tiles[indices.numpy()].T)
+        scene, top, left = self.tiles[indices.numpy()].T
+        return Places(scene, top, left, self.height, self.width)
+
+
+class WholeRegions:
+    """The regions themselves, of any sizes; a batch holds those of one size."""
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self.regions = np.array(regions, dtype=np.int64)
+        self.height, self.width = regions[0].height, regions[0].width
+        self.one_size = bool((self.regions[:, 3:] == self.regions[0, 3:]).all())
+        self.groups = torch.from_numpy(self.regions[:, 0].copy())
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def places(self, indices: Tensor, rng: torch.Generator) -> Places:
+        scene, top, left, height, width = self.regions[indices.numpy()].T
+        assert np.ptp(height) == np.ptp(width) == 0, "a batch of images of several sizes"
+        return Places(scene, top, left, int(height[0]), int(width[0]))
 
 
 def hashed(indices: Ints, seed: int) -> npt.NDArray[np.uint64]:

@@ -32,7 +32,7 @@ class FramePairs:
         self.scenes, self.crops, self.any_order = scenes, crops, any_order
         self.groups = crops.groups
         self.counts = np.array([len(scene.frames) for scene in scenes])
-        self.image_shape = (scenes[0].kind[0], crops.height, crops.width)
+        self.image_shape, self.one_size = (scenes[0].kind[0], crops.height, crops.width), crops.one_size
         self.has_pairs = bool(self.counts.min() > 1)
         self.has_third = bool(self.counts.min() > 2)
         self.has_clean = self.groups is not None and all(scene.clean is not None for scene in scenes)
@@ -46,7 +46,7 @@ class FramePairs:
         counts = self.counts[places.scene]
 
         def read(frames: list[Frame]) -> Tensor:
-            return read_crops(frames, places, self.crops.height, self.crops.width)
+            return read_crops(frames, places)
 
         def read_frames(numbers: npt.NDArray[Any]) -> Tensor:
             return read([scene.frames[number] for scene, number in zip(scenes, numbers % counts, strict=True)])

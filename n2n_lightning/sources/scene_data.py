@@ -15,7 +15,7 @@ import numpy as np
 from n2n_lightning.images import ImageError, Stack, open_stacks
 from n2n_lightning.pairs import STAGES, PairSource, Stage
 from n2n_lightning.ranges import covering_range
-from n2n_lightning.sources.crops import Crops, DrawnCrops, GridCrops, Region, split_region
+from n2n_lightning.sources.crops import Crops, DrawnCrops, GridCrops, Region, WholeRegions, split_region
 from n2n_lightning.sources.scenes import Images, Listing, Scene, by, kind_in_words
 
 SHOWN_FAULTS = 50
@@ -40,7 +40,8 @@ class SceneData:
     """What the sources of image files have in common; each adds where its files are and how they make a pair.
 
     Args:
-        crop_px: side of the training and validation crops; None takes whole images, which are then of one size.
+        crop_px: side of the training and validation crops; None takes whole images, which are then of one size, unless
+            there is nothing but validation (``val_fraction=1``).
         train_pairs: training crops an epoch.
         val_pairs: validation crops at most, out of a grid over the images; None for all.
         val_fraction: part of the images that validation holds back, or of a lone image's area; 1 for all.
@@ -91,6 +92,11 @@ class SceneData:
         return 1
 
     @property
+    def takes_whole(self) -> bool:
+        """Whether images are taken as they are, of whatever sizes."""
+        return self.crop_px is None and self.val_fraction == 1
+
+    @property
     def fixed_seed(self) -> int | None:
         """Seed of training crops that are the same in every epoch; None draws new ones."""
         return None
@@ -114,6 +120,8 @@ class SceneData:
         crops: Crops
         if stage == "train":
             crops = DrawnCrops(regions, content.crop, self.train_pairs, self.fixed_seed)
+        elif self.takes_whole:
+            crops = WholeRegions(regions[: self.val_pairs])
         else:
             crops = GridCrops(regions, content.crop, self.val_pairs, self.seed)
         return self.make_source(scenes, crops, stage)
@@ -150,8 +158,9 @@ class SceneData:
         crop = (0, 0)
         if both:
             kind = Counter(scene.kind for scene in both).most_common(1)[0][0]
-            size = Counter(scene.size for scene in both).most_common(1)[0][0]
-            crop = size if self.crop_px is None else (self.crop_px * self.cell_px, self.crop_px * self.cell_px)
+            crop = Counter(scene.size for scene in both).most_common(1)[0][0]
+            if self.takes_whole or self.crop_px is not None:
+                crop = ((self.crop_px or 1) * self.cell_px,) * 2
             for scenes in found.values():
                 if scenes is not None:
                     scenes[:] = [scene for scene in scenes if self._fits(scene, kind, crop, faults)]
@@ -173,7 +182,7 @@ class SceneData:
         fault = None
         if scene.kind != kind:
             fault = f"{scene.name} holds {kind_in_words(scene.kind)}, others {kind_in_words(kind)}; convert it"
-        elif self.crop_px is None and scene.size != crop:
+        elif self.crop_px is None and not self.takes_whole and scene.size != crop:
             fault = f"{scene.name} is {by(scene.size)} px, others {by(crop)}; set data.crop_px=64 for crops of one size"
         elif scene.size[0] < crop[0] or scene.size[1] < crop[1]:
             fault = f"{scene.name} is {by(scene.size)} px, a crop {by(crop)}; set a smaller data.crop_px"

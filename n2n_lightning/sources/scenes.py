@@ -129,10 +129,10 @@ class Listing:
         return [Scene(tuple(page[:known]), None if self.clean is None else page[known]) for page in pages]
 
 
-def read_crops(frames: Iterable[Frame], places: Places, height: int, width: int) -> Tensor:
+def read_crops(frames: Iterable[Frame], places: Places) -> Tensor:
     """One window of each frame: (B, C, height, width), uint8 or float32, channels_last."""
     windows = [
-        frame.stack.read(frame.number, int(top), int(left), height, width)
+        frame.stack.read(frame.number, int(top), int(left), places.height, places.width)
         for frame, top, left in zip(frames, places.top, places.left, strict=True)
     ]
     pixels = np.stack(windows)

@@ -35,15 +35,15 @@ class SingleImages:
                 "crop_px"
             )
         self.scenes, self.crops, self.seed = scenes, crops, seed
-        self.image_shape = (scenes[0].kind[0], crops.height, crops.width)
+        self.image_shape, self.one_size = (scenes[0].kind[0], crops.height, crops.width), crops.one_size
 
     def __len__(self) -> int:
         return len(self.crops)
 
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
-        height, width = self.crops.height, self.crops.width
         places = self.crops.places(indices, rng)
-        noisy = read_crops([self.scenes[number].frames[0] for number in places.scene], places, height, width)
+        height, width = places.height, places.width
+        noisy = read_crops([self.scenes[number].frames[0] for number in places.scene], places)
         if self.crops.groups is not None:
             choices = [draw_choice(1, height, width, own) for own in generators(indices, self.seed)]
             return NoisyPair(noisy, None, choice=torch.cat(choices))
