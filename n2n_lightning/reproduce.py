@@ -85,10 +85,9 @@ def experiments() -> tuple[Experiment, ...]:
 
 @dataclass(frozen=True)
 class Job:
-    """An experiment with a seed, and the folder of its run."""
+    """An experiment with one seed, and the folder of its run."""
 
     experiment: Experiment
-    seed: int
     overrides: tuple[str, ...]
     folder: Path
 
@@ -110,7 +109,7 @@ class Job:
         return f"{result['status']}, {epochs}" if result else "not started"
 
 
-def make_jobs(size: str, root: str, noises: Sequence[str], seeds: Sequence[int], more: Sequence[str]) -> list[Job]:
+def make_jobs(size: str, root: str, noises: Sequence[str], seeds: Sequence[str], more: Sequence[str]) -> list[Job]:
     """Every chosen experiment with every seed; ``more`` are overrides of all of them."""
     jobs = []
     for experiment, seed in product(experiments(), seeds):
@@ -125,7 +124,7 @@ def make_jobs(size: str, root: str, noises: Sequence[str], seeds: Sequence[int],
                 *more,
             )
             folder = Path("outputs") / STUDIES[size] / cli.run_name("unet", overrides)
-            jobs.append(Job(experiment, seed, overrides, folder))
+            jobs.append(Job(experiment, overrides, folder))
     return jobs
 
 
@@ -296,14 +295,19 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     for benchmark in BENCHMARKS:
         parser.add_argument(f"--{benchmark}", metavar="FOLDER", help="of its images, to score on them")
     parser.add_argument("--size", choices=tuple(STUDIES), default="small", help="for two cores or for an accelerator")
-    parser.add_argument("--only", nargs="+", choices=tuple(TESTED_WITH), default=tuple(TESTED_WITH), metavar="NOISE")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED")
+    parser.add_argument("--only", default=",".join(TESTED_WITH), metavar="NOISE,...", help="default: %(default)s")
+    parser.add_argument("--seeds", default="0", metavar="SEED,...", help="default: %(default)s")
     parser.add_argument("--collect", action="store_true", help="run nothing, print what there is")
     args, overrides = parser.parse_known_args(words)
     wrong = [word for word in overrides if word.startswith("-") or "=" not in word]
     if wrong:
         parser.error(f"{wrong[0]} is neither an option nor an override such as trainer.max_epochs=2")
-    args.overrides = overrides
+    args.overrides, args.only, args.seeds = overrides, args.only.split(","), args.seeds.split(",")
+    unknown = sorted(set(args.only) - set(TESTED_WITH))
+    if unknown:
+        parser.error(f"--only takes {', '.join(TESTED_WITH)}, got {', '.join(unknown)}")
+    if not all(seed.isdigit() for seed in args.seeds):
+        parser.error(f"--seeds takes whole numbers, got {','.join(args.seeds)}")
     return args
 
 
