@@ -29,7 +29,7 @@ SUFFIXES = {"small": "_small", "full": ""}
 TOLERANCE_DB = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Experiment:
     """One training run of the paper, or its clean twin.
 
@@ -123,7 +123,7 @@ def make_jobs(size: str, root: str, noises: Sequence[str], seeds: Sequence[str],
                 f"seed={seed}",
                 *more,
             )
-            folder = Path("outputs") / STUDIES[size] / cli.run_name("unet", overrides)
+            folder = Path("outputs") / STUDIES[size] / experiment.noise / cli.run_name("unet", overrides)
             jobs.append(Job(experiment, overrides, folder))
     return jobs
 
