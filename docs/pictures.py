@@ -20,7 +20,7 @@ from skimage import data
 
 from n2n_lightning import load_denoiser
 from n2n_lightning.neighbors import draw_choice, subsample
-from n2n_lightning.noise import Gaussian, Pixelate, Poisson
+from n2n_lightning.noise import Bernoulli, Brown, Gaussian, Impulse, Pixelate, Poisson, Text
 
 Pixels = npt.NDArray[np.uint8]
 WORK, PAGES = Path("outputs/pictures"), Path(__file__).parent / "sources"
@@ -36,8 +36,8 @@ def to_array(images: torch.Tensor) -> npt.NDArray[np.float32]:
     return array
 
 
-def strip(name: str, *panels: npt.NDArray[Any]) -> None:
-    """Panels in 0..1 side by side, small ones enlarged pixel by pixel."""
+def strip(name: str, *panels: npt.NDArray[Any], columns: int = 8) -> None:
+    """Panels in 0..1 side by side, small ones enlarged pixel by pixel; the next row begins after so many columns."""
     height = max(panel.shape[0] for panel in panels)
     shown = []
     for panel in panels:
@@ -45,8 +45,9 @@ def strip(name: str, *panels: npt.NDArray[Any]) -> None:
         pixels = np.rint(panel.clip(0, 1) * 255).astype(np.uint8).repeat(factor, 0).repeat(factor, 1)
         if pixels.shape[2] == 1:
             pixels = pixels.repeat(3, 2)
-        shown += [pixels, np.full((height, GAP_PX, 3), 255, np.uint8)]
-    Image.fromarray(np.concatenate(shown[:-1], 1)).save(PAGES / f"{name}.png", optimize=True)
+        shown.append(np.pad(pixels, ((0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=255))
+    rows = [np.concatenate(shown[first : first + columns], 1) for first in range(0, len(shown), columns)]
+    Image.fromarray(np.concatenate(rows)[:-GAP_PX, :-GAP_PX]).save(PAGES / f"{name}.png", optimize=True)
     print(PAGES / f"{name}.png", flush=True)
 
 
@@ -60,8 +61,8 @@ def train(name: str, *overrides: str) -> Path:
 def clean() -> None:
     image = data.coffee()[120:312, 200:392] / 255.0
     rng = torch.Generator().manual_seed(0)
-    noisy = [noise.draw(to_tensor(image), rng) for noise in (Gaussian(25), Poisson(30), Pixelate(8))]
-    strip("clean", image, *map(to_array, noisy))
+    noises = (Gaussian(25), Brown(25), Poisson(30), Bernoulli(0.5), Impulse(0.5), Text(0.25), Pixelate(8))
+    strip("clean", image, *(to_array(noise.draw(to_tensor(image), rng)) for noise in noises), columns=4)
 
 
 def burst() -> None:
