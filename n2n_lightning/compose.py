@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from n2n_lightning.cli import config_folder, nearest, plain
 from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.families import FAMILIES
-from n2n_lightning.losses import FINDS, LOSSES
+from n2n_lightning.losses import FINDS, GIVEN, LOSSES
 from n2n_lightning.module import BY_STEP, OPTIMIZERS, SCHEDULERS, DenoiserModule, build, channels_last
 from n2n_lightning.noise import NOISES, make_noise
 from n2n_lightning.pairs import PairData
@@ -83,9 +83,11 @@ def check_config(config: Config) -> None:
         pl.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_model_summary=False)
 
     faults += data_faults(config)
-    faults += check_spec("loss", LOSSES, config["loss"], given=("estimate", "target", "progress"))
+    faults += check_spec("loss", LOSSES, config["loss"], given=("estimate", "target", "progress", "source"))
     if config["loss"].get("name") == "neighbor2neighbor" and config["data"].get("name") != "single":
         faults.append("loss=neighbor2neighbor is for data=single alone; set loss=l2")
+    if config["loss"].get("name") in GIVEN and config["data"].get("name") == "single":
+        faults.append(f"loss={config['loss']['name']} is not for data=single; set loss=neighbor2neighbor")
     found = check_spec("optimizer", OPTIMIZERS, optimizer, given=("params",))
     faults += found or what_it_says("optimizer", lambda: build(OPTIMIZERS, optimizer, weights))
     if scheduler["name"] is not None:

@@ -44,6 +44,17 @@ def l0(estimate: Tensor, target: Tensor, *, progress: float) -> Tensor:
     return ((estimate - target).abs() + 1e-8).pow(2 * (1 - progress)).mean()
 
 
+def l2_by_noise(estimate: Tensor, target: Tensor, *, source: Tensor, eps: float = 1e-4) -> Tensor:
+    """``l2`` with every image's error in units of the noise that the net takes from its source.
+
+    The mean PSNR over images asks for relative errors, ``l2`` alone cares most for the noisiest images. The unit,
+    ``mean((estimate - source)^2) + eps``, has no gradient and does not depend on the target's noise, so that the
+    minimum stays at the mean. (N, C, H, W) thrice -> scalar.
+    """
+    noise = (estimate.detach() - source).square().mean((1, 2, 3), keepdim=True)
+    return ((estimate - target).square() / (noise + eps)).mean()
+
+
 def hdr(estimate: Tensor, target: Tensor) -> Tensor:
     """Mean of difference^2 / (estimate + 0.01)^2, for values without an upper bound (Lehtinen et al. 2018, section 3).
 
@@ -63,6 +74,7 @@ def neighbor2neighbor(estimate: Tensor, target: Tensor, *, gamma: float = 2.0) -
 
 LOSSES: dict[str, Loss] = {
     "l2": l2,
+    "l2_by_noise": l2_by_noise,
     "l1": l1,
     "charbonnier": charbonnier,
     "l0": l0,
@@ -71,12 +83,14 @@ LOSSES: dict[str, Loss] = {
 }
 FINDS: dict[str, Statistic] = {
     "l2": "mean",
+    "l2_by_noise": "mean",
     "l1": "median",
     "charbonnier": "median",
     "l0": "mode",
     "hdr": "mean",
     "neighbor2neighbor": "mean",
 }
+GIVEN = {"l0": ("progress",), "l2_by_noise": ("source",)}  # what these take beside estimate and target
 ANNEALED = ("l0", "neighbor2neighbor")  # these change over training, so that a finished run cannot be made longer
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
 from torchmetrics import MeanMetric
 
-from n2n_lightning.losses import LOSSES, noise_floor
+from n2n_lightning.losses import GIVEN, LOSSES, noise_floor
 from n2n_lightning.metrics import PairQuality, RestorationQuality, pair_error, triple_error
 from n2n_lightning.neighbors import regularised_loss
 from n2n_lightning.pairs import NoisyPair
@@ -111,16 +111,18 @@ class DenoiserModule(pl.LightningModule):
             weight = self.gamma * ((self.trainer.current_epoch + 1) / epochs if epochs > 0 else 1)
             loss = self.single_loss(pair, weight)
         else:
-            loss = self.pair_loss(self(pair.source), pair.target, pair.mask)
+            loss = self.pair_loss(self(pair.source), pair.target, pair)
         self.train_loss.update(loss.detach(), len(pair.source))
         return loss
 
-    def pair_loss(self, estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The loss where ``mask`` is 1, or everywhere. (N, C, H, W) twice and (N, 1, H, W) -> scalar."""
-        now = {"progress": self.progress} if self.hparams["loss"]["name"] == "l0" else {}
-        if mask is not None:
-            estimate, target = estimate * mask, target * mask
-        return self.loss(estimate, target, **now)
+    def pair_loss(self, estimate: Tensor, target: Tensor, pair: NoisyPair) -> Tensor:
+        """The loss, where ``pair`` has a mask of what it leaves. (N, C, H, W) twice -> scalar."""
+        given = {"progress": self.progress, "source": pair.source}
+        if pair.mask is not None:
+            estimate, target = estimate * pair.mask, target * pair.mask
+        return self.loss(
+            estimate, target, **{name: given[name] for name in GIVEN.get(self.hparams["loss"]["name"], ())}
+        )
 
     def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
         """The loss of a batch of single noisy images."""
@@ -137,7 +139,7 @@ class DenoiserModule(pl.LightningModule):
         """Scores the batch; the estimate goes on to the callbacks."""
         estimate: Tensor = self(pair.source)
         reference = pair.target if pair.clean is None else pair.clean
-        loss = self.single_loss(pair, 0) if reference is None else self.pair_loss(estimate, reference, pair.mask)
+        loss = self.single_loss(pair, 0) if reference is None else self.pair_loss(estimate, reference, pair)
         self.val_loss.update(loss, len(estimate))
         if pair.clean is not None:
             self.quality.update(pair.source, estimate, pair.clean)

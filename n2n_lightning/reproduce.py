@@ -281,7 +281,7 @@ def show(found: Sequence[Row], lines: Sequence[str]) -> None:
     table = Table(*TITLES.values(), box=SIMPLE_HEAD)
     for row in found:
         table.add_row(*cells(row))
-    Console().print(table)
+    Console(width=max(Console().width, 150)).print(table)
     print("\n".join(lines))
 
 

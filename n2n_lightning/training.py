@@ -230,7 +230,7 @@ def overfit_verdict(run: Prepared, record: RunRecord) -> dict[str, Any]:
     if target is None:
         assert pair.choice is not None
         _, target = subsample(pair.source, pair.choice)
-    constant = run.module.pair_loss(target.mean((0, 2, 3), keepdim=True).expand_as(target), target, pair.mask).item()
+    constant = run.module.pair_loss(target.mean((0, 2, 3), keepdim=True).expand_as(target), target, pair).item()
     loss = float(record.rows[-1]["train/loss"])
     learns = loss < constant / 2
     how = "overfits" if learns else "does not overfit"
