@@ -25,6 +25,7 @@ MODEL_TITLES = {
     "convtrans_relu": "Convtrans + ReLU",
     "convtrans_sigmoid": "Convtrans + Sigmoid",
 }
+OTHER_TITLES = {"nafnet": "NAFNet", "dncnn": "DnCNN", "red30": "RED30"}  # of models that are not the report's
 OPTIMIZERS = {"unet": ("adam", 0.001)}  # the report's choice for each of its models: name and learning rate
 SEQUENTIAL_OPTIMIZER = ("sgd", 0.1)
 
@@ -44,7 +45,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        return MODEL_TITLES.get(self.model, self.model)
+        return (MODEL_TITLES | OTHER_TITLES).get(self.model, self.model)
 
     @property
     def settings_text(self) -> str:

@@ -43,6 +43,7 @@ def columns(comparison: Comparison) -> list[Column]:
         Column("rank", "#", lambda group: str(group.rank or NOTHING), lambda group: group.rank),
         Column("model", "model", lambda group: group.title, lambda group: group.model, numeric=False),
         *(_swept_column(key) for key in comparison.swept),
+        Column("targets", "targets", targets_text, targets_text, numeric=False),
         _number_column(metric, METRIC_TITLES.get(metric, f"best {metric}"), 2 if "psnr" in metric else 5),
         Column("best_epoch", "epoch", _epoch_text, _epoch),
         _number_column("val/ssim", "SSIM", 3, spread=False),
@@ -63,6 +64,12 @@ def columns(comparison: Comparison) -> list[Column]:
 def report_psnr_db(group: Group) -> float | None:
     """What the report reached with this model and this optimizer, on the course's data."""
     return REPORT_PSNR_DB.get(group.model) if group.own_optimizer and group.runs[0].monitor == PSNR else None
+
+
+def targets_text(group: Group) -> str:
+    """``noisy, fixed``: what the targets were, and whether noise was drawn anew in every epoch."""
+    data = group.runs[0].part("data")
+    return f"{data.get('targets', 'noisy')}, {data['draws']}" if "draws" in data else NOTHING
 
 
 def status_text(group: Group) -> str:
