@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from n2n_lightning.cli import config_folder, nearest, plain
 from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.families import FAMILIES
-from n2n_lightning.losses import FINDS, GIVEN, LOSSES
+from n2n_lightning.losses import EXTRA_ARGUMENTS, FINDS, LOSSES
 from n2n_lightning.module import BY_STEP, OPTIMIZERS, SCHEDULERS, DenoiserModule, build, channels_last
 from n2n_lightning.noise import NOISES, make_noise
 from n2n_lightning.pairs import PairData
@@ -46,6 +46,7 @@ TOP_LEVEL: dict[str, Any] = {
     "init_from": str | None,
     "patience": int | None,
     "ema": float | None,
+    "compile": bool,
 }
 TRAINER_OURS = (  # arguments of the Trainer that training.py gives, or that its record of every epoch rests on
     *("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
@@ -86,8 +87,12 @@ def check_config(config: Config) -> None:
     faults += check_spec("loss", LOSSES, config["loss"], given=("estimate", "target", "progress", "source"))
     if config["loss"].get("name") == "neighbor2neighbor" and config["data"].get("name") != "single":
         faults.append("loss=neighbor2neighbor is for data=single alone; set loss=l2")
-    if config["loss"].get("name") in GIVEN and config["data"].get("name") == "single":
+    if config["loss"].get("name") in EXTRA_ARGUMENTS and config["data"].get("name") == "single":
         faults.append(f"loss={config['loss']['name']} is not for data=single; set loss=neighbor2neighbor")
+    if config["loss"].get("name") == "l0" and config["data"].get("overfit_steps"):
+        faults.append("loss=l0 says nothing of a single batch, since it ends at 1 for any; set loss=l1")
+    if isinstance(config["loss"].get("eps"), (int, float)) and not config["loss"]["eps"] > 0:
+        faults.append(f"loss.eps must be above 0, got {config['loss']['eps']}; set loss.eps=0.001")
     found = check_spec("optimizer", OPTIMIZERS, optimizer, given=("params",))
     faults += found or what_it_says("optimizer", lambda: build(OPTIMIZERS, optimizer, weights))
     if scheduler["name"] is not None:
@@ -110,7 +115,7 @@ def check_top_level(config: Config) -> list[str]:
             faults.append(f"{key} must be {describe(hint)}, got {config.get(key)!r}; leave it out for its default")
     if isinstance(config.get("patience"), int) and config["patience"] < 1:
         faults.append(f"patience must be 1 or more, got {config['patience']}; set patience=5, or null for no such end")
-    if isinstance(config.get("ema"), float) and not 0 < config["ema"] < 1:
+    if isinstance(config.get("ema"), (int, float)) and not 0 < config["ema"] < 1:
         faults.append(f"ema must be above 0 and below 1, got {config['ema']}; set ema=0.999, or null for no averaging")
     if isinstance(config.get("seed"), int) and not 0 <= config["seed"] < 2**32:
         faults.append(f"seed must be from 0 to {2**32 - 1}, got {config['seed']}; set seed=0")
@@ -131,7 +136,11 @@ def data_faults(config: Config) -> list[str]:
     found = check_spec("data", DATA, data_args, given=("noise",), also=LOADER_KEYS)
     found += check_arguments("data", NoisyPairDataModule, loader_args, given=("data",))
     if noisy:
-        found += noise_faults("noise", noise) or noise_faults("noise", noise | (data_args.get("val_noise") or {}))
+        changed = data_args.get("val_noise") or {}
+        if isinstance(changed, dict):
+            found += noise_faults("noise", noise) or noise_faults("data.val_noise", noise | changed)
+        else:
+            found.append(f"data.val_noise must be settings of the noise, got {changed!r}; write {{sigma: 25}}")
     elif noise["name"] is not None:
         found.append(f"noise={noise['name']} is for data=clean alone, other data brings its own; set noise=none")
     return found or what_it_says("data", lambda: build_datamodule(config))
@@ -163,8 +172,10 @@ def advice(config: Config) -> str | None:
     keeps, finds = make_noise(noise).keeps, FINDS[name]
     if finds in keeps:
         return None
+    if not keeps:
+        return f"{noise['name']} noise keeps neither mean, median nor mode: set data.targets=clean"
     suiting = " or ".join(f"loss={loss}" for loss in ("l2", "l1", "l0") if FINDS[loss] in keeps)
-    what = " and the ".join(sorted(keeps)) or "mean, median or mode of nothing"
+    what = " and the ".join(sorted(keeps))
     return f"{noise['name']} noise keeps the {what} of the target, and loss={name} looks for the {finds}: try {suiting}"
 
 

@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 
 from n2n_lightning import cli
 
+MAX_NAME = 200  # characters; most file systems end at 255 bytes
+
 if TYPE_CHECKING:
     from n2n_lightning.datamodule import NoisyPairDataModule
     from n2n_lightning.module import DenoiserModule
@@ -51,6 +53,8 @@ def score(config: dict[str, Any], data_name: str) -> None:
 
     try:
         check_data(config)
+        if not isinstance(config["quantize"], bool):
+            raise ValueError(f"quantize must be true or false, got {config['quantize']!r}; set quantize=true")
         module = load_denoiser(config["checkpoint"])
         datamodule = build_datamodule(config)
         take_range(datamodule.data, module)
@@ -140,7 +144,7 @@ def default_output(checkpoint: str, data: str) -> Path:
     path = Path(checkpoint)
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     name = f"{folder.parent.name}-{folder.name}" if path.stem in ("best", "last") else path.stem
-    return Path("outputs/evaluate") / f"{name}-{data}.json"
+    return Path("outputs/evaluate") / f"{f'{name}-{data}'[:MAX_NAME]}.json"
 
 
 def as_rows(per_image: dict[str, list[Any]]) -> str:

@@ -90,7 +90,7 @@ FINDS: dict[str, Statistic] = {
     "hdr": "mean",
     "neighbor2neighbor": "mean",
 }
-GIVEN = {"l0": ("progress",), "l2_by_noise": ("source",)}  # what these take beside estimate and target
+EXTRA_ARGUMENTS = {"l0": ("progress",), "l2_by_noise": ("source",)}  # what these take beside estimate and target
 ANNEALED = ("l0", "neighbor2neighbor")  # these change over training, so that a finished run cannot be made longer
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
 from torchmetrics import MeanMetric
 
-from n2n_lightning.losses import GIVEN, LOSSES, noise_floor
+from n2n_lightning.losses import EXTRA_ARGUMENTS, LOSSES, noise_floor
 from n2n_lightning.metrics import PairQuality, RestorationQuality, pair_error, triple_error
 from n2n_lightning.neighbors import regularised_loss
 from n2n_lightning.pairs import NoisyPair
@@ -116,13 +116,16 @@ class DenoiserModule(pl.LightningModule):
         return loss
 
     def pair_loss(self, estimate: Tensor, target: Tensor, pair: NoisyPair) -> Tensor:
-        """The loss, where ``pair`` has a mask of what it leaves. (N, C, H, W) twice -> scalar."""
-        given = {"progress": self.progress, "source": pair.source}
+        """The loss, where ``pair`` has a mask of what it leaves. (N, C, H, W) twice -> scalar.
+
+        In validation a loss that changes stands half way, so that epochs can be compared.
+        """
+        source = pair.source
         if pair.mask is not None:
-            estimate, target = estimate * pair.mask, target * pair.mask
-        return self.loss(
-            estimate, target, **{name: given[name] for name in GIVEN.get(self.hparams["loss"]["name"], ())}
-        )
+            estimate, target, source = (images * pair.mask for images in (estimate, target, source))
+        given = {"progress": self.progress if self.training else 0.5, "source": source}
+        extra = EXTRA_ARGUMENTS.get(self.hparams["loss"]["name"], ())
+        return self.loss(estimate, target, **{name: given[name] for name in extra})
 
     def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
         """The loss of a batch of single noisy images."""

@@ -69,7 +69,7 @@ def report_psnr_db(group: Group) -> float | None:
 def targets_text(group: Group) -> str:
     """``noisy, fixed``: what the targets were, and whether noise was drawn anew in every epoch."""
     data = group.runs[0].part("data")
-    return f"{data.get('targets', 'noisy')}, {data['draws']}" if "draws" in data else NOTHING
+    return f"{data.get('targets', 'noisy')}, {data.get('draws', 'fixed')}"
 
 
 def status_text(group: Group) -> str:

@@ -35,6 +35,8 @@ from n2n_lightning.module import BY_STEP, DenoiserModule
 from n2n_lightning.neighbors import subsample
 from n2n_lightning.pairs import NoisyPair
 
+ADDED = {"compile": False, "data.targets": "noisy"}  # settings that earlier versions did not record, as they then were
+
 
 class Interrupted(Exception):
     """A signal ended the run; ``code`` is the exit code for it."""
@@ -133,6 +135,8 @@ def prepare(config: Config, folder: Path) -> Prepared:
     if trained is not None:
         start_from(module, trained, config["init_from"])
     facts = describe(config, module, datamodule)
+    if config["compile"]:
+        module.net.compile()  # in place: weights keep their names
     earlier = read_result(folder).get("data", {}).get("fingerprint") if resume_from else None
     if earlier not in (None, facts["data"]["fingerprint"]):
         raise ValueError(f"the data is not what {folder} was trained on; set another study=NAME, or resume=false")
@@ -187,6 +191,7 @@ def is_finished(config: Config, folder: Path) -> bool:
     if not earlier or not config["resume"]:
         return False
     before, now = flatten(earlier.get("config") or {}), flatten(config)
+    before |= {key: value for key, value in ADDED.items() if key in now and key not in before}
     different = [key for key in sorted(before | now) if key not in UNCOMPARED and before.get(key) != now.get(key)]
     longer = different == ["trainer.max_epochs"] and now[different[0]] > before[different[0]]
     ends_with_the_run = config["scheduler"]["name"] in BY_STEP or config["loss"]["name"] in ANNEALED

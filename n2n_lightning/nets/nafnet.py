@@ -85,7 +85,7 @@ class NafNet(nn.Module):
         super().__init__()
         if channels < 1 or width < 1:
             raise ValueError(f"channels and width must be 1 or more, got {channels} and {width}; set model.width=24")
-        if len(encoder) != len(decoder) or min(*encoder, *decoder, middle) < 0:
+        if len(encoder) != len(decoder) or min([*encoder, *decoder, middle]) < 0:
             raise ValueError(
                 f"encoder and decoder must have as many levels each, of 0 or more blocks, got {list(encoder)}, "
                 f"{middle} and {list(decoder)}; set model.encoder=[1,1,1] model.decoder=[1,1,1]"

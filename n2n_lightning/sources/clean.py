@@ -57,7 +57,7 @@ class CleanPairs:
     @property
     def names(self) -> list[str]:
         """In validation, the file that each pair is made from."""
-        return [] if self.groups is None else [self.scenes[number].name for number in self.groups.tolist()]
+        return [] if self.crops.scenes is None else [self.scenes[number].name for number in self.crops.scenes]
 
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
         places = self.crops.places(indices, rng)

@@ -39,7 +39,8 @@ class Crops(Protocol):
 
     height: int  # of all, or of the first where sizes differ
     width: int
-    one_size: bool
+    one_size: bool  # whether a batch can hold several
+    scenes: Ints | None  # of validation crops, the scene that each lies in
 
     @property
     def groups(self) -> Tensor | None:
@@ -63,6 +64,7 @@ class DrawnCrops:
     """
 
     groups, one_size = None, True
+    scenes: Ints | None = None
 
     def __init__(self, regions: Sequence[Region], size: tuple[int, int], count: int, seed: int | None) -> None:
         self.height, self.width = size
@@ -113,6 +115,7 @@ class GridCrops:
             ranks.append(rng.permutation(len(grid)))
         chosen = np.argsort(np.concatenate(ranks), kind="stable")[:most]
         self.tiles = np.concatenate(tiles)[np.sort(chosen)]
+        self.scenes: Ints | None = self.tiles[:, 0]
         if len(regions) > 1:
             self.groups = torch.from_numpy(self.tiles[:, 0].copy())
         else:
@@ -128,21 +131,23 @@ class GridCrops:
 
 
 class WholeRegions:
-    """The regions themselves, of any sizes; a batch holds those of one size."""
+    """The regions themselves, of any sizes; a batch holds one of them, since they may be large."""
+
+    one_size = False
 
     def __init__(self, regions: Sequence[Region]) -> None:
-        self.regions = np.array(regions, dtype=np.int64)
+        self.regions = regions
         self.height, self.width = regions[0].height, regions[0].width
-        self.one_size = bool((self.regions[:, 3:] == self.regions[0, 3:]).all())
-        self.groups = torch.from_numpy(self.regions[:, 0].copy())
+        self.scenes: Ints | None = np.array([region.scene for region in regions])
+        self.groups = torch.from_numpy(self.scenes)
 
     def __len__(self) -> int:
         return len(self.regions)
 
     def places(self, indices: Tensor, rng: torch.Generator) -> Places:
-        scene, top, left, height, width = self.regions[indices.numpy()].T
-        assert np.ptp(height) == np.ptp(width) == 0, "a batch of images of several sizes"
-        return Places(scene, top, left, int(height[0]), int(width[0]))
+        (index,) = indices.tolist()
+        scene, top, left, height, width = self.regions[index]
+        return Places(np.array([scene]), np.array([top]), np.array([left]), height, width)
 
 
 def hashed(indices: Ints, seed: int) -> npt.NDArray[np.uint64]:

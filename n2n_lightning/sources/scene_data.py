@@ -115,6 +115,8 @@ class SceneData:
         regions = content.regions[stage]
         if not regions:
             raise ValueError(f"val_fraction={self.val_fraction} leaves none for training; set data.val_fraction=0.2")
+        if stage == "train" and self.takes_whole:
+            raise ValueError("crop_px=null and val_fraction=1 are for evaluation alone; set data.crop_px=64")
         scenes = [content.scenes[region.scene] for region in regions]  # of the stage alone: what they have may differ
         regions = [region._replace(scene=number) for number, region in enumerate(regions)]
         crops: Crops
