@@ -137,10 +137,10 @@ def data_faults(config: Config) -> list[str]:
     found += check_arguments("data", NoisyPairDataModule, loader_args, given=("data",))
     if noisy:
         changed = data_args.get("val_noise") or {}
-        if isinstance(changed, dict):
-            found += noise_faults("noise", noise) or noise_faults("data.val_noise", noise | changed)
+        if not isinstance(changed, dict) or {"name", "cell_px"} & set(changed):
+            found.append(f"data.val_noise must be strengths of the noise, got {changed!r}; write {{sigma: 25}}")
         else:
-            found.append(f"data.val_noise must be settings of the noise, got {changed!r}; write {{sigma: 25}}")
+            found += noise_faults("noise", noise) or noise_faults("data.val_noise", noise | changed)
     elif noise["name"] is not None:
         found.append(f"noise={noise['name']} is for data=clean alone, other data brings its own; set noise=none")
     return found or what_it_says("data", lambda: build_datamodule(config))

@@ -117,7 +117,10 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     error = gain.std().item() / math.sqrt(len(gain)) if len(gain) > 1 else None
     source = datamodule.sources["val"]
     names = {"image": source.names} if isinstance(source, CleanPairs) else {}
-    values = {name: [round(value, 4) for value in values.tolist()] for name, values in per_image.items()}
+    values = {
+        name: [None if math.isnan(value) else round(value, 4) for value in values.tolist()]  # NaN is no JSON
+        for name, values in per_image.items()
+    }
     return scores | {
         "noisy_psnr": module.scores["noisy_psnr"],
         "gain_db": gain.mean().item(),
@@ -154,7 +157,9 @@ def as_rows(per_image: dict[str, list[Any]]) -> str:
     keys = [key for key in ("noisy_psnr", "psnr", "ssim") if key in per_image]
     lines = [f"{'image':<{width}}  {'  '.join(f'{key:>10}' for key in keys)}"]
     for row, name in enumerate(names):
-        lines.append(f"{name:<{width}}  {'  '.join(f'{per_image[key][row]:>10.4f}' for key in keys)}")
+        values = [per_image[key][row] for key in keys]
+        texts = ["-" if value is None else f"{value:.4f}" for value in values]
+        lines.append(f"{name:<{width}}  {'  '.join(f'{text:>10}' for text in texts)}")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -90,19 +91,23 @@ class RestorationQuality(Metric):
         self.mse.append(squared_error(estimate, clean).cpu().double())  # not every accelerator has float64
         self.noisy_mse.append(squared_error(noisy, clean).cpu().double())
         similarity = ssim(estimate, clean)
-        if similarity is not None:
-            self.ssim.append(similarity.cpu().double())
+        undefined = torch.full((len(clean),), math.nan, dtype=torch.float64)
+        self.ssim.append(undefined if similarity is None else similarity.cpu().double())
         shown = estimate.clamp(0, 1)
         bounds = [f(images, dim=(0, 2, 3)) for images in (shown, clean) for f in (torch.amin, torch.amax)]
         self.extremes.append(torch.stack(bounds)[None])
 
     def per_image(self) -> dict[str, Tensor]:
-        """Each image's ``psnr`` and ``noisy_psnr`` in dB and, where it is defined, ``ssim``; (N,) float64."""
+        """Each image's ``psnr`` and ``noisy_psnr`` in dB and, where any has it, ``ssim``, else NaN; (N,) float64."""
         scores = {"psnr": psnr_db(concatenate(self.mse)), "noisy_psnr": psnr_db(concatenate(self.noisy_mse))}
-        return scores | ({"ssim": concatenate(self.ssim)} if len(self.ssim) else {})
+        similarity = concatenate(self.ssim)
+        return scores | ({} if similarity.isnan().all() else {"ssim": similarity})
 
     def compute(self) -> dict[str, Any]:
-        scores: dict[str, Any] = {name: values.mean().item() for name, values in self.per_image().items()}
+        scores: dict[str, Any] = {
+            name: (values.nanmean() if name == "ssim" else values.mean()).item()
+            for name, values in self.per_image().items()
+        }
         scores["psnr_pooled"] = psnr_db(concatenate(self.mse).mean()).item()
         low, high, clean_low, clean_high = concatenate(self.extremes).unbind(1)
         constant = high.amax(0) - low.amin(0) < DEAD_SPAN

@@ -159,14 +159,18 @@ def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callb
         {f"{monitor}_best": float("nan")},
         step=purge_step,  # at step 0, TensorBoard would drop the points from before
     )
-    checkpoints = ModelCheckpoint(
-        run.folder / "checkpoints",
-        filename="best",
-        monitor=monitor,
-        mode=mode,
-        save_last=True,
-        enable_version_counter=False,
-    )
+    # two callbacks, since save_last=True of the first writes last.ckpt only in epochs that are the best so far
+    checkpoints = [
+        ModelCheckpoint(
+            run.folder / "checkpoints",
+            filename=name,
+            monitor=watched_metric,
+            mode=mode,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+        for name, watched_metric in (("best", monitor), ("last", None))
+    ]
     bar = RichProgressBar(leave=True) if watched else EpochLines()
     patience = run.config["patience"]
     stopping = [EarlyStopping(monitor, mode=mode, patience=patience)] if patience else []
@@ -178,7 +182,7 @@ def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callb
     return pl.Trainer(
         **run.config["trainer"],
         logger=logger,
-        callbacks=[*callbacks, *averaging, LearningRateMonitor("epoch"), bar, *stopping, checkpoints],
+        callbacks=[*callbacks, *averaging, LearningRateMonitor("epoch"), bar, *stopping, *checkpoints],
         enable_progress_bar=watched,
         enable_model_summary=False,
         num_sanity_val_steps=0,

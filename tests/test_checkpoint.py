@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import Command
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from tiny import MODELS, compose_config, evaluate_main, read_json, train_in, weights_of, write_course_data
+from tiny import MODELS, compose_config, evaluate_main, read_json, small, train_in, weights_of, write_course_data
 from torch import Tensor
 
 import n2n_lightning
@@ -26,7 +26,7 @@ SSIM = {"channel_axis": 0, "gaussian_weights": True, "sigma": 1.5, "use_sample_c
 def trained(request: pytest.FixtureRequest, course_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of each model after one step."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
-    return train_in(folder, course_data, f"model={request.param}", *ONE_STEP) / "checkpoints" / "best.ckpt"
+    return train_in(folder, course_data, *small(request.param), *ONE_STEP) / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +290,8 @@ def test_evaluation_repeats_the_best_epochs_scores(
     """On the data it was validated on, a checkpoint scores what its run noted; the result is named after the run."""
     ended = command(f"checkpoint={checkpoint}", "data=ee559", f"data.root={course_data}", main=evaluate_main)
     assert ended.code == 0, ended.err
-    scores = read_json(tmp_path / f"outputs/evaluate/{checkpoint.parents[2].name}-run-ee559.json")
+    name = f"{checkpoint.parents[2].name}-run-ee559,data.root={course_data.name}.json"
+    scores = read_json(tmp_path / "outputs/evaluate" / name)
     noted = read_json(checkpoint.parents[1] / "result.json")
     keys = ("val/psnr", "val/psnr_pooled", "val/ssim", "val/loss", "noisy_psnr")
     assert {key: scores[key] for key in keys} == pytest.approx({key: noted[key] for key in keys}, rel=1e-6)

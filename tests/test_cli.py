@@ -13,18 +13,23 @@ from tiny import assert_refused, evaluate_main, tiny_overrides, train_in, write_
 
 from n2n_lightning.cli import MAX_NAME, run_name
 
+CHAIN = ("data=clean", "data.root=a", "noise=chain")
+
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["model=unett"], ["model must be one of", "'unett'", "did you mean 'unet'?"]),
         (["optimizer=sdg"], ["optimizer must be one of adam, adamw, sgd", "'sdg'", "did you mean 'sgd'?"]),
-        (["data=photo"], ["data must be one of burst, clean, ee559, pairs, photos, single, got 'photo'; did you mean"]),
-        (["noise=gausian"], ["noise must be one of gaussian, none, pixelate, poisson", "did you mean 'gaussian'?"]),
+        (
+            ["data=photo"],
+            ["data must be one of bsds300, burst, clean, ", "single, got 'photo'; did you mean 'photos'?"],
+        ),
+        (["noise=gausian"], ["noise must be one of bernoulli, brown, chain, ", "text", "did you mean 'gaussian'?"]),
         (["scheduler=cosin"], ["did you mean 'cosine'?"]),
         (["debug=fest"], ["did you mean 'fast'?"]),
         (["experiment=five_model"], ["did you mean 'five_models'?"]),
-        (["loss=l3"], ["loss must be one of l1, l2, neighbor2neighbor", "'l3'"]),
+        (["loss=l3"], ["loss must be one of charbonnier, hdr, l0, l1, ", "'l3'"]),
         (["optimiser=adam"], ["'optimiser' is no setting", "did you mean 'optimizer'?"]),
         (["optimizer.learning_rate=1"], ["'optimizer.learning_rate' is no setting"]),
         (["trainer.max_epoch=3"], ["'trainer.max_epoch' is no setting", "did you mean 'trainer.max_epochs'?"]),
@@ -59,6 +64,13 @@ from n2n_lightning.cli import MAX_NAME, run_name
         (["trainer.max_epochs=-1"], ["max_epochs must be 1 or more, got -1"]),
         (["trainer.precision=3"], ["trainer", "3"]),
         (["trainer.accelerator=abacus"], ["trainer", "abacus"]),
+        (["ema=1.0"], ["ema must be above 0 and below 1, got 1.0; set ema=0.999"]),
+        (["ema=1"], ["ema must be above 0 and below 1, got 1"]),
+        (["ema=-0.5"], ["ema must be above 0 and below 1, got -0.5"]),
+        (["scheduler=rampdown", "scheduler.fraction=0"], ["fraction must be above 0", "set scheduler.fraction=0.3"]),
+        (["++model.layers=3", "model=red30"], ["layers even, got 3, 128 and 3", "model.layers=30"]),
+        (["++model.layers=1", "model=dncnn"], ["layers 2 or more, got 3, 64 and 1", "model.layers=20"]),
+        (["model=nafnet", "model.encoder=[1,1]"], ["as many levels each", "[1, 1]", "model.decoder=[1,1,1]"]),
         (["seed=-1"], ["seed must be from 0 to 4294967295, got -1"]),
         (["seed=4294967296"], ["seed must be from 0", "got 4294967296"]),
         (["seed=x"], ["seed must be a whole number, got 'x'"]),
@@ -78,12 +90,33 @@ from n2n_lightning.cli import MAX_NAME, run_name
         (["data=burst", "data.root=a", "data.seed=-1"], ["seed must be 0 or more, got -1"]),
         (["data=single", "data.root=a", "data.crop_px=31"], ["crop_px must be even for data=single, got 31"]),
         (["data=single", "data.root=a", "data.crop_px=null"], ["crop_px must be even for data=single, got None"]),
-        (["data=clean", "data.root=a", "noise.sigma=-1"], ["sigma must be 0 or more, got -1; set noise.sigma=25"]),
-        (["data=clean", "data.root=a", "noise.sigma=much"], ["noise.sigma must be a number, got 'much'"]),
-        (["data=clean", "data.root=a", "noise=poisson", "noise.lam=0"], ["lam must be above 0, got 0"]),
+        (
+            ["data=clean", "data.root=a", "noise.sigma=-1"],
+            ["sigma must be 0 or more, or [low, high] of", "got -1; set noise.sigma=25"],
+        ),
+        (["data=clean", "data.root=a", "noise.sigma=much"], ["noise.sigma must be a number or a list, got 'much'"]),
+        (
+            ["data=clean", "data.root=a", "noise=poisson", "noise.lam=0"],
+            ["lam must be above 0, or [low, high] of such, got 0"],
+        ),
         (["data=clean", "data.root=a", "noise=pixelate", "noise.cell_px=1"], ["cell_px must be 2 or more, got 1"]),
-        (["data=clean", "data.root=a", "noise=none"], ["noise.name must be one of gaussian, poisson, pixelate"]),
+        (["data=clean", "data.root=a", "noise=none"], ["noise.name must be one of gaussian, brown, ", "got 'None'"]),
+        (["data=clean", "data.root=a", "data.val_noise={sigma:-2}"], ["sigma must be 0 or more", "got -2"]),
+        (["data=clean", "data.root=a", "data.val_noise={lam:3}"], ["data.val_noise.lam is no setting here"]),
+        (
+            ["data=clean", "data.root=a", "data.val_noise=3"],
+            ["data.val_noise must be settings", "got 3", "{sigma: 25}"],
+        ),
+        (["loss=charbonnier", "loss.eps=0"], ["loss.eps must be above 0, got 0"]),
+        (["loss=l0", "debug=overfit"], ["loss=l0 says nothing of a single batch", "set loss=l1"]),
+        (["data=clean", "data.root=a", "data.targets=dirty"], ["data.targets must be 'noisy' or 'clean', got 'dirty'"]),
+        ([*CHAIN, "noise.steps=[]"], ["steps must name a corruption or more", "set noise.steps="]),
+        ([*CHAIN, "noise.steps=[clip]"], ["noise.steps[0] must be a corruption", "'clip'", "{name: gaussian"]),
+        ([*CHAIN, "noise.steps=[{name:clip},{name:txt}]"], ["noise.steps[1].name must be", "did you mean 'text'?"]),
+        ([*CHAIN, "noise.steps=[{name:text,sigma:3}]"], ["noise.steps[0].sigma is no setting here", "coverage"]),
+        ([*CHAIN, "noise.steps=[{name:clip},{name:pixelate}]"], ["pixelate can only be the first of noise.steps"]),
         (["noise=gaussian"], ["noise=gaussian is for data=clean alone", "set noise=none"]),
+        (["data=single", "data.root=a", "loss=l0"], ["loss=l0 is not for data=single", "loss=neighbor2neighbor"]),
         (["loss=neighbor2neighbor"], ["loss=neighbor2neighbor is for data=single alone; set loss=l2"]),
         (["init_from=nowhere.ckpt"], ["nowhere.ckpt does not exist"]),
         (["model="], []),

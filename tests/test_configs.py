@@ -7,16 +7,26 @@ from tiny import MODELS, ROOT, compose_config
 
 from n2n_lightning.compose import build_datamodule, build_module, check_config, check_data
 
+NO_CHOICES = {"experiment/paper/small"}  # what others of its group are made of, and is none by itself
 GROUPS = {
-    path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in (ROOT / "conf").iterdir() if path.is_dir()
+    path.name: sorted(
+        file.relative_to(path).with_suffix("").as_posix()
+        for file in path.rglob("*.yaml")
+        if file.relative_to(path.parent).with_suffix("").as_posix() not in NO_CHOICES
+    )
+    for path in (ROOT / "conf").iterdir()
+    if path.is_dir()
 }
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
 NEEDED = {  # of the choices that do not stand alone
-    **{f"data={name}": ["data.root=there"] for name in ("burst", "clean", "ee559", "single")},
+    **{f"data={name}": ["data.root=there"] for name in GROUPS["data"] if name not in ("pairs", "photos")},
     "data=pairs": ["data.source=there", "data.target=there"],
     **{f"noise={name}": ["data=clean", "data.root=there"] for name in GROUPS["noise"] if name != "none"},
+    **{f"experiment={name}": ["data.root=there"] for name in GROUPS["experiment"] if name.startswith("paper/")},
     "loss=neighbor2neighbor": ["data=single", "data.root=there"],
 }
+
+BENCHMARKS = dict.fromkeys(("bsds300", "kodak24", "set14"), "clean")  # a source with settings for a benchmark
 
 
 def test_every_group_is_there():
@@ -30,7 +40,7 @@ def test_every_configuration_file_composes_and_passes_the_check(choice: str):
     check_config(config)
     group, _, name = choice.partition("=")
     if group in ("optimizer", "scheduler", "loss", "data", "noise"):
-        assert config[group]["name"] == (None if name == "none" else name)
+        assert config[group]["name"] == {"none": None, **BENCHMARKS}.get(name, name)
 
 
 def test_data_brings_its_noise_and_loss_and_the_command_line_wins():

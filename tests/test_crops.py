@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.datamodule import generator
-from n2n_lightning.sources.crops import DrawnCrops, GridCrops, Places, Region, generators, split_region
+from n2n_lightning.sources.crops import DrawnCrops, GridCrops, Places, Region, WholeRegions, generators, split_region
 
 REGIONS = [Region(0, 0, 0, 4, 5), Region(2, 3, 1, 6, 4)]  # scene, top, left, height, width
 SIZE = (3, 2)
@@ -28,6 +28,20 @@ def grid(regions: list[Region], size: tuple[int, int], most: int = 1000, seed: i
 
 def tiles_of(crops: GridCrops) -> list[tuple[int, int, int]]:
     return triples(crops.places(torch.arange(len(crops)), generator(0)))
+
+
+# Whole regions
+
+
+def test_whole_regions_are_given_as_they_are_one_at_a_time():
+    crops = WholeRegions([*REGIONS, Region(5, 7, 8, 4, 5)])
+    assert len(crops) == 3 and not crops.one_size and (crops.height, crops.width) == (4, 5)
+    assert crops.groups.tolist() == [0, 2, 5] == list(crops.scenes)
+    for index, (scene, top, left, height, width) in enumerate(crops.regions):
+        places = crops.places(torch.tensor([index]), generator(0))
+        assert triples(places) == [(scene, top, left)] and (places.height, places.width) == (height, width)
+    with pytest.raises(ValueError, match="too many values"):
+        crops.places(torch.tensor([0, 1]), generator(0))
 
 
 # Drawn anywhere

@@ -100,15 +100,15 @@ def test_overfitting_repeats_one_batch(photographs: Path, tmp_path: Path, draws:
 def test_stored_values_become_float_with_one_for_the_range():
     stored = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
     datamodule = NoisyPairDataModule(Ee559Data(root="unread"))
-    numbers = torch.tensor([7])
-    batch = NoisyPair(stored, stored, stored, stored, group=numbers, choice=numbers)
+    numbers, mask = torch.tensor([7]), stored > 9
+    batch = NoisyPair(stored, stored, stored, stored, group=numbers, mask=mask, choice=numbers)
     pair = datamodule.on_after_batch_transfer(batch, 0)
     for images in pair[:4]:
         assert images is not None and images.dtype == torch.float32
         torch.testing.assert_close(images.flatten(), torch.tensor([0, 0.2, 1.0]))
-    assert pair.group is numbers and pair.choice is numbers
+    assert pair.group is numbers and pair.choice is numbers and pair.mask is mask
     alone = datamodule.on_after_batch_transfer(NoisyPair(stored, None), 0)
-    assert torch.equal(alone.source, pair.source) and alone[1:] == (None,) * 5
+    assert torch.equal(alone.source, pair.source) and alone[1:] == (None,) * 6
 
 
 def test_rotation_wants_square_images_and_flips_do_not(tmp_path: Path):
@@ -152,11 +152,13 @@ def lone_images(count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("kinds", [["flip"], ["rotate"], ["flip", "rotate"]])
-def test_source_target_and_clean_are_turned_alike(kinds: list[str]):
+def test_source_target_clean_and_mask_are_turned_alike(kinds: list[str]):
     images = lone_images(64)
-    pair = augment(NoisyPair(images, images + 1, images + 2), kinds, torch.Generator().manual_seed(0))
+    whole = NoisyPair(images, images + 1, images + 2, mask=images[:, :1] > 50)
+    pair = augment(whole, kinds, torch.Generator().manual_seed(0))
     assert pair.clean is not None
     assert torch.equal(pair.target, pair.source + 1) and torch.equal(pair.clean, pair.source + 2)
+    assert torch.equal(pair.mask, pair.source[:, :1] > 50)
     assert not torch.equal(pair.source, images)
 
 

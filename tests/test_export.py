@@ -19,36 +19,19 @@ import pytest
 import torch
 from conftest import Command
 from PIL import Image
-from tiny import MODELS, ROOT, assert_refused, compose_config, write_photograph
+from tiny import MODELS, ROOT, assert_refused, write_checkpoint, write_photograph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from n2n_lightning import __version__, export
 from n2n_lightning.checkpoint import load_denoiser
-from n2n_lightning.compose import build_module
-from n2n_lightning.module import FORMAT, DenoiserModule
+from n2n_lightning.module import DenoiserModule
 
 MISSING = [name for name in export.PACKAGES if importlib.util.find_spec(name) is None]
 NEEDS_ONNX = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed")
 KINDS = (pytest.param("onnx", marks=NEEDS_ONNX), "torch")
 SIZES = ((1, 1, 1), (1, 1, 7), (2, 9, 1), (1, 3, 2), (1, 4, 32), (1, 33, 47), (2, 64, 96), (1, 31, 130), (3, 17, 63))
 FAST = "convtrans_sigmoid"  # to export; a sigmoid is never dead
-
-
-def write_checkpoint(path: Path, model: str, *, channels: int = 3, peak: float = 255.0, kind: str = "uint8") -> Path:
-    """Of an untrained net, as training writes one."""
-    torch.manual_seed(3)
-    module = build_module(compose_config(f"model={model}"), channels)
-    with torch.no_grad():
-        for parameter in module.net.parameters():
-            parameter.add_(torch.randn(parameter.shape), alpha=0.02)  # some start at zero
-        parameter.fill_(0.5)  # the last layer's bias: no ReLU that is shut
-    about = {"format": FORMAT, "family": module.family, "peak": peak, "sample_type": kind}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "n2n_lightning": about}, path
-    )
-    return path
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Synthetic noise: its moments, what depends on what when it is drawn, and ``data=clean`` around it."""
+"""``data=clean``: which noise which crop gets and when, the clean images beside it, and validation's own noise."""
 
 from __future__ import annotations
 
@@ -11,82 +11,15 @@ import numpy as np
 import pytest
 import torch
 from coded import Array, coded, made, origins, whole, write
-from tiny import compose_config
 from torch import Tensor
 
 from n2n_lightning.datamodule import NoisyPairDataModule, generator
-from n2n_lightning.noise import NOISES, Gaussian, Noise, Pixelate, Poisson
 from n2n_lightning.pairs import NoisyPair
 from n2n_lightning.sources.clean import CleanData
-
-MODELS = [Gaussian(30), Poisson(20), Pixelate(4)]
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
     return float(np.corrcoef(one.double().flatten(), other.double().flatten())[0, 1])
-
-
-# The corruptions
-
-
-@pytest.mark.parametrize("level", [0.0, 0.1, 0.5, 1.0])
-@pytest.mark.parametrize("noise", [Gaussian(25), Poisson(30), Poisson(2.5)])
-def test_mean_and_variance_are_as_they_should_and_nothing_is_clipped(noise: Noise, level: float):
-    count = 2_000_000
-    drawn = noise.draw(torch.full((100, 2, 100, 100), level), generator(1)).double()
-    variance = (noise.sigma / 255) ** 2 if isinstance(noise, Gaussian) else level / noise.lam
-    assert abs(drawn.mean() - level) <= 5 * (variance / count) ** 0.5
-    # of a Poisson's variance the standard error is a little over that of a Gaussian's, by 1 / (2 x mean count)
-    excess = 0 if isinstance(noise, Gaussian) or not level else 1 / (2 * level * noise.lam)
-    assert abs(drawn.var() - variance) <= 5 * variance * ((2 / count) * (1 + excess)) ** 0.5
-    if variance and level in (0, 1):
-        assert drawn.min() < 0 if level == 0 else drawn.max() > 1
-
-
-def test_photons_come_in_whole_numbers_and_below_black_there_are_none():
-    images = torch.linspace(-0.5, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
-    counts = Poisson(8).draw(images, generator(0)) * 8
-    assert torch.equal(counts, counts.round()) and (counts[images <= 0] == 0).all() and counts.max() > 8
-
-
-@pytest.mark.parametrize("noise", MODELS)
-def test_noise_is_white_and_two_draws_are_independent(noise: Noise):
-    images = torch.rand(6, 3, 64, 64, generator=generator(5))
-    rng = generator(2)
-    clean = noise.clean(images)
-    first, second = (noise.draw(images, rng) - clean for _ in range(2))
-    assert first.std() > 0.01
-    bound = 5 / first[:, 0].numel() ** 0.5
-    assert abs(correlation(first, second)) < bound
-    for one, other in ((first[..., 1:], first[..., :-1]), (first[..., 1:, :], first[..., :-1, :])):
-        assert abs(correlation(one, other)) < bound
-
-
-@pytest.mark.parametrize("noise", MODELS)
-def test_the_same_generator_draws_the_same(noise: Noise):
-    images = torch.rand(2, 3, 16, 16, generator=generator(5))
-    before = images.clone()
-    one, same, other = (noise.draw(images, generator(seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, same) and not torch.equal(one, other)
-    assert one.dtype == torch.float32 and torch.equal(images, before)
-
-
-@pytest.mark.parametrize(("height", "width"), [(16, 24), (19, 25)])  # the latter leaves 3 rows and a column over
-def test_a_pixelated_pixel_is_one_of_its_cell_and_the_clean_one_their_mean(height: int, width: int):
-    images = torch.rand(1, 3, height, width, generator=generator(0))
-    noise = Pixelate(8)
-    cells = images.numpy()[0, :, :16, :24].reshape(3, 2, 8, 3, 8).transpose(1, 3, 2, 4, 0).reshape(2, 3, 64, 3)
-    draws = noise.draw(images.expand(4000, -1, -1, -1), generator(1))
-    assert draws.shape == (4000, 3, 2, 3)
-    shown = draws[:50].permute(0, 2, 3, 1).numpy()
-    assert (cells == shown[:, :, :, None]).all(-1).any(-1).all(), "R, G and B of one place"
-    mean = cells.mean(2).transpose(2, 0, 1)
-    np.testing.assert_allclose(noise.clean(images)[0], mean, atol=1e-6)
-    spread = cells.std(2).transpose(2, 0, 1)
-    assert (np.abs(draws.double().mean(0).numpy() - mean) < 5 * spread / np.sqrt(4000)).all()
-
-
-# data=clean
 
 
 def clean(folder: Path, **settings: Any) -> CleanData:
@@ -146,7 +79,13 @@ def test_fresh_noise_and_places_follow_the_batchs_generator(tmp_path: Path):
     assert equal(first, again) and not torch.equal(first.source, other.source)
 
 
-@pytest.mark.parametrize("noise", [{"name": "gaussian"}, {"name": "poisson"}, {"name": "pixelate", "cell_px": 3}])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        *({"name": "gaussian"}, {"name": "poisson"}, {"name": "pixelate", "cell_px": 3}, {"name": "text"}),
+        *({"name": "gaussian", "sigma": [5, 90]}, {"name": "bernoulli", "p": [0.1, 0.9]}),
+    ],
+)
 def test_fixed_noise_and_places_are_the_same_for_any_batch_and_epoch(tmp_path: Path, noise: dict[str, Any]):
     for scene in range(4):
         write(tmp_path / f"root/{scene}.png", coded(scene))
@@ -156,6 +95,8 @@ def test_fixed_noise_and_places_are_the_same_for_any_batch_and_epoch(tmp_path: P
     parts = [source.batch(indices, generator(7, int(indices[0]))) for indices in torch.arange(64).split(5)]
     assert torch.equal(torch.cat([p.source for p in parts]), at_once.source)
     assert torch.equal(torch.cat([p.target for p in parts]), at_once.target)
+    if at_once.mask is not None:
+        assert torch.equal(torch.cat([p.mask for p in parts if p.mask is not None]), at_once.mask)
     assert len(at_once.source.unique(dim=0)) > 50, "not the same for all crops"
     assert not torch.equal(at_once.source, whole(clean(tmp_path, seed=1, **settings), "train").source)
 
@@ -216,6 +157,15 @@ def test_whole_images_are_pixelated_without_what_is_left_over(tmp_path: Path):
     assert [images.shape for images in whole(data, "val")[:3]] == [(1, 3, 5, 6)] * 3
 
 
+def test_images_of_any_size_are_not_trained_on_whole(tmp_path: Path):
+    write_flat(tmp_path / "root")
+    write_flat(tmp_path / "val", level=90)
+    data = clean(tmp_path, val_root=str(tmp_path / "val"), crop_px=None, val_fraction=1)
+    assert data.load("val").image_shape == (3, 48, 48)
+    with pytest.raises(ValueError, match=re.escape("are for evaluation alone; set data.crop_px=64")):
+        data.load("train")
+
+
 def test_a_file_in_both_sets_is_refused(tmp_path: Path):
     write_flat(tmp_path / "root")
     (tmp_path / "val").mkdir()
@@ -225,14 +175,57 @@ def test_a_file_in_both_sets_is_refused(tmp_path: Path):
         data.load("train")
 
 
+def test_a_range_gives_the_two_images_of_a_pair_a_strength_each(tmp_path: Path):
+    write_flat(tmp_path / "root")
+    for draws in ("fresh", "fixed"):
+        pair = whole(clean(tmp_path, draws=draws, noise={"name": "gaussian", "sigma": [5, 90]}), "train")
+        first, second = (images[:, 1:].std((1, 2, 3)) for images in (pair.source, pair.target))
+        assert first.min() < 20 and first.max() > 75 and second.min() < 20 and second.max() > 75
+        assert abs(correlation(first, second)) < 5 / len(first) ** 0.5
+
+
+def test_validation_may_have_a_noise_of_its_own(tmp_path: Path):
+    write_flat(tmp_path / "root")
+    noise = {"name": "gaussian", "sigma": [50, 90]}
+    data = clean(tmp_path, noise=noise, val_noise={"sigma": 10}, val_fraction=0.5)
+    train, val = ((whole(data, stage).source - 128)[:, 1:].std((1, 2, 3)) for stage in ("train", "val"))
+    assert train.min() > 45 and val.min() > 9 and val.max() < 11
+    alone = whole(clean(tmp_path, noise={"name": "gaussian", "sigma": 10}, val_fraction=0.5), "val")
+    assert equal(alone, whole(data, "val")), "whatever the training's"
+
+
+@pytest.mark.parametrize(
+    ("noise", "masked", "paired"),
+    [
+        ({"name": "gaussian"}, False, True),
+        ({"name": "bernoulli"}, True, False),
+        ({"name": "text"}, False, False),  # in validation, since its mean is not the clean image
+        ({"name": "chain", "steps": [{"name": "gaussian"}, {"name": "bernoulli", "p": 0.2}]}, True, False),
+    ],
+)
+def test_training_has_masks_and_validation_a_second_image_where_the_noise_gives_them(
+    tmp_path: Path, noise: dict[str, Any], masked: bool, paired: bool
+):
+    for scene in range(4):
+        write(tmp_path / f"root/{scene}.png", coded(scene))
+    data = clean(tmp_path, noise=noise)
+    train, val = (whole(data, stage) for stage in ("train", "val"))
+    assert train.target is not None and (train.mask is not None) == masked
+    if train.mask is not None:
+        assert train.mask.shape == (64, 1, 16, 16) and not train.target[~train.mask.expand(64, 3, 16, 16)].any()
+    assert val.clean is not None and val.mask is None and (val.target is not None) == paired
+    sources = {stage: data.load(stage) for stage in ("train", "val")}
+    assert sources["train"].has_pairs == (not masked) and sources["val"].has_pairs == paired
+    datamodule = NoisyPairDataModule(data, augment=["swap"])
+    if masked:
+        with pytest.raises(ValueError, match=re.escape("set data.augment=[flip,rotate]")):
+            datamodule.setup("fit")
+    else:
+        datamodule.setup("fit")
+
+
 def test_clean_images_decide_which_epoch_is_best(tmp_path: Path):
     write_flat(tmp_path / "root")
     datamodule = NoisyPairDataModule(clean(tmp_path))
     datamodule.setup("fit")
     assert datamodule.monitor == "val/psnr"
-
-
-@pytest.mark.parametrize("name", NOISES)
-def test_every_noise_has_a_configuration_with_its_defaults(name: str):
-    settings = compose_config(f"noise={name}", "data=clean", "data.root=there")["noise"]
-    assert settings.pop("name") == name and NOISES[name](**settings) == NOISES[name]()

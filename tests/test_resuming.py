@@ -93,6 +93,18 @@ def test_a_resumed_run_keeps_an_earlier_best(course_data: Path, tmp_path: Path, 
     assert all(torch.equal(best[name], first[name]) for name in first)
 
 
+def test_the_last_checkpoint_is_of_the_last_epoch_though_another_was_better(
+    course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Else a run that is interrupted long after its best epoch trains all that time again."""
+    falling = iter([30.0, 20.0, 10.0])
+    compute = RestorationQuality.compute
+    monkeypatch.setattr(RestorationQuality, "compute", lambda self: compute(self) | {"psnr": next(falling)})
+    folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=3")
+    best, last = (torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert (best["epoch"], last["epoch"]) == (0, 2)
+
+
 def test_other_data_under_the_same_name_is_refused(course_data: Path, tmp_path: Path):
     data = tmp_path / "data"
     folder = train_in(tmp_path / "run", write_course_data(data), "model=convtrans_relu", "trainer.max_epochs=1")

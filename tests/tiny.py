@@ -23,12 +23,19 @@ from torch import Tensor
 
 from n2n_lightning import cli, evaluate, training
 from n2n_lightning.callbacks import COLUMNS, PAIR_COLUMNS
+from n2n_lightning.compose import build_module
+from n2n_lightning.module import FORMAT
 from n2n_lightning.pairs import Stage, TensorPairs
 from n2n_lightning.sources.ee559 import FILES, Ee559Data, write_pkl
 from n2n_lightning.sources.photos import PhotoData
 
 ROOT = Path(__file__).parents[1]
 MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
+SMALL = {  # models that are too big for tests which train them, cut images into tiles, or export
+    "dncnn": ("++model.layers=5", "++model.width=8"),
+    "nafnet": ("model.width=8", "model.encoder=[1]", "model.decoder=[1]"),
+    "red30": ("++model.layers=6", "++model.width=8"),
+}
 FIVE_MODELS = ("unet", "nn_relu", "nn_sigmoid", "convtrans_relu", "convtrans_sigmoid")
 DROPPED = {"seconds", "images_per_second", "device", "git_commit"}  # what the machine and the checkout decide
 SECONDS = 120  # for a process that hangs; none should come near
@@ -83,6 +90,11 @@ def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
         return cli.plain(compose(name, list(overrides)))
 
 
+def small(model: str) -> list[str]:
+    """The overrides that choose a model, and a size for tests."""
+    return [f"model={model}", *SMALL.get(model, ())]
+
+
 def tiny_overrides(root: Path) -> list[str]:
     """Train on ``root``'s course files, on the processor, in small batches."""
     return ["data=ee559", f"data.root={root}", "data.batch_size=8", "trainer.accelerator=cpu"]
@@ -99,6 +111,22 @@ def train_with(folder: Path, *overrides: str) -> Path:
     model = next((o.removeprefix("model=") for o in overrides if o.startswith("model=")), "unet")
     training.train(config, folder, {"model": model, "overrides": {}}, lambda: folder.mkdir(parents=True, exist_ok=True))
     return folder
+
+
+def write_checkpoint(path: Path, model: str, *, channels: int = 3, peak: float = 255.0, kind: str = "uint8") -> Path:
+    """Of an untrained net of test size, as training writes one."""
+    torch.manual_seed(3)
+    module = build_module(compose_config(*small(model)), channels)
+    with torch.no_grad():
+        for parameter in module.net.parameters():
+            parameter.add_(torch.randn(parameter.shape), alpha=0.02)  # some start at zero
+        parameter.fill_(0.5)  # the last layer's bias: no ReLU that is shut
+    about = {"format": FORMAT, "family": module.family, "peak": peak, "sample_type": kind}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "n2n_lightning": about}, path
+    )
+    return path
 
 
 def read_json(path: Path) -> Any:
