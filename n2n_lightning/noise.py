@@ -67,7 +67,7 @@ class Noise:
 def check_strength(name: str, strength: Strength, highest: float, example: str, *, above_zero: bool = False) -> None:
     """Raise ValueError unless ``strength`` is a value from 0 to ``highest``, or [low, high] of such."""
     ends = list(strength) if isinstance(strength, Sequence) else [strength, strength]
-    if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= highest or (above_zero and ends[0] == 0):
+    if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= highest or ends[1] == math.inf or (above_zero and not ends[0]):
         least = "above 0" if above_zero else "0 or more"
         most = "" if highest == math.inf else f", at most {highest:g}"
         given = ends if isinstance(strength, Sequence) else strength
