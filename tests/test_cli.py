@@ -105,7 +105,7 @@ CHAIN = ("data=clean", "data.root=a", "noise=chain")
         (["data=clean", "data.root=a", "data.val_noise={lam:3}"], ["data.val_noise.lam is no setting here"]),
         (
             ["data=clean", "data.root=a", "data.val_noise=3"],
-            ["data.val_noise must be settings", "got 3", "{sigma: 25}"],
+            ["data.val_noise must be strengths", "got 3", "{sigma: 25}"],
         ),
         (["loss=charbonnier", "loss.eps=0"], ["loss.eps must be above 0, got 0"]),
         (["loss=l0", "debug=overfit"], ["loss=l0 says nothing of a single batch", "set loss=l1"]),
