@@ -28,7 +28,7 @@ class CleanPairs:
         peak: value of the images that is 1 to the noise.
         seed: None draws new noise each time, from the batch's generator; else a crop's noise follows from the seed and
             its index.
-        targets: what they are; validation has clean images beside noisy ones.
+        targets: what they are; "clean" also spares validation, which has the clean images anyway, second noisy ones.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class CleanPairs:
     def corrupt(self, images: Tensor, rng: torch.Generator) -> NoisyPair:
         """(N, C, H, W) float32 in units of the peak -> a pair in stored values."""
         source = self.noise.draw(images, rng) * self.peak
-        if self.targets == "clean":
-            return NoisyPair(source, self.noise.clean(images) * self.peak)
         if self.has_clean and not self.has_pairs:
             return NoisyPair(source, None)
+        if self.targets == "clean":
+            return NoisyPair(source, self.noise.clean(images) * self.peak)
         target, mask = self.noise.draw_target(images, rng)
         return NoisyPair(source, target * self.peak, mask=mask)
 
@@ -131,5 +131,4 @@ class CleanData(SceneData):
 
     def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
         seed = self.fixed_seed if stage == "train" else self.seed + 1  # else both stages' noise would be the same
-        targets = self.targets if stage == "train" else "noisy"
-        return CleanPairs(scenes, crops, self.noises[stage], peak=self.peak, seed=seed, targets=targets)
+        return CleanPairs(scenes, crops, self.noises[stage], peak=self.peak, seed=seed, targets=self.targets)
