@@ -20,7 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
-UNNAMED = ("model", "study", "resume", "experiment", "debug")  # overrides that a run folder's name leaves out
+UNNAMED = (  # overrides that a run folder's name leaves out
+    *("model", "study", "resume", "experiment", "debug"),
+    *("save_minutes", "save_steps"),
+)
 MAX_NAME = 180
 HYDRA_FULL_ERROR, ASKED_FOR_TRACEBACKS = "HYDRA_FULL_ERROR", "N2N_FULL_ERROR"
 

@@ -42,11 +42,12 @@ class EpochBatches(Sampler[BatchKey]):
     def __init__(self, length: int, batch_size: int, *, seed: int, shuffle: bool, repeat_first: int = 0) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.shuffle, self.repeat_first = shuffle, repeat_first
-        self.epoch = 0
+        self.epoch = self.trainer_epoch = 0
+        self.first = 0  # batch to start with
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
-        self.epoch = epoch if self.shuffle and not self.repeat_first else 0
+        self.epoch, self.trainer_epoch = epoch if self.shuffle and not self.repeat_first else 0, epoch
 
     def __len__(self) -> int:
         return self.repeat_first or -(-self.length // self.batch_size)
@@ -55,7 +56,7 @@ class EpochBatches(Sampler[BatchKey]):
         order = torch.arange(self.length)
         if self.shuffle:
             order = torch.randperm(self.length, generator=generator(self.seed, self.epoch))
-        for number in range(len(self)):
+        for number in range(self.first, len(self)):
             first = 0 if self.repeat_first else number
             yield BatchKey(
                 order[first * self.batch_size : (first + 1) * self.batch_size],
@@ -76,13 +77,29 @@ class PairBatches(Dataset[NoisyPair]):
 
 
 class PairLoader(DataLoader[NoisyPair]):
-    """A loader that asks its sampler for nothing before the first batch is wanted.
+    """A loader that the Trainer can stop and go on with in the middle of an epoch.
 
-    Workers would ask as soon as they start, which after a resume is before the Trainer has set the epoch.
+    It asks its sampler for nothing before the first batch is wanted: workers would ask as soon as they start, which
+    after a resume is before the Trainer has set the epoch.
     """
 
+    given = 0  # batches of the epoch
+    resumed_epoch, resumed_at = -1, 0  # the epoch that a resumed run was in, and its next batch
+
     def __iter__(self) -> Iterator[NoisyPair]:  # type: ignore[override]  # an iterator all the same
-        yield from super().__iter__()
+        assert isinstance(self.sampler, EpochBatches)
+        resumed = self.sampler.trainer_epoch == self.resumed_epoch
+        self.sampler.first = self.given = self.resumed_at if resumed else 0
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        assert isinstance(self.sampler, EpochBatches)
+        return {"epoch": self.sampler.trainer_epoch, "given": self.given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.resumed_epoch, self.resumed_at = state_dict["epoch"], state_dict["given"]
 
 
 class NoisyPairDataModule(pl.LightningDataModule):

@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from n2n_lightning.aside import written_aside
 from n2n_lightning.contents import Array, Contents, ImageError
 from n2n_lightning.decoding import open_contents
 
@@ -167,7 +167,7 @@ def decode_stack(path: Path, cache: Path) -> Stack:
                 survey.check()
         else:
             values, dtype = memory.with_suffix(".pixels"), contents.dtype.newbyteorder("=")
-            with written_aside(values) as file:
+            with cached(values) as file:
                 header = {"descr": dtype.str, "fortran_order": False, "shape": contents.shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 offset = file.tell()
@@ -178,7 +178,7 @@ def decode_stack(path: Path, cache: Path) -> Stack:
                 with blame(path):
                     survey.check()  # before the copy gets its name
     stack = Stack(path, values, offset, contents.shape, dtype.str, survey.low, survey.high, digest)
-    with written_aside(memory) as file:
+    with cached(memory) as file:
         file.write(json.dumps(dataclasses.asdict(stack), default=str).encode())
     return stack
 
@@ -254,18 +254,13 @@ def read_exactly(file: FileIO, start: int, values: Array) -> None:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[IO[bytes]]:
+def cached(path: Path) -> Iterator[IO[bytes]]:
     """A file that gets its name once it is whole; other processes may write the same at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        with part.open("wb") as file:
+        with written_aside(path, shared=True) as file:
             yield file
-        os.replace(part, path)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         room = f"decoded images need room in {path.parent}; set data.cache_dir=FOLDER"
         raise OSError(f"the disk is full: {room}") from error
-    finally:
-        part.unlink(missing_ok=True)
