@@ -77,29 +77,21 @@ class PairBatches(Dataset[NoisyPair]):
 
 
 class PairLoader(DataLoader[NoisyPair]):
-    """A loader that the Trainer can stop and go on with in the middle of an epoch.
+    """A loader that counts the batches it gave, and leaves out those that a resumed run has had already.
 
     It asks its sampler for nothing before the first batch is wanted: workers would ask as soon as they start, which
     after a resume is before the Trainer has set the epoch.
     """
 
     given = 0  # batches of the epoch
-    resumed_epoch, resumed_at = -1, 0  # the epoch that a resumed run was in, and its next batch
+    had_epoch, had_batches = -1, 0  # of an epoch that was broken off
 
     def __iter__(self) -> Iterator[NoisyPair]:  # type: ignore[override]  # an iterator all the same
         assert isinstance(self.sampler, EpochBatches)
-        resumed = self.sampler.trainer_epoch == self.resumed_epoch
-        self.sampler.first = self.given = self.resumed_at if resumed else 0
+        self.sampler.first = self.given = self.had_batches if self.sampler.trainer_epoch == self.had_epoch else 0
         for batch in super().__iter__():
             self.given += 1
             yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        assert isinstance(self.sampler, EpochBatches)
-        return {"epoch": self.sampler.trainer_epoch, "given": self.given}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.resumed_epoch, self.resumed_at = state_dict["epoch"], state_dict["given"]
 
 
 class NoisyPairDataModule(pl.LightningDataModule):
@@ -143,6 +135,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         self.augmentations, self.seed = tuple(augment), seed
         self.num_workers, self.overfit_steps = num_workers, overfit_steps
         self.sources: dict[Stage, PairSource] = {}
+        self.had = (-1, 0)  # epoch, and batches of it that the run which this one goes on with had had
 
     def setup(self, stage: str) -> None:
         """Read what ``stage`` ("fit", "validate") needs; a second call reads nothing."""
@@ -173,7 +166,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         source = self.sources["val"]
         return "val/psnr" if source.has_clean else "val/psnr_pairs" if source.has_pairs else "val/loss"
 
-    def loader(self, part: Stage) -> DataLoader[NoisyPair]:
+    def loader(self, part: Stage) -> PairLoader:
         """The loader of "train" or "val"."""
         training = part == "train"
         batches = EpochBatches(
@@ -193,7 +186,18 @@ class NoisyPairDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[NoisyPair]:
-        return self.loader("train")
+        self.train_loader = self.loader("train")
+        self.train_loader.had_epoch, self.train_loader.had_batches = self.had
+        return self.train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands, for every checkpoint; Lightning would load a loader's own state too late."""
+        trainer = self.trainer
+        assert trainer is not None
+        return {"epoch": trainer.current_epoch, "batches": self.train_loader.given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.had = state_dict["epoch"], state_dict["batches"]
 
     def val_dataloader(self) -> DataLoader[NoisyPair]:
         return self.loader("val")

@@ -59,7 +59,7 @@ class FiniteLoss(pl.Callback):
             self.check(trainer, batch_idx)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.check(trainer, trainer.num_training_batches - 1)
+        self.check(trainer, int(trainer.num_training_batches) - 1)
 
     def check(self, trainer: pl.Trainer, batch_idx: int) -> None:
         """Look at what is pending, the last of which is of the epoch's batch ``batch_idx``, counted from 0."""

@@ -281,3 +281,4 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # a resumed run's folder is
     warnings.filterwarnings("ignore", ".*The number of training batches.*")  # logged once an epoch only
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the data module is
