@@ -1,14 +1,14 @@
-"""The real ``train`` command in a process of its own, forked so that it starts at once, and struck at a chosen moment."""
+"""The real ``train`` command in a process of its own, forked to start at once, and struck at a chosen moment."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 import torch
 
-from n2n_lightning import aside, callbacks, saving, train, training
+from n2n_lightning import callbacks, saving, train
+from n2n_lightning.module import DenoiserModule
 
 Strike = Callable[[], None]  # sets the trap in the child
 
@@ -112,7 +113,7 @@ def disk_full_from(nth: int) -> Strike:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         on_write(refuse)
-        for owner, name in ((RecordWriter, "write"), (aside.os, "link"), (aside.shutil, "copyfile"), (os, "mkdir")):
+        for owner, name in ((RecordWriter, "write"), (os, "link"), (shutil, "copyfile"), (os, "mkdir")):
             original = getattr(owner, name)
 
             def full(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
@@ -166,7 +167,9 @@ def within_training(seconds: float) -> Strike:
         original = pl.Trainer.fit
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            threading.Thread(target=lambda: (time.sleep(seconds), kill()), daemon=True).start()
+            timer = threading.Timer(seconds, kill)
+            timer.daemon = True
+            timer.start()
             return original(*args, **kwargs)
 
         pl.Trainer.fit = timed  # type: ignore[method-assign]
@@ -176,7 +179,7 @@ def within_training(seconds: float) -> Strike:
 
 def named_moments() -> dict[str, Strike]:
     """Ten moments of a run of several epochs, with a checkpoint every five steps, at which to kill it."""
-    module, record = training.DenoiserModule, callbacks.RunRecord
+    module, record = DenoiserModule, callbacks.RunRecord
     writer, step = saving.AsideCheckpointIO, torch.optim.Adam
     return {
         "before the first step": at(module, "training_step", 1, kill),
@@ -185,8 +188,8 @@ def named_moments() -> dict[str, Strike]:
         "validation": at(module, "validation_step", 2, kill),
         "a checkpoint is about to be written": at(writer, "save_checkpoint", 5, kill),
         "half a checkpoint is written": half_written("last.ckpt.part", 4, kill),
-        "a checkpoint is written, not renamed": at(aside.os, "replace", 2, kill, match="best.ckpt"),
+        "a checkpoint is written, not renamed": at(os, "replace", 2, kill, match="best.ckpt"),
         "best is renamed, last is not": at(saving, "name_also", 2, kill, match="best.ckpt"),
         "the table is written, the result is not": at(callbacks, "write_json", 3, kill),
-        "trained, and not recorded as done": at(record, "write", 1, kill, match="'done'"),
+        "trained, and not recorded as done": at(record, "write", 1, kill, match="'d"),
     }

@@ -24,8 +24,8 @@ def differences(one: Path, other: Path) -> list[str]:
         found += [f"{name}: {where}" for where in unequal(first, second)]
     if table(one) != table(other):
         found.append("metrics.csv")
-    results = [untimed(json.loads((folder / "result.json").read_text())) for folder in (one, other)]
-    found += [f"result.json: {where}" for where in unequal(*results)]
+    first, second = (json.loads((folder / "result.json").read_text()) for folder in (one, other))
+    found += [f"result.json: {where}" for where in unequal(first, second)]
     found += [f"TensorBoard: {where}" for where in unequal(events(one), events(other))]
     left = sorted(path.name for path in other.rglob("*.part"))
     return found + [f"left behind: {name}" for name in left]
@@ -34,10 +34,6 @@ def differences(one: Path, other: Path) -> list[str]:
 def table(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if key not in TIMED} for row in csv.DictReader(file)]
-
-
-def untimed(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key not in TIMED}
 
 
 def events(folder: Path) -> dict[str, list[Any]]:

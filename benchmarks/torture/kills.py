@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.torture.child import Strike, named_moments, run_train, within_training
