@@ -198,7 +198,8 @@ def build_trainer(
         logger.hparams.update(parameters)  # TensorBoard has them; the logger writes hparams.yaml when it ends
     bar = RichProgressBar(leave=True) if watched else EpochLines()
     patience = run.config["patience"]
-    stopping = [EarlyStopping(monitor, mode=mode, patience=patience)] if patience else []
+    early = {"mode": mode, "patience": patience, "check_on_train_epoch_end": False}  # before the checkpoint, not after
+    stopping = [EarlyStopping(monitor, **early)] if patience else []
     decay = run.config["ema"]
     on_gpu = run.config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
     averaging = (
