@@ -47,11 +47,25 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job
                 continue  # made at an earlier time: the output lies inside the input
             output = folder / path.relative_to(root)
             output = output if form is None else output.with_suffix(FORMATS[form])
+            check_inside(output, folder, target)
             jobs.setdefault(os.path.abspath(path), Job(path, output))
     if not jobs:
         raise ValueError(f"{inputs[0]} holds no images but those in --output {folder}; give another --output")
     check_places(list(jobs.values()))
     return list(jobs.values())
+
+
+def check_inside(output: Path, folder: Path, target: Path) -> None:
+    """See that neither ``..`` in a pattern nor a link leads an output out of the folder, which is ``target``."""
+    try:
+        place = output.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise ValueError(f"{output} leads nowhere ({error}); remove the link, or give another --output") from error
+    if target not in place.parents:
+        raise ValueError(
+            f"{output} lies outside of --output {folder}, at {place}; give a pattern without '..' after its first "
+            "wildcard, and an --output that holds no links"
+        )
 
 
 def find(text: str) -> tuple[Path, list[Path]]:

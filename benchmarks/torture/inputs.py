@@ -168,7 +168,10 @@ def figures(answers: dict[str, dict[str, Any]], count: int) -> list[Figure]:
         Figure("the same files undamaged", "all are read", f"{len(spoilt)} are not {spoilt[:3]}", not spoilt),
         Figure("crashes of the reading process", "none", f"{len(crashes)} {crashes[:3]}", not crashes),
         Figure(
-            "the slowest file", f"at most {LIMIT_S:.0f} s", f"{slowest:.1f} s, {len(hangs)} hangs {hangs[:3]}", not hangs
+            "the slowest file",
+            f"at most {LIMIT_S:.0f} s",
+            f"{slowest:.1f} s, {len(hangs)} hang {hangs[:3]}",
+            not hangs,
         ),
         Figure(
             "memory above the process's start",

@@ -12,7 +12,27 @@ from random import Random
 
 from n2n_lightning.encoding import PNG_SIGNATURE, as_chunk, png_chunks
 
-ODD = (0, 1, 2, 3, 7, 8, 16, 17, 255, 256, 4096, 20_000, 65_535, 10**6, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
+ODD = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    16,
+    17,
+    255,
+    256,
+    4096,
+    20_000,
+    65_535,
+    10**6,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**63 - 1,
+    2**64 - 1,
+)
 HEAD_BYTES = 256
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8, 13: 4, 16: 8}  # bytes of a TIFF tag's types
 

@@ -14,7 +14,7 @@ from n2n_lightning.checkpoint import weights_folder
 from n2n_lightning.contents import Array
 
 HEIGHT, WIDTH = 40, 48
-TIFFS: dict[str, dict[str, Any]] = {  # name: tifffile's options; the pixels are RGB of 8 bits where nothing else is said
+TIFFS: dict[str, dict[str, Any]] = {  # name: tifffile's options; the pixels are RGB of 8 bits
     "plain": {},
     "strips": {"rowsperstrip": 7},
     "big_endian": {"byteorder": ">"},
@@ -43,7 +43,8 @@ def pixels(*shape: int, dtype: str = "u1", most: float = 255) -> Array:
     """Slopes with noise on them: (H, W) or more axes."""
     rng = np.random.default_rng(len(shape))
     slopes = np.indices(shape).sum(0) * (most / 2 / sum(shape))
-    return np.clip(slopes + rng.uniform(0, most / 4, shape), 0, most).astype(dtype)
+    values: Array = np.clip(slopes + rng.uniform(0, most / 4, shape), 0, most).astype(dtype)
+    return values
 
 
 def photo(values: Array, form: str, **options: Any) -> bytes:
