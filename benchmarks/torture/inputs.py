@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from benchmarks.torture.bombs import bombs
 from benchmarks.torture.figures import Figure
 from benchmarks.torture.mutations import mutated
 from benchmarks.torture.originals import originals
@@ -93,37 +94,61 @@ class Worker:
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
-    """Write damaged files below ``scratch``, have them read, and keep those that came out badly."""
-    good = originals()
+    """Write bad files below ``scratch``, have them read, and keep those that came out badly."""
     folder = scratch / "inputs"
     folder.mkdir(parents=True, exist_ok=True)
-    whole = {}
+    good, rng = originals(), Random(seed)
+    whole = []
     for number, (name, content) in enumerate(good.items()):
-        whole[name] = folder / f"{number}-{name}"
-        whole[name].write_bytes(content)
-    count, rng = QUICK_FILES if quick else FILES, Random(seed)
-    names = list(good)
-    worker, answers = Worker(scratch, list(whole.values())), {}
+        whole.append(folder / f"{number}-{name}")
+        whole[-1].write_bytes(content)
+    readings = Readings(scratch, whole)
     try:
-        for name, path in whole.items():
-            answers[f"whole {name}"] = worker.ask(path)
-        for number in range(count):
-            name = names[number % len(names)]
-            way, content = mutated(good[name], Path(name).suffix, good[rng.choice(names)], rng)
-            path = folder / f"{number}-{way}-{name}"
+        for path in whole:
+            readings.read(path)
+        for number, (name, content) in enumerate(bombs().items()):
+            readings.read(folder / f"{number}-{name}", content)
+        print(f"  {len(readings.answers)} good and hostile files read", flush=True)
+        readings.damaged(list(good.items()), QUICK_FILES if quick else FILES, rng)
+    finally:
+        readings.worker.close()
+    return figures(readings.answers, [path.name for path in whole])
+
+
+class Readings:
+    """What became of each file, by its name, over as many processes as it takes.
+
+    Args:
+        scratch: folder for everything.
+        whole: good files, that a process reads before it counts.
+    """
+
+    def __init__(self, scratch: Path, whole: list[Path]) -> None:
+        self.scratch, self.whole, self.folder = scratch, whole, scratch / "inputs"
+        self.answers: dict[str, dict[str, Any]] = {}
+        self.worker = Worker(scratch, whole)
+
+    def read(self, path: Path, content: bytes | None = None) -> None:
+        """Ask about a file, once it has been written; it stays where it came out badly."""
+        if content is not None:
             path.write_bytes(content)
-            answers[path.name] = answer = worker.ask(path)
-            if "ended" in answer:
-                print(f"  {path.name}: {answer['ended']}", flush=True)
-                worker.close()
-                worker = Worker(scratch, list(whole.values()))
-            elif not faults_of(answer):
-                path.unlink()
+        answer = self.answers[path.name] = self.worker.ask(path)
+        if "ended" in answer:
+            print(f"  {path.name}: {answer['ended']}", flush=True)
+            self.worker.close()
+            self.worker = Worker(self.scratch, self.whole)
+        elif faults := faults_of(answer):
+            print(f"  {path.name}: {'; '.join(faults)}", flush=True)
+        elif content is not None:
+            path.unlink()
+
+    def damaged(self, good: list[tuple[str, bytes]], count: int, rng: Random) -> None:
+        for number in range(count):
+            name, content = good[number % len(good)]
+            way, spoilt = mutated(content, Path(name).suffix, rng.choice(good)[1], rng)
+            self.read(self.folder / f"{number}-{way}-{name}", spoilt)
             if (number + 1) % 250 == 0:
                 print(f"  {number + 1} of {count} damaged files read", flush=True)
-    finally:
-        worker.close()
-    return figures(answers, count)
 
 
 def faults_of(answer: dict[str, Any]) -> list[str]:
@@ -136,41 +161,34 @@ def faults_of(answer: dict[str, Any]) -> list[str]:
     return found + ([f"{answer['mb']:.0f} MB"] if answer["mb"] > LIMIT_MB else [])
 
 
-def figures(answers: dict[str, dict[str, Any]], count: int) -> list[Figure]:
+def figures(answers: dict[str, dict[str, Any]], whole: list[str]) -> list[Figure]:
     ended = {name: answer["ended"] for name, answer in answers.items() if "ended" in answer}
     finished = {name: answer for name, answer in answers.items() if "ended" not in answer}
-    odd = {name: faults for name, answer in finished.items() if (faults := faults_of(answer))}
-    for name, faults in odd.items():
-        print(f"  {name}: {'; '.join(faults)}", flush=True)
-    hows = Counter(outcome["how"] for answer in finished.values() for outcome in answer["outcomes"])
-    bad = [
+    outcomes = {name: answer["outcomes"] for name, answer in finished.items()}
+    hows = Counter(outcome["how"] for each in outcomes.values() for outcome in each)
+    bad = [name for name, each in outcomes.items() if any(o["how"] not in (READ, REFUSED) for o in each)]
+    unread = [
         name
-        for name, answer in finished.items()
-        if any(outcome["how"] not in (READ, REFUSED) for outcome in answer["outcomes"])
+        for name in whole
+        if any(o["how"] != READ and o["reader"] != "photograph" for o in outcomes.get(name, ()))  # which wants 8 bits
     ]
-    spoilt = [
-        name
-        for name, answer in finished.items()
-        if name.startswith("whole ")
-        and any(o["how"] != READ and o["reader"] != "photograph" for o in answer["outcomes"])  # which wants 8 bits
-    ]
-    most, slowest = (max(finished.values(), key=lambda answer: answer[key])[key] for key in ("mb", "seconds"))
+    most, slowest = (max(answer[key] for answer in finished.values()) for key in ("mb", "seconds"))
     crashes = [name for name, how in ended.items() if how.startswith("crash")]
     hangs = [name for name, how in ended.items() if how == "hang"]
     greedy = [name for name, how in ended.items() if how == "memory"]
     return [
         Figure(
-            f"{count} damaged files of {len(answers) - count} kinds, read by every reader",
-            "every reading ends with the pixels or one message that names the file",
-            f"{hows[READ]} readings gave pixels, {hows[REFUSED]} one message, {len(bad)} files something else",
+            f"{len(answers) - len(whole)} damaged and hostile files of {len(whole)} kinds, read by every reader",
+            "every reading ends with pixels or one message that names the file",
+            f"{hows[READ]} readings gave pixels, {hows[REFUSED]} one message, {len(bad)} files else {bad[:3]}",
             not bad,
         ),
-        Figure("the same files undamaged", "all are read", f"{len(spoilt)} are not {spoilt[:3]}", not spoilt),
+        Figure("the same files undamaged", "all are read", f"{len(unread)} are not {unread[:3]}", not unread),
         Figure("crashes of the reading process", "none", f"{len(crashes)} {crashes[:3]}", not crashes),
         Figure(
             "the slowest file",
             f"at most {LIMIT_S:.0f} s",
-            f"{slowest:.1f} s, {len(hangs)} hang {hangs[:3]}",
+            f"{slowest:.1f} s, {len(hangs)} stopped for longer {hangs[:3]}",
             not hangs,
         ),
         Figure(
