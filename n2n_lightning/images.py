@@ -30,6 +30,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 CACHE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels or to Stack
 SEEK_BYTES = 8192  # seeking to the next row of a window costs as much time as reading this much
 SCAN_BYTES = 2**24
+MAX_REASON = 300  # characters of a library's message
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # beyond it a float64 value is infinite to the net
 
 
@@ -138,9 +139,12 @@ def recall(path: Path, cache: Path) -> Stack | None:
     try:
         fields = json.loads(sidecar(path, cache).read_bytes())
         stack = Stack(**fields | {"origin": path, "path": Path(fields["path"]), "shape": tuple(fields["shape"])})
-        end = stack.offset + math.prod(stack.shape) * np.dtype(stack.dtype).itemsize
+        dtype, ours = np.dtype(stack.dtype), (path.absolute(), sidecar(path, cache).with_suffix(".pixels"))
+        if dtype.kind not in "uif" or stack.path not in ours or not all(n > 0 for n in stack.shape) or stack.offset < 0:
+            return None
+        end = stack.offset + math.prod(stack.shape) * dtype.itemsize
         return stack if stack.path.stat().st_size >= end else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -191,7 +195,8 @@ def blame(path: Path) -> Iterator[None]:
     except ImageError as error:
         raise ImageError(f"{path} {error}") from error
     except Exception as error:  # damaged bytes make decoders raise anything: struct.error, IndexError, PngError, ...
-        raise ImageError(f"{path} cannot be read ({type(error).__name__}: {error}); mend or remove it") from error
+        reason = " ".join(str(error).split())[:MAX_REASON]  # of whatever lines a library writes
+        raise ImageError(f"{path} cannot be read ({type(error).__name__}: {reason}); mend or remove it") from error
 
 
 def blamed(path: Path, images: Iterator[Array]) -> Iterator[Array]:
