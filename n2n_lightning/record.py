@@ -6,16 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from n2n_lightning.inputs import Job
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two processes in one folder are not noticed
-    fcntl = None  # type: ignore[assignment]
+from n2n_lightning.lock import hold
 
 NAME, PART = "predict.jsonl", ".predict.part"
 
@@ -59,22 +55,10 @@ class Record:
         same = entry.get("made_by", {}) | {"checkpoint": None} == self.made_by | {"checkpoint": None}
         return same and entry.get("input") == stamp(job.input) and entry.get("file") == stamp(job.output)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from writing to the folder.
-
-        Raises:
-            ValueError: another does.
-        """
-        with self.path.open("a") as file:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise ValueError(
-                        f"{self.folder} is being written to by another predict; wait for it, or give another --output"
-                    ) from error
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing to the folder; an InputError where one does."""
+        refusal = f"{self.folder} is being written to by another predict; wait for it, or give another --output"
+        return hold(self.path, refusal)
 
     @contextmanager
     def finishing(self, job: Job, **facts: Any) -> Iterator[Path]:

@@ -3,51 +3,90 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning import cli
+from n2n_lightning.sweep import Outcome, best_text, one_line, show
 
-outcomes: list[tuple[Path, int]] = []  # of this process's jobs: folder and exit code
+LOCK = ".lock"  # in a run's folder, while a process trains there
+outcomes: list[Outcome] = []  # of this process's jobs
+modes: set[RunMode | None] = set()  # of this process: a sweep or a single run
 
 
 @hydra.main(config_path=str(cli.config_folder()), config_name="train", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One run; in a sweep a run that fails leaves the others their turn."""
-    hydra_cfg = HydraConfig.get()
+    hydra_cfg: Any = HydraConfig.get()
+    modes.add(hydra_cfg.mode)
     folder = Path(hydra_cfg.runtime.output_dir)
-    code = run_job(cfg, folder, hydra_cfg)
-    outcomes.append((folder, code))
-    if code in (cli.SIGINT, cli.SIGTERM):
-        sys.exit(code)
+    task = list(hydra_cfg.overrides.task)
+    names = {"model": hydra_cfg.runtime.choices.model, "overrides": overrides(task)}
+
+    def save(config: dict[str, Any]) -> None:
+        save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
+
+    outcome = run_job(folder, names, lambda: cli.plain(cfg), save)
+    outcomes.append(outcome)
+    if outcome.code in (cli.SIGINT, cli.SIGTERM):
+        sys.exit(outcome.code)
 
 
-def run_job(cfg: DictConfig, folder: Path, hydra_cfg: Any) -> int:
-    """Train and turn every way to end into an exit code, a message and a record."""
+def run_job(
+    folder: Path,
+    names: dict[str, Any],
+    make_config: Callable[[], dict[str, Any]],
+    save: Callable[[dict[str, Any]], None],
+) -> Outcome:
+    """Train and turn every way to end into an exit code, a message and a record.
+
+    Args:
+        folder: the run's. Only one process at a time trains in it.
+        names: further entries for ``result.json``: ``model``, ``overrides``.
+        make_config: gives the resolved configuration.
+        save: called with it once the input is known to be right, before anything is written.
+    """
     from n2n_lightning import training
+    from n2n_lightning.lock import hold
 
-    names = {"model": hydra_cfg.runtime.choices.model, "overrides": overrides(hydra_cfg.overrides.task)}
+    started = False
+
+    def on_start() -> None:
+        nonlocal started
+        started = True
+        save(config)
+
+    busy = f"{folder} is being trained in by another process; wait for it to end, or set another study=NAME"
     try:
-        config = cli.plain(cfg)
-        training.train(config, folder, names, lambda: save_hydra_files(folder, hydra_cfg, config))
+        config = make_config()
+        with hold(folder / LOCK, busy, remove=True):
+            training.train(config, folder, names, on_start)
+            status, text = best_text(folder)
     except cli.InputError as error:
         cli.report_error(error)
-        return cli.BAD_INPUT
+        return Outcome(folder, "refused", cli.BAD_INPUT, one_line(error))
     except training.Interrupted as error:
         print(f"{folder.name}: interrupted; the same command goes on from the last epoch", file=sys.stderr)
-        return error.code
+        return Outcome(folder, "interrupted", error.code, "the same command goes on")
+    except (KeyboardInterrupt, SystemExit) as error:  # a signal before training
+        code = cli.SIGINT if isinstance(error, KeyboardInterrupt) else cli.signal_code(error)
+        return Outcome(folder, "interrupted", code, "before it was trained")
     except Exception as error:
-        traceback = folder / "train.log"
-        where = f"{traceback} has the traceback" if traceback.exists() else "HYDRA_FULL_ERROR=1 shows where"
+        where = write_log(folder, error)
         cli.report_error(error, f"{folder.name} failed: {error}; {where}")
-        return cli.FAILED
+        return Outcome(folder, "failed", cli.FAILED, f"{type(error).__name__}: {one_line(error)}; {where}")
     finally:
         remove_if_empty(folder)
-    return cli.DONE
+    if not started:
+        return Outcome(folder, "skipped", cli.DONE, f"{status} before, {text}")
+    return Outcome(folder, status, cli.FAILED if status == "failed" else cli.DONE, text)
 
 
 def overrides(task: list[str]) -> dict[str, str]:
@@ -56,34 +95,43 @@ def overrides(task: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs if key not in cli.UNNAMED}
 
 
-def save_hydra_files(folder: Path, hydra_cfg: Any, config: dict[str, Any]) -> None:
+def save_hydra_files(folder: Path, config: dict[str, Any], task: list[str], hydra_cfg: object = None) -> None:
     """``.hydra/`` as Hydra writes it; written once the run is sure to start, so that a refused one leaves none."""
     target = folder / ".hydra"
     target.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(config), target / "config.yaml")
-    OmegaConf.save(OmegaConf.create({"hydra": OmegaConf.to_container(hydra_cfg, resolve=False)}), target / "hydra.yaml")
-    OmegaConf.save(hydra_cfg.overrides.task, target / "overrides.yaml")
+    OmegaConf.save(OmegaConf.create(task), target / "overrides.yaml")
+    if hydra_cfg is not None:
+        OmegaConf.save(OmegaConf.create({"hydra": hydra_cfg}), target / "hydra.yaml")
+
+
+def write_log(folder: Path, error: Exception) -> str:
+    """The traceback into ``train.log``, also of what went wrong before training; says where it is."""
+    log = folder / "train.log"
+    try:
+        log.write_text("".join(traceback.format_exception(error)))
+    except OSError:  # a full disk, which may be the very error
+        return "HYDRA_FULL_ERROR=1 shows where"
+    return f"{log} has the traceback"
 
 
 def remove_if_empty(folder: Path) -> None:
     """Hydra makes the folder, in its study's, in outputs, before the job can look at its input."""
     for path in (folder, *folder.parents[:2]):
-        if path == Path.cwd() or not path.is_dir() or any(path.iterdir()):
+        try:
+            if path == Path.cwd():
+                return
+            path.rmdir()
+        except OSError:  # it holds something, or is not there
             return
-        path.rmdir()
 
 
 def main() -> int:
     """Exit code 0 when every run is done, else that of the worst."""
     code = cli.run_hydra(job, "train")
-    if len(outcomes) > 1:
-        from rich.console import Console
-
-        from n2n_lightning.results import console_table, read_run
-
-        started = [folder for folder, code in outcomes if code != cli.BAD_INPUT]
-        Console().print(console_table([read_run(folder) for folder in started if (folder / "result.json").exists()]))
-    codes = [code, *(code for _, code in outcomes)]
+    if RunMode.MULTIRUN in modes:
+        show(outcomes)
+    codes = [code, *(outcome.code for outcome in outcomes)]
     return next((c for c in (cli.SIGTERM, cli.SIGINT, cli.FAILED, cli.BAD_INPUT) if c in codes), code)
 
 
