@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,10 @@ from n2n_lightning.neighbors import subsample
 from n2n_lightning.pairs import NoisyPair
 from n2n_lightning.saving import LAST, PREVIOUS, AsideCheckpointIO, FiniteLoss, Saving
 
-ADDED = {"compile": False, "data.targets": "noisy"}  # settings that earlier versions did not record, as they then were
+ADDED = {  # settings that earlier versions did not record, as they then were
+    **{"compile": False, "save_minutes": None, "save_steps": None},
+    "data.targets": "noisy",
+}
 
 
 class Interrupted(Exception):
@@ -109,7 +111,6 @@ def train(
         raise Interrupted(code) from error
     except Exception as error:
         try:
-            (folder / "train.log").write_text("".join(traceback.format_exception(error)))
             record.write("failed", f"{type(error).__name__}: {error}")
         except OSError as unwritten:  # on a full disk the record stays as it was, and the run can be resumed
             print(f"warning: {folder} could not be told of it: {unwritten}", file=sys.stderr, flush=True)
