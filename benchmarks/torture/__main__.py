@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -14,19 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.torture.figures import Figure
+from benchmarks.torture.parts import PARTS, run_part
 from n2n_lightning.aside import write_json
-
-PARTS = ("kills", "damage", "full_disk", "sweep", "inputs", "pickles", "sameness", "endurance")
-
-
-def run_part(name: str, quick: bool, seed: int) -> list[Figure]:
-    """A part in a process of its own, since some fork and some count memory."""
-    with tempfile.TemporaryDirectory() as scratch:
-        found: list[Figure] = importlib.import_module(f"benchmarks.torture.{name}").run(
-            Path(scratch), quick=quick, seed=seed
-        )
-        return found
 
 
 def main() -> int:

@@ -1,0 +1,20 @@
+"""The parts of the torture bench by name, each to be run in a process of its own."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from pathlib import Path
+
+from benchmarks.torture.figures import Figure
+
+PARTS = ("kills", "damage", "full_disk", "sweep", "inputs", "pickles", "sameness", "endurance")
+
+
+def run_part(name: str, quick: bool, seed: int) -> list[Figure]:
+    """A part in a folder that is gone afterwards; in a new process, since some fork and some count memory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found: list[Figure] = importlib.import_module(f"benchmarks.torture.{name}").run(
+            Path(scratch), quick=quick, seed=seed
+        )
+        return found
