@@ -46,8 +46,8 @@ def test_it_names_no_place(word: str):
             "0 known vulnerabilities in 1 packages; 1 could not be checked",
         ),
         (
-            'echo \'{"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "X-1", "fix_versions": ["2"]}]}]}\';'
-            " exit 1",
+            'echo \'{"dependencies": [{"name": "a", "version": "1", "vulns": '
+            '[{"id": "X-1", "fix_versions": ["2"]}]}]}\'; exit 1',
             1,
             "a 1: X-1, mended in 2\n1 known vulnerabilities",
         ),

@@ -22,12 +22,15 @@ HEAD = """\
 # The tested set, with the hashes of every file it may be installed from. Made by `python tools/lock.py`, which
 # describes itself; never edited. The versions are those of constraints.txt, for Python 3.11.
 #
-#   pip install --no-deps --require-hashes -r requirements.lock
+#   pip install --require-hashes -r requirements.lock
 #   pip install --no-deps --no-build-isolation -e .
 #
 # torch is accepted in the registry's builds and in the CPU build for Linux (2.13.0+cpu, Python 3.11, x86-64).
 # nvidia-*, cuda-* and triton are left out: they are gigabytes that only the registry's Linux build of torch wants, and
-# nothing here needs them. On Linux give pip the CPU build, with --find-links or an index of yours that has it.
+# nothing here needs them. So on Linux the CPU build must be had: pip takes it from an index that offers it with its
+# hash, as torch's own does; out of a folder it must be installed before, since pip prefers links that have a hash:
+#
+#   pip install --no-deps --no-index --find-links FOLDER torch==2.13.0+cpu
 """
 
 
