@@ -10,11 +10,11 @@ INSTALLING := $(VENV)/.installing
 RECENT := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 MODELS := unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid
 
-.PHONY: help setup demo test check audit clean
+.PHONY: help setup demo test check audit torture clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv with the tested versions and the package in editable mode
 
@@ -33,6 +33,9 @@ check: $(STAMP)  ## lint, formatting and types
 
 audit:  ## look for known vulnerabilities in requirements.lock; needs the network
 	@$(PYTHON) tools/audit.py
+
+torture: $(STAMP)  ## what a run must survive: kills, damage, full disks, hostile files (most of an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(ARGS)
 
 clean:  ## remove caches and build products; .venv and outputs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

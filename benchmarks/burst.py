@@ -22,7 +22,7 @@ from skimage.filters import median
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import denoise_nl_means
 
-from n2n_lightning.callbacks import write_json
+from n2n_lightning.aside import write_json
 from n2n_lightning.checkpoint import load_denoiser
 from n2n_lightning.facts import device_name
 from n2n_lightning.images import list_images

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.callbacks import write_json
+from n2n_lightning.aside import write_json
 from n2n_lightning.checkpoint import load_denoiser
 from n2n_lightning.facts import device_name
 from n2n_lightning.images import Stack, list_images, open_stacks

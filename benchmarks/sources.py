@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from n2n_lightning import cli
-from n2n_lightning.callbacks import write_json
+from n2n_lightning.aside import write_json
 from n2n_lightning.compose import build_datamodule, build_module
 from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.facts import device_name

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from n2n_lightning import cli
-from n2n_lightning.callbacks import write_json
+from n2n_lightning.aside import write_json
 from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.facts import device_name
 from n2n_lightning.module import OPTIMIZERS, DenoiserModule, build

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from n2n_lightning.aside import write_json, written_aside
 from n2n_lightning.metrics import psnr_of, why_dead
-from n2n_lightning.module import DenoiserModule
+from n2n_lightning.module import LOGGED, DenoiserModule
 from n2n_lightning.pairs import NoisyPair
 
 COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
@@ -93,27 +93,22 @@ class RunRecord(pl.Callback):
         self.rows: list[dict[str, float | int]] = []
         self.best: dict[str, Any] = {}
         self.trained = {"images": 0, "seconds": 0.0}  # the first epoch left out
-        self.seconds_before = 0.0
+        self.seconds_before = self.lr = 0.0
         self.started = self.epoch_started = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "best": self.best, "trained": self.trained, "seconds": self.seconds}
+        epoch_seconds = time.perf_counter() - self.epoch_started
+        kept = {"rows": self.rows, "best": self.best, "trained": self.trained, "lr": self.lr}
+        return kept | {"seconds": self.seconds, "epoch_seconds": epoch_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best, self.trained = state_dict["rows"], state_dict["best"], state_dict["trained"]
-        self.seconds_before = state_dict["seconds"]
+        self.seconds_before, self.lr = state_dict["seconds"], state_dict.get("lr", 0.0)
+        self.epoch_started = time.perf_counter() - state_dict.get("epoch_seconds", 0.0)
 
     @property
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """A folder may have moved; ModelCheckpoint forgets its best score when its own path differs."""
-        for state in checkpoint["callbacks"].values():
-            if "dirpath" in state:
-                state["dirpath"] = str(self.folder / "checkpoints")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The state of an earlier part of the run has been restored by now."""
@@ -124,20 +119,16 @@ class RunRecord(pl.Callback):
         self.lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The epoch's training is over: take its time, and stop if it went wrong."""
+        """The epoch's training is over: take its time."""
         assert isinstance(pl_module, DenoiserModule)
-        loss = pl_module.train_loss.compute().item()
-        epoch = trainer.current_epoch + 1
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"the training loss became {loss} in epoch {epoch}; lower optimizer.lr")
         self.train_seconds = time.perf_counter() - self.epoch_started
-        if epoch == 2 and len(self.rows) == 1:
+        if trainer.current_epoch == 1 and len(self.rows) == 1:
             self.trained = {"images": 0, "seconds": 0.0}
         self.trained["images"] += int(pl_module.train_loss.weight.item())
         self.trained["seconds"] += self.train_seconds
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Runs before Lightning's checkpoint callbacks, so that their files know of this epoch."""
+        """Runs before the checkpoints are written, so that they know of this epoch, and all of it is logged by then."""
         assert isinstance(pl_module, DenoiserModule)
         scores = {f"val/{name}": value for name, value in pl_module.scores.items()}
         epoch = trainer.current_epoch + 1
@@ -155,13 +146,17 @@ class RunRecord(pl.Callback):
             self.best = {"best_epoch": epoch, **scores}
             self._save_images()
         if trainer.logger is not None:
-            trainer.logger.log_metrics({f"{self.monitor}_best": self.best[self.monitor]}, step=trainer.global_step)
+            shown = {f"val/{name}": pl_module.scores[name] for name in LOGGED if name in pl_module.scores}
+            shown |= {"train/loss": values["train/loss"], f"{self.monitor}_best": self.best[self.monitor]}
+            shown |= {f"lr-{type(trainer.optimizers[0]).__name__}": self.lr}
+            trainer.logger.log_metrics(shown, step=trainer.global_step)
         self.write("interrupted")
 
     def _save_images(self) -> None:
         arrays = [(images * 255).round().byte().permute(0, 2, 3, 1).numpy() for images in self.grid.columns]
         named: Any = dict(zip(("noisy", "denoised", "target"), arrays, strict=False))  # single images have no target
-        np.savez_compressed(self.folder / "images.npz", **named)
+        with written_aside(self.folder / "images.npz") as file:
+            np.savez_compressed(file, **named)
 
     def verdict(self) -> tuple[str, str | None]:
         """Status and reason of a run that went to its end."""
@@ -178,13 +173,13 @@ class RunRecord(pl.Callback):
 
     def write(self, status: str, reason: str | None = None, **more: Any) -> None:
         """Write ``metrics.csv`` and ``result.json``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "metrics.csv.part").open("w", newline="") as file:
-            extra = [key for key in PAIR_COLUMNS if any(key in row for row in self.rows)]
-            table = csv.DictWriter(file, [*COLUMNS, *extra], restval="")
-            table.writeheader()
-            table.writerows(self.rows)
-        os.replace(self.folder / "metrics.csv.part", self.folder / "metrics.csv")
+        text = io.StringIO(newline="")
+        extra = [key for key in PAIR_COLUMNS if any(key in row for row in self.rows)]
+        table = csv.DictWriter(text, [*COLUMNS, *extra], restval="")
+        table.writeheader()
+        table.writerows(self.rows)
+        with written_aside(self.folder / "metrics.csv") as file:
+            file.write(text.getvalue().encode())
         seconds = self.trained["seconds"]
         result = self.facts | {
             "status": status,
@@ -200,10 +195,3 @@ class RunRecord(pl.Callback):
             **more,
         }
         write_json(self.folder / "result.json", result)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Written aside and renamed, so that a reader never sees half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, path)

@@ -20,7 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
-UNNAMED = ("model", "study", "resume", "experiment", "debug")  # overrides that a run folder's name leaves out
+UNNAMED = (  # overrides that a run folder's name leaves out
+    *("model", "study", "resume", "experiment", "debug"),
+    *("save_minutes", "save_steps"),
+)
 MAX_NAME = 180
 HYDRA_FULL_ERROR, ASKED_FOR_TRACEBACKS = "HYDRA_FULL_ERROR", "N2N_FULL_ERROR"
 
@@ -53,7 +56,18 @@ def report_error(error: BaseException, message: str | None = None) -> None:
     """One plain message on standard error; the traceback too when the user set ``HYDRA_FULL_ERROR=1``."""
     if os.environ.get(ASKED_FOR_TRACEBACKS, os.environ.get(HYDRA_FULL_ERROR)) == "1":
         traceback.print_exception(error)
-    print(f"error: {message or error}", file=sys.stderr, flush=True)
+    print(f"error: {printable(message or str(error))}", file=sys.stderr, flush=True)
+
+
+def printable(text: str, keep: str = "\n") -> str:
+    """The same with what would steer a terminal, and names of files can hold, as escapes.
+
+    >>> printable("a\x1b[2Jb.png")
+    'a\\x1b[2Jb.png'
+    """
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def signal_code(error: SystemExit) -> int:

@@ -47,6 +47,8 @@ TOP_LEVEL: dict[str, Any] = {
     "patience": int | None,
     "ema": float | None,
     "compile": bool,
+    "save_minutes": float | None,
+    "save_steps": int | None,
 }
 TRAINER_OURS = (  # arguments of the Trainer that training.py gives, or that its record of every epoch rests on
     *("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
@@ -115,6 +117,9 @@ def check_top_level(config: Config) -> list[str]:
             faults.append(f"{key} must be {describe(hint)}, got {config.get(key)!r}; leave it out for its default")
     if isinstance(config.get("patience"), int) and config["patience"] < 1:
         faults.append(f"patience must be 1 or more, got {config['patience']}; set patience=5, or null for no such end")
+    for key, value in (("save_minutes", 5), ("save_steps", 1000)):
+        if isinstance(config.get(key), (int, float)) and not config[key] > 0:
+            faults.append(f"{key} must be above 0, got {config[key]}; set {key}={value}, or null for none")
     if isinstance(config.get("ema"), (int, float)) and not 0 < config["ema"] < 1:
         faults.append(f"ema must be above 0 and below 1, got {config['ema']}; set ema=0.999, or null for no averaging")
     if isinstance(config.get("seed"), int) and not 0 <= config["seed"] < 2**32:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_IMAGE_PX = 10**9  # one image at a time is in memory
+BOMB_BYTES, BOMB_RATIO = 2**26, 100  # decoded, and times the file's size: noise does not let itself be packed so well
 ORIENTATION = 274  # the tag's number, in EXIF and TIFF alike
 Array = npt.NDArray[Any]
 
@@ -40,6 +41,20 @@ class Contents(NamedTuple):
 def check_size(width: int, height: int) -> None:
     if width * height > MAX_IMAGE_PX:
         raise ImageError(f"has images of {width}x{height} px, more than a gigapixel; cut them up")
+
+
+def check_packing(decoded: int, stored: int) -> None:
+    """Refuse a decompression bomb: a small file that would fill the memory, or claims that it would.
+
+    Args:
+        decoded: bytes of the pixels.
+        stored: bytes of the file.
+    """
+    if decoded > max(BOMB_BYTES, BOMB_RATIO * stored):
+        raise ImageError(
+            f"would grow from {stored} bytes to {decoded / 1e6:.0f} MB, more than {BOMB_RATIO} times as much, which no "
+            "noisy picture does; remove it, or save it uncompressed"
+        )
 
 
 def without_alpha(pixels: Array, alphas: Sequence[int]) -> Array:

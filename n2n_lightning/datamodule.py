@@ -42,11 +42,12 @@ class EpochBatches(Sampler[BatchKey]):
     def __init__(self, length: int, batch_size: int, *, seed: int, shuffle: bool, repeat_first: int = 0) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.shuffle, self.repeat_first = shuffle, repeat_first
-        self.epoch = 0
+        self.epoch = self.trainer_epoch = 0
+        self.first = 0  # batch to start with
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch."""
-        self.epoch = epoch if self.shuffle and not self.repeat_first else 0
+        self.epoch, self.trainer_epoch = epoch if self.shuffle and not self.repeat_first else 0, epoch
 
     def __len__(self) -> int:
         return self.repeat_first or -(-self.length // self.batch_size)
@@ -55,7 +56,7 @@ class EpochBatches(Sampler[BatchKey]):
         order = torch.arange(self.length)
         if self.shuffle:
             order = torch.randperm(self.length, generator=generator(self.seed, self.epoch))
-        for number in range(len(self)):
+        for number in range(self.first, len(self)):
             first = 0 if self.repeat_first else number
             yield BatchKey(
                 order[first * self.batch_size : (first + 1) * self.batch_size],
@@ -76,13 +77,21 @@ class PairBatches(Dataset[NoisyPair]):
 
 
 class PairLoader(DataLoader[NoisyPair]):
-    """A loader that asks its sampler for nothing before the first batch is wanted.
+    """A loader that counts the batches it gave, and leaves out those that a resumed run has had already.
 
-    Workers would ask as soon as they start, which after a resume is before the Trainer has set the epoch.
+    It asks its sampler for nothing before the first batch is wanted: workers would ask as soon as they start, which
+    after a resume is before the Trainer has set the epoch.
     """
 
+    given = 0  # batches of the epoch
+    had_epoch, had_batches = -1, 0  # of an epoch that was broken off
+
     def __iter__(self) -> Iterator[NoisyPair]:  # type: ignore[override]  # an iterator all the same
-        yield from super().__iter__()
+        assert isinstance(self.sampler, EpochBatches)
+        self.sampler.first = self.given = self.had_batches if self.sampler.trainer_epoch == self.had_epoch else 0
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
 
 
 class NoisyPairDataModule(pl.LightningDataModule):
@@ -126,6 +135,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         self.augmentations, self.seed = tuple(augment), seed
         self.num_workers, self.overfit_steps = num_workers, overfit_steps
         self.sources: dict[Stage, PairSource] = {}
+        self.had = (-1, 0)  # epoch, and batches of it that the run which this one goes on with had had
 
     def setup(self, stage: str) -> None:
         """Read what ``stage`` ("fit", "validate") needs; a second call reads nothing."""
@@ -156,7 +166,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         source = self.sources["val"]
         return "val/psnr" if source.has_clean else "val/psnr_pairs" if source.has_pairs else "val/loss"
 
-    def loader(self, part: Stage) -> DataLoader[NoisyPair]:
+    def loader(self, part: Stage) -> PairLoader:
         """The loader of "train" or "val"."""
         training = part == "train"
         batches = EpochBatches(
@@ -176,7 +186,18 @@ class NoisyPairDataModule(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[NoisyPair]:
-        return self.loader("train")
+        self.train_loader = self.loader("train")
+        self.train_loader.had_epoch, self.train_loader.had_batches = self.had
+        return self.train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands, for every checkpoint; Lightning would load a loader's own state too late."""
+        trainer = self.trainer
+        assert trainer is not None
+        return {"epoch": trainer.current_epoch, "batches": self.train_loader.given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.had = state_dict["epoch"], state_dict["batches"]
 
     def val_dataloader(self) -> DataLoader[NoisyPair]:
         return self.loader("val")

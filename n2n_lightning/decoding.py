@@ -15,13 +15,23 @@ import numpy as np
 from PIL import Image
 from tifffile import TiffFile
 
-from n2n_lightning.contents import ORIENTATION, Array, Contents, ImageError, check_size, upright, without_alpha
+from n2n_lightning.contents import (
+    ORIENTATION,
+    Array,
+    Contents,
+    ImageError,
+    check_packing,
+    check_size,
+    upright,
+    without_alpha,
+)
 from n2n_lightning.tiff import open_tiff
 
 PILLOW_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # named, because some of Pillow's others run programs
 PILLOW_MODES = ("L", "LA", "RGB", "RGBA")
 MAX_COPY_BYTES = 10**11  # a compressed file of a few bytes can claim any size
 MAX_NPY_CHANNELS = 32
+MAX_NPY_HEADER = 1024  # characters, where an image has 128: numpy takes seconds to see that a long one is wrong
 _pillow_limit = threading.Lock()
 _npy_header = threading.Lock()  # numpy parses it by ast, which two threads break in Python 3.11 (python/cpython#106905)
 
@@ -40,7 +50,7 @@ def open_contents(path: Path, opened: ExitStack) -> Contents:
             contents = open_npy(path)
         case ".tif" | ".tiff":
             logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said once, by ImageError
-            contents = open_tiff(opened.enter_context(TiffFile(path)))
+            contents = open_tiff(opened.enter_context(TiffFile(path, _multifile=False)))
         case _:
             contents = open_photo(path)
     shape, dtype, offset, _ = contents
@@ -64,7 +74,7 @@ def check_values(shape: Sequence[int], dtype: np.dtype[Any]) -> None:
 def load_npy(path: Path, mode: Literal["r", "r+"]) -> np.memmap[Any, Any]:
     """The array in a file, mapped; raises where the file is shorter than it claims."""
     with _npy_header:
-        array = np.load(path, mmap_mode=mode, allow_pickle=False)
+        array = np.load(path, mmap_mode=mode, allow_pickle=False, max_header_size=MAX_NPY_HEADER)
     if not isinstance(array, np.memmap):
         raise ImageError("is an archive; save one array as NPY")
     return array
@@ -103,12 +113,14 @@ def open_photo(path: Path) -> Contents:
 def check_photo(image: Image.Image, path: Path) -> None:
     """See that there is one image, of a kind that can be read."""
     check_size(*image.size)
+    deep = is_16_bit(image, path)
+    check_packing(math.prod(image.size) * len(image.getbands()) * (2 if deep else 1), path.stat().st_size)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG, whose other images are previews or gain maps
         raise ImageError(f"holds {frames} frames; give single images")
     if "transparency" in image.info:
         raise ImageError("has transparent pixels; save it without transparency")
-    if image.mode not in PILLOW_MODES and not is_16_bit(image, path):
+    if image.mode not in PILLOW_MODES and not deep:
         raise ImageError(f"has Pillow's mode {image.mode}; convert it to RGB or grey")
 
 

@@ -46,7 +46,7 @@ def score(config: dict[str, Any], data_name: str) -> None:
     Raises:
         cli.InputError: the configuration, the checkpoint or the data is wrong.
     """
-    from n2n_lightning.callbacks import write_json
+    from n2n_lightning.aside import write_json
     from n2n_lightning.checkpoint import load_denoiser
     from n2n_lightning.compose import build_datamodule, check_data
     from n2n_lightning.metrics import RestorationQuality
@@ -74,7 +74,6 @@ def score(config: dict[str, Any], data_name: str) -> None:
     scores = {"checkpoint": config["checkpoint"], "data": data, **noise, "quantize": config["quantize"]}
     scores |= evaluate(module, datamodule)
     path = Path(config["output"] or default_output(config["checkpoint"], data_name))
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, scores)
     if "image" in scores.get("per_image", {}) and config["data"]["crop_px"] is None:
         print(as_rows(scores["per_image"]))

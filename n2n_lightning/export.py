@@ -7,9 +7,7 @@ import importlib
 import io
 import json
 import logging
-import os
 import sys
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2n_lightning import __version__, cli
+from n2n_lightning.aside import written_aside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +73,8 @@ def export_to_file(arguments: argparse.Namespace) -> int:
     except ExportError as error:
         cli.report_error(error)
         return cli.FAILED
-    write(content, output)
+    with written_aside(output) as file:
+        file.write(content)
     print(f"{output}, {len(content) / 1e6:.1f} MB")
     return cli.DONE
 
@@ -225,17 +225,6 @@ def compare(module: DenoiserModule, run: Callable[[Tensor], Tensor]) -> None:
             raise ExportError(
                 f"the difference from PyTorch must be {LIMIT:g} at most, got {difference:.1e}; nothing was written"
             )
-
-
-def write(content: bytes, output: Path) -> None:
-    """Under its name once it is whole."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f"{output.name}.{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, output)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.module import DenoiserModule
 
 VERSIONED = ("n2n_lightning", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
-UNCOMPARED = ("resume", "study", "data.cache_dir", "data.num_workers", "data.val_batch_size")  # change no result
+UNCOMPARED = (  # change no result
+    *("resume", "study", "save_minutes", "save_steps"),
+    *("data.cache_dir", "data.num_workers", "data.val_batch_size"),
+)
 
 
 def describe(config: Config, module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[str, Any]:

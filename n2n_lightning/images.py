@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from n2n_lightning.aside import written_aside
 from n2n_lightning.contents import Array, Contents, ImageError
 from n2n_lightning.decoding import open_contents
 
@@ -30,6 +30,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 CACHE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels or to Stack
 SEEK_BYTES = 8192  # seeking to the next row of a window costs as much time as reading this much
 SCAN_BYTES = 2**24
+MAX_REASON = 300  # characters of a library's message
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # beyond it a float64 value is infinite to the net
 
 
@@ -138,9 +139,12 @@ def recall(path: Path, cache: Path) -> Stack | None:
     try:
         fields = json.loads(sidecar(path, cache).read_bytes())
         stack = Stack(**fields | {"origin": path, "path": Path(fields["path"]), "shape": tuple(fields["shape"])})
-        end = stack.offset + math.prod(stack.shape) * np.dtype(stack.dtype).itemsize
+        dtype, ours = np.dtype(stack.dtype), (path.absolute(), sidecar(path, cache).with_suffix(".pixels"))
+        if dtype.kind not in "uif" or stack.path not in ours or not all(n > 0 for n in stack.shape) or stack.offset < 0:
+            return None
+        end = stack.offset + math.prod(stack.shape) * dtype.itemsize
         return stack if stack.path.stat().st_size >= end else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -167,7 +171,7 @@ def decode_stack(path: Path, cache: Path) -> Stack:
                 survey.check()
         else:
             values, dtype = memory.with_suffix(".pixels"), contents.dtype.newbyteorder("=")
-            with written_aside(values) as file:
+            with cached(values) as file:
                 header = {"descr": dtype.str, "fortran_order": False, "shape": contents.shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 offset = file.tell()
@@ -178,7 +182,7 @@ def decode_stack(path: Path, cache: Path) -> Stack:
                 with blame(path):
                     survey.check()  # before the copy gets its name
     stack = Stack(path, values, offset, contents.shape, dtype.str, survey.low, survey.high, digest)
-    with written_aside(memory) as file:
+    with cached(memory) as file:
         file.write(json.dumps(dataclasses.asdict(stack), default=str).encode())
     return stack
 
@@ -191,7 +195,8 @@ def blame(path: Path) -> Iterator[None]:
     except ImageError as error:
         raise ImageError(f"{path} {error}") from error
     except Exception as error:  # damaged bytes make decoders raise anything: struct.error, IndexError, PngError, ...
-        raise ImageError(f"{path} cannot be read ({type(error).__name__}: {error}); mend or remove it") from error
+        reason = " ".join(str(error).split())[:MAX_REASON]  # of whatever lines a library writes
+        raise ImageError(f"{path} cannot be read ({type(error).__name__}: {reason}); mend or remove it") from error
 
 
 def blamed(path: Path, images: Iterator[Array]) -> Iterator[Array]:
@@ -254,18 +259,13 @@ def read_exactly(file: FileIO, start: int, values: Array) -> None:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[IO[bytes]]:
+def cached(path: Path) -> Iterator[IO[bytes]]:
     """A file that gets its name once it is whole; other processes may write the same at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        with part.open("wb") as file:
+        with written_aside(path, shared=True) as file:
             yield file
-        os.replace(part, path)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         room = f"decoded images need room in {path.parent}; set data.cache_dir=FOLDER"
         raise OSError(f"the disk is full: {room}") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -51,6 +51,7 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job
     if not jobs:
         raise ValueError(f"{inputs[0]} holds no images but those in --output {folder}; give another --output")
     check_places(list(jobs.values()))
+    check_inside(list(jobs.values()), folder)
     return list(jobs.values())
 
 
@@ -84,8 +85,9 @@ def check_places(jobs: Sequence[Job]) -> None:
     sources = {path.resolve() for path, _ in jobs}
     going = defaultdict(list)
     for path, output in jobs:
-        going[output.resolve()].append(path)
-        if output.resolve() in sources:
+        place = place_of(output)
+        going[place].append(path)
+        if place in sources:
             raise ValueError(f"{output} is an input, and inputs are never overwritten; give another --output")
     for output, paths in going.items():
         if len(paths) > 1:
@@ -93,3 +95,23 @@ def check_places(jobs: Sequence[Job]) -> None:
                 f"{paths[0]} and {paths[1]} would both go to {output}; denoise them one after the other, "
                 "each to its own --output, or give their common folder"
             )
+
+
+def check_inside(jobs: Sequence[Job], folder: Path) -> None:
+    """See that neither ``..`` in a pattern nor a link leads an output out of the folder."""
+    target = folder.resolve()
+    for _, output in jobs:
+        place = place_of(output)
+        if target not in place.parents:
+            raise ValueError(
+                f"{output} lies outside of --output {folder}, at {place}; give a pattern without '..' after its first "
+                "wildcard, and an --output that holds no links"
+            )
+
+
+def place_of(path: Path) -> Path:
+    """The path with all links followed."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise ValueError(f"{path} is a link that leads nowhere; remove it, or give another --output") from error

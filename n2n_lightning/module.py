@@ -135,9 +135,6 @@ class DenoiserModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.train_loss.reset()
 
-    def on_train_epoch_end(self) -> None:
-        self.log("train/loss", self.train_loss.compute())
-
     def validation_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
         """Scores the batch; the estimate goes on to the callbacks."""
         estimate: Tensor = self(pair.source)
@@ -178,7 +175,10 @@ class DenoiserModule(pl.LightningModule):
                 self.scores |= metric.compute()
         for name in LOGGED:
             if name in self.scores:
-                self.log(f"val/{name}", self.scores[name], prog_bar=name in ("psnr", "psnr_pairs"))
+                self.log(f"val/{name}", self.scores[name], prog_bar=name in ("psnr", "psnr_pairs"), logger=False)
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(self.scores["loss"])
 
     def configure_optimizers(self) -> Any:
         optimizer = build(OPTIMIZERS, self.optimizer_spec, self.net.parameters())
@@ -192,6 +192,11 @@ class DenoiserModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": "val/loss"},
         }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: float | None) -> None:
+        """One that waits for a plateau has been told at the end of validation, so that the checkpoint knows of it."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)

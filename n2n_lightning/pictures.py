@@ -75,7 +75,7 @@ def open_picture(path: Path) -> Iterator[Picture]:
                 picture = NpyPicture(path)
             case ".tif" | ".tiff":
                 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said once, by ImageError
-                picture = TiffPicture(opened.enter_context(tifffile.TiffFile(path)), path)
+                picture = TiffPicture(opened.enter_context(tifffile.TiffFile(path, _multifile=False)), path)
             case _:
                 picture = PhotoPicture(opened.enter_context(open_pillow(path)), path)
         check_values((picture.count, *picture.shape), picture.dtype)
@@ -136,7 +136,7 @@ class TiffPicture:
     @contextmanager
     def copied(self, path: Path) -> Iterator[Write]:
         shutil.copyfile(self.path, path)
-        with tifffile.TiffFile(path, mode="r+") as copy:
+        with tifffile.TiffFile(path, mode="r+", _multifile=False) as copy:
             yield naming(self.path)(TiffRewriter(copy, find_images(copy)).write)
 
     def metadata(self) -> Metadata:

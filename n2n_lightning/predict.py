@@ -91,7 +91,7 @@ def denoise_all(arguments: argparse.Namespace) -> int:
         raise
     finally:
         for fault in batch.faults:
-            print(f"error: {fault}", file=sys.stderr)
+            print(f"error: {cli.printable(fault, keep='')}", file=sys.stderr)
     return cli.BAD_INPUT if batch.faults else cli.DONE
 
 

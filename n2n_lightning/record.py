@@ -30,13 +30,16 @@ class Record:
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         self.made_by = {"checkpoint": str(checkpoint), "sha256": digest, **options}
         self._made: dict[str, dict[str, Any]] = {}
+        if self.path.is_symlink():  # lines would be added to whatever file it leads to
+            raise ValueError(f"{self.path} is a link; remove it, or give another --output")
         text = self.path.read_text(errors="replace") if self.path.exists() else ""
         self._torn = not text.endswith("\n") and text != ""
         for line in text.splitlines():
             try:
                 entry = json.loads(line)
-                self._made[entry["output"]] = entry
-            except (ValueError, KeyError, TypeError):  # cut off while it was written
+                if isinstance(entry["made_by"], dict):
+                    self._made[entry["output"]] = entry
+            except (ValueError, KeyError, TypeError, RecursionError):  # cut off while it was written, or another's
                 continue
 
     def holds(self, job: Job, range: float | None = None) -> bool:
@@ -61,6 +64,7 @@ class Record:
     def finishing(self, job: Job, **facts: Any) -> Iterator[Path]:
         """A path to write the output to; it gets its own name, and its line, once it is whole."""
         part, source = job.output.with_name(PART), stamp(job.input)
+        part.unlink(missing_ok=True)  # of a killed process; or a link, through which another file would be written
         try:
             yield part
             with part.open("rb") as file:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+
+MAX_REASON = 300  # characters of torch's message
 
 
 def safe_load(path: Path) -> Any:
@@ -17,12 +21,43 @@ def safe_load(path: Path) -> Any:
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
+    check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch writes checksums, and does not look at them
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"the checksum of {damaged} is wrong")
+        with warnings.catch_warnings(action="ignore"):  # of other forms, which are refused in words of ours
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than tensors and plain types, or is damaged, and was not loaded"
         ) from error
     except Exception as error:  # a damaged archive can fail in any way inside torch.load
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:MAX_REASON]
         raise ValueError(f"{path} is damaged or of another kind ({reason})") from error
+
+
+def check_archive(path: Path) -> None:
+    """Refuse an archive that would grow in memory: torch packs nothing, and stores everything once.
+
+    Raises:
+        ValueError: it would.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # another form, or damage that torch.load names
+        return
+    if (
+        any(m.compress_type != zipfile.ZIP_STORED for m in members)
+        or sum(m.file_size for m in members) > path.stat().st_size
+    ):
+        raise ValueError(f"{path} holds packed data, which torch.save does not write, and was not loaded")
+
+
+def is_stored(tensor: torch.Tensor) -> bool:
+    """Whether the file had every number of a tensor: shapes can be claimed without, by strides of 0 or no storage."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    return plain and tensor.nbytes <= tensor.untyped_storage().nbytes()

@@ -7,9 +7,19 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from tifffile import PHOTOMETRIC, TiffFile, TiffFrame, TiffPage, TiffPageSeries
+from tifffile import PHOTOMETRIC, TIFF, TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
-from n2n_lightning.contents import ORIENTATION, Array, Contents, ImageError, check_size, upright, without_alpha
+from n2n_lightning.contents import (
+    ORIENTATION,
+    Array,
+    Contents,
+    ImageError,
+    check_size,
+    upright,
+    without_alpha,
+)
+from n2n_lightning.embedded import check_embedded
+from n2n_lightning.tiff_checks import check_ome, check_pages, check_room, check_segments
 
 REDUCED_OR_MASK = 0b101  # NewSubfileType
 ALPHA = (1, 2)  # ExtraSamples that are opacity
@@ -32,6 +42,7 @@ def find_images(tiff: TiffFile) -> list[TiffImages]:
     Raises:
         ImageError: they are cut off, of several kinds, or of a kind that cannot be read.
     """
+    check_ome(tiff)
     if not tiff.series:
         raise ImageError("holds no images; mend or remove it")
     check_pages(tiff)
@@ -52,15 +63,6 @@ def locate(parts: Sequence[TiffImages], group: int) -> tuple[int, int]:
     raise IndexError(group)
 
 
-def check_pages(tiff: TiffFile) -> None:
-    """See that the chain of pages has an end: of a file that was cut off tifffile gives the pages before the cut."""
-    tiff.filehandle.seek(tiff.pages.next_page_offset or 0)
-    pointer = tiff.filehandle.read(tiff.tiff.offsetsize)  # zero in the last page
-    misfit = tiff.is_imagej and tiff.series[0].kind == "generic"  # ImageJ's header counts images that are not there
-    if misfit or len(pointer) < tiff.tiff.offsetsize or any(pointer):
-        raise ImageError(f"is cut off after page {len(tiff.pages)}; mend or remove it")
-
-
 class TiffImages:
     """Pages of one kind as images: axes S and C are channels; axes other than these, Y and X count images.
 
@@ -76,6 +78,7 @@ class TiffImages:
         if 0 in series.shape:
             raise ImageError(f"holds no pixels, its shape is {series.shape}; remove it")
         self._check_colours()
+        check_room(tiff, series)
         kept = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if n > 1 or axis in "YX"]
         axes, sizes = [axis for axis, _ in kept], [n for _, n in kept]
         # axes[:inner] count pages, axes[inner:] lie within a page
@@ -222,6 +225,8 @@ class Segments:
         for number in self.numbers(row).ravel().tolist():
             file.seek(stored.dataoffsets[number])
             data = file.read(stored.databytecounts[number])
+            if self.page.compression in TIFF.IMAGE_COMPRESSIONS:
+                check_embedded(data, self.page.compression, (self.depth, self.height, self.width, samples))
             segment, (plane, z, _, x, _), _ = self.page.decode(data, number, jpegtables=stored.jpegtables)
             assert segment is not None
             room = rows[plane, z : z + self.depth, :, x : x + self.width]
@@ -232,10 +237,3 @@ class Segments:
 def channels_last(axes: Sequence[str]) -> list[int]:
     """The order in which ``axes`` become (images..., Y, X, channels...)."""
     return sorted(range(len(axes)), key=lambda i: {"Y": 1, "X": 2, "C": 3, "S": 3}.get(axes[i], 0))
-
-
-def check_segments(page: TiffPage | TiffFrame, file_size: int) -> None:
-    """See that every strip or tile is there: tifffile fills up what is missing."""
-    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True) if count]
-    if not page.is_contiguous and (len(ends) != math.prod(page.chunked) or max(ends) > file_size):
-        raise ImageError(f"lacks strips or tiles of page {page.index}; mend or remove it")

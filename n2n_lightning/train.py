@@ -73,7 +73,7 @@ def run_job(
         cli.report_error(error)
         return Outcome(folder, "refused", cli.BAD_INPUT, one_line(error))
     except training.Interrupted as error:
-        print(f"{folder.name}: interrupted; the same command goes on from the last epoch", file=sys.stderr)
+        print(f"{folder.name}: interrupted; the same command goes on from there", file=sys.stderr)
         return Outcome(folder, "interrupted", error.code, "the same command goes on")
     except (KeyboardInterrupt, SystemExit) as error:  # a signal before training
         code = cli.SIGINT if isinstance(error, KeyboardInterrupt) else cli.signal_code(error)

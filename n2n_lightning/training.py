@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import traceback
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import (
     EarlyStopping,
-    LearningRateMonitor,
-    ModelCheckpoint,
     RichProgressBar,
     WeightAveraging,
 )
@@ -34,8 +32,12 @@ from n2n_lightning.losses import ANNEALED
 from n2n_lightning.module import BY_STEP, DenoiserModule
 from n2n_lightning.neighbors import subsample
 from n2n_lightning.pairs import NoisyPair
+from n2n_lightning.saving import LAST, PREVIOUS, AsideCheckpointIO, FiniteLoss, Saving
 
-ADDED = {"compile": False, "data.targets": "noisy"}  # settings that earlier versions did not record, as they then were
+ADDED = {  # settings that earlier versions did not record, as they then were
+    **{"compile": False, "save_minutes": None, "save_steps": None},
+    "data.targets": "noisy",
+}
 
 
 class Interrupted(Exception):
@@ -77,7 +79,7 @@ def train(
 
     Raises:
         cli.InputError: the configuration or the data is wrong; nothing was written.
-        Interrupted: by SIGINT or SIGTERM; the state of the last epoch is kept.
+        Interrupted: by a signal; the state is kept.
     """
     quiet_lightning()
     try:
@@ -96,17 +98,22 @@ def train(
         print(f"range 0 to {run.datamodule.data.peak:g}; data.range=... sets another", flush=True)
     (folder / "train.log").unlink(missing_ok=True)
     grid = ImageGrid()
-    record = RunRecord(folder, names | run.facts, run.datamodule.monitor, grid)
+    record, loss = RunRecord(folder, names | run.facts, run.datamodule.monitor, grid), FiniteLoss()
+    kept = {"minutes": config["save_minutes"], "steps": config["save_steps"]}
+    saving = Saving(folder / "checkpoints", record, loss, **kept)
     try:
-        trainer = build_trainer(run, names, [grid, record, *callbacks])
-        trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
+        trainer = build_trainer(run, names, [grid, loss, record, *callbacks], saving)
+        with saving.listening():
+            trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
     except SystemExit as error:  # the answer to a signal, Lightning's or ours
         code = cli.signal_code(error)
         record.write("interrupted", f"signal {code - 128}")
         raise Interrupted(code) from error
     except Exception as error:
-        (folder / "train.log").write_text("".join(traceback.format_exception(error)))
-        record.write("failed", f"{type(error).__name__}: {error}")
+        try:
+            record.write("failed", f"{type(error).__name__}: {error}")
+        except OSError as unwritten:  # on a full disk the record stays as it was, and the run can be resumed
+            print(f"warning: {folder} could not be told of it: {unwritten}", file=sys.stderr, flush=True)
         raise
     overfits = overfit_verdict(run, record) if run.datamodule.overfit_steps else None
     status, reason = ("done", None) if overfits else record.verdict()  # one batch says nothing about the others
@@ -119,14 +126,7 @@ def train(
 
 def prepare(config: Config, folder: Path) -> Prepared:
     """Read the data, the checkpoint to go on from and the weights to start from."""
-    last = folder / "checkpoints" / "last.ckpt"
-    resume_from = last if config["resume"] and last.exists() else None
-    resume_step = 0
-    if resume_from is not None:
-        try:
-            resume_step = read_checkpoint(resume_from)["global_step"]
-        except ValueError as error:
-            raise ValueError(f"{error}; set resume=false to start over") from error
+    resume_from, resume_step = find_state(folder) if config["resume"] else (None, 0)
     trained = None if config["init_from"] is None else load_denoiser(config["init_from"])  # before data takes minutes
     datamodule = build_datamodule(config)
     datamodule.setup("fit")
@@ -143,37 +143,64 @@ def prepare(config: Config, folder: Path) -> Prepared:
     return Prepared(config, folder, module, datamodule, resume_from, resume_step, facts)
 
 
-def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callback]) -> pl.Trainer:
-    """The Trainer with TensorBoard, the two checkpoints and a bar, or lines where no person watches."""
+def find_state(folder: Path) -> tuple[Path | None, int]:
+    """The checkpoint to go on from and its global step: the last one, or the one before where it is damaged.
+
+    Raises:
+        ValueError: there are checkpoints, and none can be read.
+    """
+    found = [path for name in (LAST, PREVIOUS) if (path := folder / "checkpoints" / name).exists()]
+    faults = []
+    for path in found:
+        try:
+            step = int(read_checkpoint(path)["global_step"])
+        except ValueError as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            print(f"warning: {faults[0]}; going on from {path.name}, step {step}", file=sys.stderr, flush=True)
+        return path, step
+    if faults:
+        raise ValueError(f"{'; '.join(faults)}; set resume=false to start over")
+    return None, 0
+
+
+def start_afresh(folder: Path) -> None:
+    """Remove what an earlier run left, which this one would otherwise be taken for once it is interrupted."""
+    for pattern in ("events.out.tfevents.*", "checkpoints/*.ckpt"):
+        for stale in folder.glob(pattern):
+            stale.unlink()
+
+
+def wait_for_a_later_second(folder: Path) -> None:
+    """TensorBoard reads event files in the order of their names, which tell the second and then no more of time."""
+    seconds = [int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")]
+    while time.time() < max(seconds, default=0) + 1 < time.time() + 2:  # a clock that was set back is left alone
+        time.sleep(0.05)
+
+
+def build_trainer(
+    run: Prepared, names: dict[str, Any], callbacks: list[pl.Callback], saving: pl.Callback
+) -> pl.Trainer:
+    """The Trainer with TensorBoard, our callbacks and a bar, or lines where no person watches."""
     monitor, watched = run.datamodule.monitor, sys.stdout.isatty()
     mode = "min" if monitor == "val/loss" else "max"
     purge_step = run.resume_step + 1 if run.resume_from else None
     if run.resume_from is None:
-        for stale in run.folder.glob("events.out.tfevents.*"):
-            stale.unlink()
+        start_afresh(run.folder)
+    wait_for_a_later_second(run.folder)
     logger = TensorBoardLogger(
         run.folder.parent, run.folder.name, version="", default_hp_metric=False, purge_step=purge_step
     )
-    logger.log_hyperparams(
-        hyper_parameters(run.config, names["model"], names.get("overrides", {})),
-        {f"{monitor}_best": float("nan")},
-        step=purge_step,  # at step 0, TensorBoard would drop the points from before
-    )
-    # two callbacks, since save_last=True of the first writes last.ckpt only in epochs that are the best so far
-    checkpoints = [
-        ModelCheckpoint(
-            run.folder / "checkpoints",
-            filename=name,
-            monitor=watched_metric,
-            mode=mode,
-            save_on_train_epoch_end=False,
-            enable_version_counter=False,
-        )
-        for name, watched_metric in (("best", monitor), ("last", None))
-    ]
+    parameters = hyper_parameters(run.config, names["model"], names.get("overrides", {}))
+    if run.resume_from is None:
+        logger.log_hyperparams(parameters, {f"{monitor}_best": float("nan")})
+    else:
+        logger.hparams.update(parameters)  # TensorBoard has them; the logger writes hparams.yaml when it ends
     bar = RichProgressBar(leave=True) if watched else EpochLines()
     patience = run.config["patience"]
-    stopping = [EarlyStopping(monitor, mode=mode, patience=patience)] if patience else []
+    early = {"mode": mode, "patience": patience, "check_on_train_epoch_end": False}  # before the checkpoint, not after
+    stopping = [EarlyStopping(monitor, **early)] if patience else []
     decay = run.config["ema"]
     on_gpu = run.config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
     averaging = (
@@ -182,10 +209,12 @@ def build_trainer(run: Prepared, names: dict[str, Any], callbacks: list[pl.Callb
     return pl.Trainer(
         **run.config["trainer"],
         logger=logger,
-        callbacks=[*callbacks, *averaging, LearningRateMonitor("epoch"), bar, *stopping, *checkpoints],
+        plugins=[AsideCheckpointIO()],
+        callbacks=[*callbacks, *averaging, bar, *stopping, saving],
         enable_progress_bar=watched,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        enable_checkpointing=False,
     )
 
 
@@ -254,3 +283,4 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")  # a resumed run's folder is
     warnings.filterwarnings("ignore", ".*The number of training batches.*")  # logged once an epoch only
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the data module is

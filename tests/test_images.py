@@ -498,7 +498,7 @@ def test_a_tiff_that_claims_any_size(tif: Path, cache: Path, monkeypatch: pytest
         open_stack(tif, cache)
     with tifffile.TiffFile(tif, mode="r+") as file:
         file.pages.first.tags["ImageLength"].overwrite(2**31)
-    with pytest.raises(ImageError, match=r"a\.tif has images of 30x2147483648 px, more than a gigapixel"):
+    with pytest.raises(ImageError, match=r"a\.tif lacks strips or tiles of page 0"):
         open_stack(tif, cache)
 
 

@@ -77,7 +77,8 @@ WORDS = {
     "empty.png": "is empty; remove it",
     "palette.png": "has Pillow's mode P; convert it to RGB or grey",
     "huge.png": f"has images of {MOST}x{MOST} px, more than a gigapixel",
-    "packed_huge.tif": f"of {MOST}x{MOST} px needs ",
+    "packed_huge.tif": "would grow from ",
+    "big.png": "would grow from ",
     "nan.tif": "has pixels that are NaN or infinite, the first at image 0, row 3, column 4; mend or remove it",
     "infinite.npy": "has pixels that are NaN or infinite, the first at image 0, row 29, column 39; mend or remove it",
 }

@@ -257,7 +257,7 @@ sys.exit(train.main())
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130)])
+@pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130), (10, 143)])
 def test_a_signal_ends_the_sweep_and_the_same_command_finishes_it(
     command: Command,
     course_data: Path,
@@ -275,7 +275,9 @@ def test_a_signal_ends_the_sweep_and_the_same_command_finishes_it(
     (stopped,) = (path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))
     assert stopped.name.startswith("convtrans_relu"), "the next run of the sweep must not start"
     result = read_json(stopped / "result.json")
-    assert (result["status"], result["epochs"]) == ("interrupted", 2) and str(number) in result["reason"]
+    assert (result["status"], result["epochs"]) == ("interrupted", 2) and str(code - 128) in result["reason"]
+    state = torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)
+    assert state["global_step"] == 2 * 12 + 6, "the step at hand is finished, and kept"
 
     assert command(*line).code == 0
     assert timeless_table(stopped) == timeless_table(four_epochs)

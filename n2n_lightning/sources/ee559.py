@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.pairs import PairSource, Stage, TensorPairs
-from n2n_lightning.safe import safe_load
+from n2n_lightning.safe import is_stored, safe_load
 
 FILES = {"train": "train_data.pkl", "val": "val_data.pkl"}
 OFFICIAL_SHA256 = {
@@ -54,6 +54,8 @@ def read_pkl(path: Path) -> tuple[Tensor, Tensor]:
     first, second = content
     if first.dtype != torch.uint8 or second.dtype != torch.uint8:
         raise ValueError(f"{path} must hold {form} with values 0..255, got {first.dtype} and {second.dtype}")
+    if not (is_stored(first) and is_stored(second)):
+        raise ValueError(f"{path} must hold {form}, got tensors that claim more numbers than it holds; write it anew")
     if first.ndim != 4 or first.shape != second.shape or 0 in first.shape:
         raise ValueError(f"{path} must hold {form}, got {tuple(first.shape)} and {tuple(second.shape)}")
     return first, second

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import os
 import uuid
 from functools import cached_property
@@ -15,10 +16,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
+from n2n_lightning.contents import ImageError, check_packing
 from n2n_lightning.images import in_threads
 from n2n_lightning.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # named, because some of Pillow's others run programs
 BUNDLED = {"train": ("astronaut.png", "coffee.png", "rocket.jpg"), "val": ("chelsea.png", "motorcycle_left.png")}
 KINDS = {"noisy": "pairs", "clean": "supervised"}  # what fixed training pairs are called in the cache
 MIN_SIDE_PX, CELL_PX, IMAGE_PX = 160, 8, 32
@@ -199,12 +202,16 @@ def list_photographs(folder: Path) -> list[Path]:
 def read_photograph(path: Path) -> Image.Image:
     """The photograph as 8-bit RGB, turned as its EXIF orientation says."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
+            check_packing(math.prod(opened.size) * len(opened.getbands()), path.stat().st_size)
             if opened.mode[0] in "IF":  # Pillow would clip these to white or black
                 raise ValueError(f"it has more than 8 bits a channel, Pillow's mode {opened.mode}")
             photo = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); mend or remove it") from error
+    except ImageError as error:
+        raise ValueError(f"{path} {error}") from error
+    except Exception as error:  # damaged bytes make Pillow raise anything: struct.error, SyntaxError, TypeError, ...
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as a picture ({reason}); mend or remove it") from error
     if min(photo.size) < MIN_SIDE_PX:
         raise ValueError(f"{path} is {photo.width}x{photo.height} px; photographs need {MIN_SIDE_PX} px a side")
     return photo
