@@ -10,7 +10,7 @@ INSTALLING := $(VENV)/.installing
 RECENT := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 MODELS := unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid
 
-.PHONY: help setup demo test check torture clean
+.PHONY: help setup demo test check audit torture clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,6 +30,9 @@ check: $(STAMP)  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit:  ## look for known vulnerabilities in requirements.lock; needs the network
+	@$(PYTHON) tools/audit.py
 
 torture: $(STAMP)  ## what a run must survive: kills, damage, full disks, hostile files (most of an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(ARGS)
