@@ -42,12 +42,12 @@ def write_json(path: Path, content: Any) -> None:
 def name_also(file: Path, path: Path) -> None:
     """Give a file a second name, in place of what had it before: a hard link, or a copy where there are none."""
     part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
     try:
-        part.unlink(missing_ok=True)
-        try:
-            os.link(file, part)
-        except OSError:
-            shutil.copyfile(file, part)
+        os.link(file, part)
+    except OSError:
+        with file.open("rb") as source, written_aside(path) as target:
+            shutil.copyfileobj(source, target)
+    else:
         os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)  # it stays where both were names of one file already

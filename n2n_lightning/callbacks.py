@@ -95,6 +95,7 @@ class RunRecord(pl.Callback):
         self.trained = {"images": 0, "seconds": 0.0}  # the first epoch left out
         self.seconds_before = self.lr = 0.0
         self.started = self.epoch_started = time.perf_counter()
+        self.begun = False  # until then the record of an earlier part is not known, and must not be overwritten
 
     def state_dict(self) -> dict[str, Any]:
         epoch_seconds = time.perf_counter() - self.epoch_started
@@ -112,6 +113,7 @@ class RunRecord(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The state of an earlier part of the run has been restored by now."""
+        self.begun = True
         self.write("interrupted")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

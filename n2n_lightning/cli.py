@@ -20,6 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
+SIGNALS = {  # -> exit code; SLURM's --signal=USR1@60 tells a job that its time is nearly up
+    getattr(signal, name): code
+    for name, code in (("SIGINT", SIGINT), ("SIGTERM", SIGTERM), ("SIGUSR1", SIGTERM))
+    if hasattr(signal, name)
+}
 UNNAMED = (  # overrides that a run folder's name leaves out
     *("model", "study", "resume", "experiment", "debug"),
     *("save_minutes", "save_steps"),
@@ -88,7 +93,8 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
 
 def guarded(main: Callable[[], int | None], config_name: str = "") -> int:
     """Run a command and turn every way to end into an exit code and at most one message."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM))
+    ending = [number for number in SIGNALS if number != signal.SIGINT]  # that one is Python's KeyboardInterrupt
+    before = {number: signal.signal(number, lambda *_: sys.exit(SIGTERM)) for number in ending}
     try:
         return main() or DONE
     except (HydraException, OmegaConfBaseException) as error:
@@ -105,7 +111,8 @@ def guarded(main: Callable[[], int | None], config_name: str = "") -> int:
         report_error(error, f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where")
         return FAILED
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_name(model: str, overrides: Sequence[str]) -> str:

@@ -53,6 +53,7 @@ TOP_LEVEL: dict[str, Any] = {
 TRAINER_OURS = (  # arguments of the Trainer that training.py gives, or that its record of every epoch rests on
     *("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
     *("num_sanity_val_steps", "default_root_dir", "check_val_every_n_epoch", "val_check_interval", "fast_dev_run"),
+    *("min_epochs", "min_steps", "max_steps", "max_time", "plugins"),
 )
 
 

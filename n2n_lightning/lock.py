@@ -16,7 +16,10 @@ try:
 except ImportError:  # Windows, where two processes in one folder are not noticed
     fcntl = None  # type: ignore[assignment]
 
-READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+UNLOCKED = (  # where nothing can be written, and file systems that have no locks
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP),
+)
 _held: set[int] = set()  # descriptors of this process's locks
 
 
@@ -37,7 +40,7 @@ def hold(path: Path, refusal: str, *, remove: bool = False) -> Iterator[None]:
     except BlockingIOError as error:
         raise cli.InputError(refusal) from error
     except OSError as error:
-        if error.errno not in READ_ONLY:
+        if error.errno not in UNLOCKED:
             raise
         descriptor = None
     try:

@@ -103,13 +103,13 @@ def largest(there: dict[str, float], here: dict[str, float]) -> tuple[float, str
 
 def weights(original: Run, again: Run) -> dict[str, tuple[float, str]]:
     """Checkpoint -> the largest difference of its weights; of those that the original still has."""
-    import torch
+    from n2n_lightning.checkpoint import read_checkpoint
 
     found = {}
     for name in ("best.ckpt", "last.ckpt"):
         paths = [run.folder / "checkpoints" / name for run in (original, again)]
         if paths[0].exists():
-            there, here = (torch.load(path, map_location="cpu", weights_only=True)["state_dict"] for path in paths)
+            there, here = (read_checkpoint(path)["state_dict"] for path in paths)
             by = [((there[key].double() - here[key].double()).abs().max().item(), key) for key in there.keys() & here]
             found[name] = max(by) if there.keys() == here.keys() else (math.inf, "names of the weights")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import signal
 import sys
 import threading
@@ -26,11 +27,6 @@ from n2n_lightning.aside import name_also, written_aside
 from n2n_lightning.callbacks import RunRecord
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
-ANSWERED = {  # signal -> exit code; SLURM's --signal=USR1@60 tells a job that its time is nearly up
-    getattr(signal, name): code
-    for name, code in (("SIGINT", cli.SIGINT), ("SIGTERM", cli.SIGTERM), ("SIGUSR1", cli.SIGTERM))
-    if hasattr(signal, name)
-}
 CHECKED_EVERY = 50  # steps, where a look at the loss would have to wait for the device
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -47,33 +43,32 @@ class FiniteLoss(pl.Callback):
     """Ends the run when a step's loss is NaN or infinite, with the step, the batch and the values."""
 
     def __init__(self) -> None:
-        self.pending: list[Tensor] = []  # losses not looked at yet
+        self.pending: list[tuple[int, int, Tensor]] = []  # step, batch and loss, not looked at yet
         self.recent: deque[float] = deque(maxlen=4)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"]
-        self.pending.append(loss)
+        loss: Tensor = outputs["loss"] * trainer.accumulate_grad_batches  # by which Lightning has divided it
+        self.pending.append((trainer.global_step, batch_idx + 1, loss))
         if loss.device.type == "cpu" or len(self.pending) >= CHECKED_EVERY:
-            self.check(trainer, batch_idx)
+            self.check(trainer.current_epoch + 1)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.check(trainer, int(trainer.num_training_batches) - 1)
+        self.check(trainer.current_epoch + 1)
 
-    def check(self, trainer: pl.Trainer, batch_idx: int) -> None:
-        """Look at what is pending, the last of which is of the epoch's batch ``batch_idx``, counted from 0."""
-        losses = torch.stack(self.pending).tolist() if self.pending else []
-        self.pending = []
-        for back, loss in zip(range(len(losses) - 1, -1, -1), losses, strict=True):
+    def check(self, epoch: int) -> None:
+        """Look at what is pending of this epoch, counted from 1."""
+        losses = torch.stack([loss for *_, loss in self.pending]).tolist() if self.pending else []
+        for (step, batch, _), loss in zip(self.pending, losses, strict=True):
             if not math.isfinite(loss):
                 before = ", ".join(f"{value:.4g}" for value in self.recent) or "none"
                 raise FloatingPointError(
-                    f"the training loss became {loss} in step {trainer.global_step - back} (epoch "
-                    f"{trainer.current_epoch + 1}, batch {batch_idx + 1 - back}); losses before it: {before}; "
-                    "lower optimizer.lr, or look for such values in the data"
+                    f"the training loss became {loss} in step {step} (epoch {epoch}, batch {batch}); losses before it: "
+                    f"{before}; lower optimizer.lr, or look for such values in the data"
                 )
             self.recent.append(loss)
+        self.pending = []
 
 
 class Saving(pl.Callback):
@@ -96,9 +91,11 @@ class Saving(pl.Callback):
         self.folder, self.record, self.loss, self.minutes, self.steps = folder, record, loss, minutes, steps
         self.saved_at = time.monotonic()
         self.signal: int | None = None  # one that has come and is not answered yet
+        self.process = os.getpid()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_at = time.monotonic()
+        self.listen()  # in place of Lightning's handler of SIGTERM, which would end the run between two saves
         stopping = trainer.early_stopping_callback
         if stopping is not None and getattr(stopping, "wait_count", 0) >= getattr(stopping, "patience", math.inf):
             trainer.should_stop = True  # it had said so when the run was cut off, and says it once
@@ -111,7 +108,7 @@ class Saving(pl.Callback):
         due = self.steps is not None and trainer.global_step % self.steps == 0
         due |= self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
         if due or self.signal is not None:
-            self.loss.check(trainer, batch_idx)
+            self.loss.check(trainer.current_epoch + 1)
             self.save(trainer)
             self.answer()
 
@@ -145,26 +142,33 @@ class Saving(pl.Callback):
         self.saved_at = time.monotonic()
 
     def answer(self) -> None:
-        """End the run if a signal asked for it; its state has just been kept."""
+        """End the run if a signal asked for it."""
         if self.signal is not None:
-            sys.exit(ANSWERED[signal.Signals(self.signal)])
+            sys.exit(cli.SIGNALS[signal.Signals(self.signal)])
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """A signal is answered once the step at hand is done and kept; a second one ends the run at once."""
+        if os.getpid() != self.process:
+            return  # a loader's worker, which ends with the run
+        if self.signal is not None:
+            sys.exit(cli.SIGNALS[signal.Signals(number)])
+        self.signal = number
+        print("stopping once the state is kept; again stops at once", file=sys.stderr, flush=True)
+
+    def listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # only there Python lets signals be answered
+            for number in cli.SIGNALS:
+                signal.signal(number, self.note)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Answer signals once the step at hand is done and kept; a second one ends the run at once."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            if self.signal is not None:
-                sys.exit(ANSWERED[signal.Signals(number)])
-            self.signal = number
-            print("stopping once the state is kept; again stops at once", file=sys.stderr, flush=True)
-
-        if threading.current_thread() is not threading.main_thread():  # only there Python lets signals be answered
-            yield
-            return
-        before = {number: signal.signal(number, note) for number in ANSWERED}
+        """Note signals, also one that comes too late for the last checkpoint: the same command then ends the run."""
+        before = {number: signal.getsignal(number) for number in cli.SIGNALS}
+        self.listen()
         try:
             yield
+            self.answer()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)

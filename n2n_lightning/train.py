@@ -73,11 +73,12 @@ def run_job(
         cli.report_error(error)
         return Outcome(folder, "refused", cli.BAD_INPUT, one_line(error))
     except training.Interrupted as error:
-        print(f"{folder.name}: interrupted; the same command goes on from there", file=sys.stderr)
+        how = "" if config["resume"] else " with resume=true"
+        print(f"{folder.name}: interrupted; the same command{how} goes on from there", file=sys.stderr)
         return Outcome(folder, "interrupted", error.code, "the same command goes on")
     except (KeyboardInterrupt, SystemExit) as error:  # a signal before training
         code = cli.SIGINT if isinstance(error, KeyboardInterrupt) else cli.signal_code(error)
-        return Outcome(folder, "interrupted", code, "before it was trained")
+        return Outcome(folder, "interrupted", code, "outside of its training")
     except Exception as error:
         where = write_log(folder, error)
         cli.report_error(error, f"{folder.name} failed: {error}; {where}")

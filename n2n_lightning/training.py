@@ -101,19 +101,24 @@ def train(
     record, loss = RunRecord(folder, names | run.facts, run.datamodule.monitor, grid), FiniteLoss()
     kept = {"minutes": config["save_minutes"], "steps": config["save_steps"]}
     saving = Saving(folder / "checkpoints", record, loss, **kept)
+
+    def write_end(status: str, reason: str) -> None:
+        try:
+            if record.begun or run.resume_from is None:
+                record.write(status, reason)
+        except OSError as unwritten:  # on a full disk the record stays as it was, and the run can be resumed
+            print(f"warning: {folder} could not be told of it: {unwritten}", file=sys.stderr, flush=True)
+
     try:
         trainer = build_trainer(run, names, [grid, loss, record, *callbacks], saving)
         with saving.listening():
             trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
     except SystemExit as error:  # the answer to a signal, Lightning's or ours
         code = cli.signal_code(error)
-        record.write("interrupted", f"signal {code - 128}")
+        write_end("interrupted", f"signal {code - 128}")
         raise Interrupted(code) from error
     except Exception as error:
-        try:
-            record.write("failed", f"{type(error).__name__}: {error}")
-        except OSError as unwritten:  # on a full disk the record stays as it was, and the run can be resumed
-            print(f"warning: {folder} could not be told of it: {unwritten}", file=sys.stderr, flush=True)
+        write_end("failed", f"{type(error).__name__}: {error}")
         raise
     overfits = overfit_verdict(run, record) if run.datamodule.overfit_steps else None
     status, reason = ("done", None) if overfits else record.verdict()  # one batch says nothing about the others
@@ -169,7 +174,7 @@ def find_state(folder: Path) -> tuple[Path | None, int]:
 
 def start_afresh(folder: Path) -> None:
     """Remove what an earlier run left, which this one would otherwise be taken for once it is interrupted."""
-    for pattern in ("events.out.tfevents.*", "checkpoints/*.ckpt"):
+    for pattern in ("result.json", "checkpoints/*.ckpt", "events.out.tfevents.*"):
         for stale in folder.glob(pattern):
             stale.unlink()
 

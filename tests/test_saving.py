@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -141,13 +142,11 @@ def test_a_loss_that_is_no_number_is_named_with_its_step_and_those_before(
 
 
 def test_losses_that_were_not_waited_for_are_told_apart():
-    class Trainer:
-        global_step, current_epoch = 100, 3
-
     watch = FiniteLoss()
-    watch.pending = [torch.tensor(value) for value in (0.5, 0.25, torch.nan, 0.125)]
+    losses = (0.5, 0.25, torch.nan, 0.125)
+    watch.pending = [(97 + number, 7 + number, torch.tensor(loss)) for number, loss in enumerate(losses)]
     with pytest.raises(FloatingPointError, match=r"nan in step 99 \(epoch 4, batch 9\); losses before it: 0.5, 0.25;"):
-        watch.check(Trainer(), 9)  # type: ignore[arg-type]  # these two numbers are all it asks for
+        watch.check(4)
 
 
 def test_weights_that_are_no_numbers_are_not_kept(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -212,3 +211,23 @@ def test_a_stripped_checkpoint_is_nothing_to_go_on_from(course_data: Path, four_
     with pytest.raises(cli.InputError, match=r"holds no state of training; .*set resume=false to start over"):
         train_in(folder, course_data, *RUN)
     assert list(folder.rglob("*")) == [last.parent, last]
+
+
+@pytest.mark.parametrize("batch", ["training_step", "validation_step"])
+def test_sigterm_in_an_epochs_last_batch_or_in_validation_keeps_the_whole_epoch(
+    course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: str
+):
+    """Lightning, left alone, would end the run in the middle of validation."""
+    original = getattr(DenoiserModule, batch)
+
+    def signalled(self: Any, pair: Any, batch_idx: int) -> Any:
+        if self.current_epoch == 1 and batch_idx == (11 if batch == "training_step" else 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, pair, batch_idx)
+
+    monkeypatch.setattr(DenoiserModule, batch, signalled)
+    with pytest.raises(training.Interrupted) as ended:
+        train_in(tmp_path / "run", course_data, *RUN, "data.val_batch_size=8")
+    assert ended.value.code == 143
+    assert state(tmp_path / "run")["global_step"] == 24
+    assert len(read_table(tmp_path / "run")) == 2
