@@ -153,7 +153,9 @@ def find_state(folder: Path) -> tuple[Path | None, int]:
     faults = []
     for path in found:
         try:
-            step = int(read_checkpoint(path)["global_step"])
+            step = read_checkpoint(path).get("global_step")
+            if not isinstance(step, int):
+                raise ValueError(f"{path} holds no state of training; it was stripped, or is of another kind")
         except ValueError as error:
             faults.append(str(error))
             continue

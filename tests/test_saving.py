@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny import assert_same_weights, read_json, read_table, timeless, timeless_table, train_in
 
-from n2n_lightning import training
+from n2n_lightning import cli, training
 from n2n_lightning.aside import name_also, written_aside
 from n2n_lightning.callbacks import RunRecord
 from n2n_lightning.module import DenoiserModule
@@ -201,3 +201,14 @@ def test_event_files_sort_in_the_order_of_their_writing(tmp_path: Path):
     (tmp_path / f"events.out.tfevents.{second}.host.99.0").touch()
     training.wait_for_a_later_second(tmp_path)
     assert int(time.time()) > second
+
+
+def test_a_stripped_checkpoint_is_nothing_to_go_on_from(course_data: Path, four_epochs: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    last = folder / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    kept = {key: value for key, value in state(four_epochs).items() if key != "global_step"}
+    torch.save(kept, last)
+    with pytest.raises(cli.InputError, match=r"holds no state of training; .*set resume=false to start over"):
+        train_in(folder, course_data, *RUN)
+    assert list(folder.rglob("*")) == [last.parent, last]
