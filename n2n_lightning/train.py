@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def job(cfg: DictConfig) -> None:
 
     outcome = run_job(folder, names, lambda: cli.plain(cfg), save)
     outcomes.append(outcome)
+    gc.collect()  # trainers are full of cycles: left to themselves they pile up over a long sweep
     if outcome.code in (cli.SIGINT, cli.SIGTERM):
         sys.exit(outcome.code)
 
