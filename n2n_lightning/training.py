@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -283,8 +284,15 @@ def overfit_verdict(run: Prepared, record: RunRecord) -> dict[str, Any]:
     return {"loss": loss, "constant_loss": constant, "learns": learns, "verdict": verdict}
 
 
+def show_thread_error(error: threading.ExceptHookArgs) -> None:
+    """As Python does, but for TensorBoard's writer, which hands its own on to the training."""
+    if type(error.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(error)
+
+
 def quiet_lightning() -> None:
     """Drop Lightning's remarks on hardware and on choices that are deliberate here."""
+    threading.excepthook = show_thread_error
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # whole batches from memory need none
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
