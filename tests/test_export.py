@@ -318,11 +318,10 @@ def test_an_exporters_error_is_one_line(command: Command, given: Path, tmp_path:
 def test_a_disk_that_fails_leaves_nothing(
     command: Command, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def full(path: Path, content: bytes) -> None:
-        path.touch()
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     ended = command(str(given), "--format", "torch", main=export.main)
     assert_failed(ended, tmp_path, "No space left on device")
 
@@ -339,11 +338,7 @@ def test_a_folder_that_cannot_be_made_is_named(command: Command, given: Path, tm
 def test_a_signal_leaves_nothing(
     command: Command, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ):
-    def interrupted(self: Path, content: bytes) -> None:
-        self.touch()
-        os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: os.kill(os.getpid(), number))
     ended = command(str(given), "--format", "torch", main=export.main)
     assert ended.code == code and ended.err == ""
     assert [path.name for path in tmp_path.iterdir()] == ["given"]
