@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -187,16 +188,10 @@ class DenoiserModule(pl.LightningModule):
         by_step = self.scheduler_spec["name"] in BY_STEP
         defaults = {"T_max": int(self.trainer.estimated_stepping_batches)} if by_step else {}
         scheduler = build(SCHEDULERS, self.scheduler_spec, optimizer, **defaults)
-        interval = "step" if by_step else "epoch"
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": "val/loss"},
-        }
-
-    def lr_scheduler_step(self, scheduler: Any, metric: float | None) -> None:
-        """One that waits for a plateau has been told at the end of validation, so that the checkpoint knows of it."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step()
+        rule = {"scheduler": scheduler, "interval": "step" if by_step else "epoch", "monitor": "val/loss"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            rule["frequency"] = sys.maxsize  # never: validation's end tells it, so that the checkpoint knows of it
+        return {"optimizer": optimizer, "lr_scheduler": rule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         datamodule = getattr(self.trainer, "datamodule", None)
