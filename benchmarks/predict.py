@@ -41,7 +41,7 @@ ROUNDS = 3
 # the command, which tells its own memory: what the system says of a child counts what it was forked from
 PREDICT = """
 import sys
-from benchmarks.sources import resident_mb
+from benchmarks.measuring import resident_mb
 from n2n_lightning.predict import main
 code = main(sys.argv[1:])
 print(resident_mb("VmHWM"))

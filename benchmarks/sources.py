@@ -17,24 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from n2n_lightning import cli
-from n2n_lightning.aside import write_json
+from benchmarks.measuring import configuration, ratio, ratio_text, resident_mb, save
 from n2n_lightning.compose import build_datamodule, build_module
 from n2n_lightning.datamodule import NoisyPairDataModule
-from n2n_lightning.facts import device_name
 from n2n_lightning.pairs import NoisyPair
 from n2n_lightning.training import train
 
 WARM_UP = 20
-
-
-def configuration(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
-        plain: dict[str, Any] = OmegaConf.to_container(compose("train", list(overrides)), resolve=True)  # type: ignore[assignment]
-    return plain
 
 
 def batches(datamodule: NoisyPairDataModule) -> Iterator[NoisyPair]:
@@ -63,12 +53,10 @@ def speed(root: str, steps: int) -> dict[str, Any]:
             optimizer.step()
             times.append(time.perf_counter() - started)
     from_memory, from_files = (times[WARM_UP:] for times in seconds)
-    low, ratio, high = statistics.quantiles([m / f for m, f in zip(from_memory, from_files, strict=True)], n=4)
     return {
         "memory_ms": 1e3 * statistics.median(from_memory),
         "files_ms": 1e3 * statistics.median(from_files),
-        "ratio": ratio,
-        "ratio_quartiles": [low, high],
+        **ratio(from_memory, from_files),
     }
 
 
@@ -84,12 +72,6 @@ class Resident(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.most = resident_mb("VmHWM")
-
-
-def resident_mb(field: str) -> float:
-    """A line of Linux's own account of this process."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024
 
 
 def memory(images: int, crops: int) -> dict[str, Any]:
@@ -127,7 +109,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--crops", type=int, default=20000, help="training crops an epoch, for the memory")
-    parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/sources.json"))
     args = parser.parse_args()
     used = memory(args.images, args.crops)
     print(
@@ -136,14 +117,11 @@ def main() -> None:
         f"{used['most_mb']:.0f} at most"
     )
     found = speed(args.root, args.steps)
-    low, high = found["ratio_quartiles"]
     print(
         f"a step from memory {found['memory_ms']:.2f} ms, from files {found['files_ms']:.2f} ms; images a second, "
-        f"ratio {found['ratio']:.3f} (quartiles {low:.3f} to {high:.3f})"
+        f"ratio (quartiles) {ratio_text(found)}"
     )
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.output, {"device": device_name(), "memory": used, "speed": found})
-    print(args.output)
+    save("sources", {"memory": used, "speed": found})
 
 
 if __name__ == "__main__":

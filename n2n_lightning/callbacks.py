@@ -67,13 +67,20 @@ class ImageGrid(pl.Callback):
 
 
 class EpochLines(pl.Callback):
-    """One line an epoch, for output that no person watches, where a progress bar would be noise."""
+    """One line an epoch, for output that no person watches, where a progress bar would be noise.
+
+    Args:
+        name: of the run, where lines of several mix; "" for none.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self.start = f"{name}: " if name else ""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         keys = ("val/loss", "val/loss_floor", "val/psnr", "val/psnr_pairs", "val/ssim")
         shown = {key: trainer.callback_metrics.get(key) for key in keys}
         values = "  ".join(f"{key} {float(value):.5g}" for key, value in shown.items() if value is not None)
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+        print(f"{self.start}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
 
 
 class RunRecord(pl.Callback):

@@ -82,7 +82,6 @@ def signal_code(error: SystemExit) -> int:
 
 def run_hydra(main: Callable[[], None], config_name: str) -> int:
     """Run a ``hydra.main`` function and turn every way to end into an exit code and at most one message."""
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     asked = os.environ.get(HYDRA_FULL_ERROR, "0")
     os.environ |= {ASKED_FOR_TRACEBACKS: asked, HYDRA_FULL_ERROR: "1"}  # else Hydra exits by itself, with code 1
     try:
@@ -131,6 +130,10 @@ def run_name(model: str, overrides: Sequence[str]) -> str:
     if len(name) <= MAX_NAME:
         return name
     return f"{name[:MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+# at import, since a worker of hydra/launcher=joblib asks for it before it calls anything of ours
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
 def explain(error: BaseException, config_name: str) -> str:

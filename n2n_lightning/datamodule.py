@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ class BatchKey(NamedTuple):
 
 def generator(*key: int) -> torch.Generator:
     """A generator that depends on the whole key and on nothing else, so that no state has to be kept for resuming."""
-    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(seed) >> 1)
+    seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
+    return torch.Generator().manual_seed(seed >> 1)
 
 
 class EpochBatches(Sampler[BatchKey]):
@@ -201,6 +201,11 @@ class NoisyPairDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[NoisyPair]:
         return self.loader("val")
+
+    def transfer_batch_to_device(self, batch: NoisyPair, device: torch.device, dataloader_idx: int) -> NoisyPair:
+        """All that the batch knows, moved; Lightning's own walk through it takes ten times as long."""
+        known = {name: images for name, images in batch._asdict().items() if images is not None}
+        return batch._replace(**{name: images.to(device, non_blocking=True) for name, images in known.items()})
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> NoisyPair:
         """Stored values -> float32 with 1 for the range, channels_last, on the device that holds the batch."""

@@ -23,6 +23,7 @@ from rich.progress import track
 from n2n_lightning.aside import written_aside
 from n2n_lightning.contents import Array, Contents, ImageError
 from n2n_lightning.decoding import open_contents
+from n2n_lightning.lock import turn
 
 __all__ = ["SUFFIXES", "ImageError", "Stack", "in_threads", "list_images", "open_stack", "open_stacks"]
 
@@ -109,7 +110,8 @@ def open_stacks(paths: Sequence[Path], cache: Path) -> list[Stack | ImageError]:
             opened[number] = error
 
     if missing:
-        in_threads(decode, len(missing), f"reading {len(missing)} images")
+        with turn(cache):  # the jobs of a sweep may all come at once
+            in_threads(decode, len(missing), f"reading {len(missing)} images")
     return [stack for stack in opened if stack is not None]
 
 

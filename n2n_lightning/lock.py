@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from n2n_lightning import cli
@@ -24,19 +26,19 @@ _held: set[int] = set()  # descriptors of this process's locks
 
 
 @contextmanager
-def hold(path: Path, refusal: str, *, remove: bool = False) -> Iterator[None]:
+def hold(path: Path, refusal: str | None, *, remove: bool = False) -> Iterator[None]:
     """Keep other processes that hold the same path out. Where nothing can be written, nobody has to be.
 
     Args:
         path: the file; it is made where there is none, in a folder that may be missing too.
-        refusal: the message for who comes second.
+        refusal: the message for who comes second; None lets them wait for their turn.
         remove: the file is for the lock alone, and goes when the lock does.
 
     Raises:
         cli.InputError: another process holds it; it notices nothing.
     """
     try:
-        descriptor = None if fcntl is None else _take(path)
+        descriptor = None if fcntl is None else _take(path, wait=refusal is None)
     except BlockingIOError as error:
         raise cli.InputError(refusal) from error
     except OSError as error:
@@ -53,7 +55,13 @@ def hold(path: Path, refusal: str, *, remove: bool = False) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _take(path: Path) -> int:
+def turn(key: Path) -> AbstractContextManager[None]:
+    """Processes of this machine that want to make the file or folder ``key`` do so one after the other."""
+    name = hashlib.sha256(os.fspath(key.absolute()).encode()).hexdigest()[:16]
+    return hold(Path(tempfile.gettempdir()) / f"n2n_lightning-{name}.lock", None, remove=True)
+
+
+def _take(path: Path, *, wait: bool) -> int:
     """The descriptor of the locked file, which is the one that has the name: its last holder may have removed it."""
     _free_in_children()
     while True:
@@ -63,7 +71,7 @@ def _take(path: Path) -> int:
         except FileNotFoundError:  # the folder has just gone
             continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             same = _names(path, descriptor)
         except BaseException:
             os.close(descriptor)

@@ -12,10 +12,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
-from torchmetrics import MeanMetric
 
 from n2n_lightning.losses import EXTRA_ARGUMENTS, LOSSES, noise_floor
-from n2n_lightning.metrics import PairQuality, RestorationQuality, pair_error, triple_error
+from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, pair_error, triple_error
 from n2n_lightning.neighbors import regularised_loss
 from n2n_lightning.pairs import NoisyPair
 
@@ -90,11 +89,9 @@ class DenoiserModule(pl.LightningModule):
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
         self.loss = partial(LOSSES[loss["name"]], **{key: value for key, value in loss.items() if key != "name"})
+        self.extra = EXTRA_ARGUMENTS.get(loss["name"], ())
         self.gamma = float(loss.get("gamma", 0))  # final weight of Neighbor2Neighbor's regulariser
-        # NaN for NaN: by default a diverged step's is left out of the mean, and "disable" drops the weights
-        self.train_loss = MeanMetric(nan_strategy=float("nan"))
-        self.val_loss = MeanMetric(nan_strategy=float("nan"))
-        self.val_floor = MeanMetric()
+        self.train_loss, self.val_loss, self.val_floor = WeightedMean(), WeightedMean(), WeightedMean()
         self.quality, self.pair_quality = RestorationQuality(), PairQuality()
         self.progress = 0.0  # part of the training that is over, for a loss that changes
         self.scores: dict[str, Any] = {}  # of the latest validation
@@ -106,7 +103,8 @@ class DenoiserModule(pl.LightningModule):
         return estimate.float()
 
     def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
-        self.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
+        if "progress" in self.extra:
+            self.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
         if pair.target is None:
             epochs = self.trainer.max_epochs or -1  # -1: the Trainer counts steps or time
             weight = self.gamma * ((self.trainer.current_epoch + 1) / epochs if epochs > 0 else 1)
@@ -125,8 +123,7 @@ class DenoiserModule(pl.LightningModule):
         if pair.mask is not None:
             estimate, target, source = (images * pair.mask for images in (estimate, target, source))
         given = {"progress": self.progress if self.training else 0.5, "source": source}
-        extra = EXTRA_ARGUMENTS.get(self.hparams["loss"]["name"], ())
-        return self.loss(estimate, target, **{name: given[name] for name in extra})
+        return self.loss(estimate, target, **{name: given[name] for name in self.extra})
 
     def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
         """The loss of a batch of single noisy images."""
@@ -182,7 +179,9 @@ class DenoiserModule(pl.LightningModule):
                 config.scheduler.step(self.scores["loss"])
 
     def configure_optimizers(self) -> Any:
-        optimizer = build(OPTIMIZERS, self.optimizer_spec, self.net.parameters())
+        optimizer = build(
+            OPTIMIZERS, self.optimizer_spec, self.net.parameters(), fused=True
+        )  # one kernel for all weights
         if self.scheduler_spec is None:
             return optimizer
         by_step = self.scheduler_spec["name"] in BY_STEP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,26 @@ class Outcome(NamedTuple):
     state: str
     code: int
     text: str
+
+
+def note(path: Path, number: int | None, outcome: Outcome) -> None:
+    """Add a job to the file at ``path``, where jobs of other processes are noted too.
+
+    Args:
+        path: a line a job.
+        number: of the job in its sweep; None for a single run.
+        outcome: how it ended.
+    """
+    line = json.dumps([number, str(outcome.folder), *outcome[1:]]) + "\n"
+    with path.open("ab", buffering=0) as file:  # one write, so that lines of jobs side by side stay whole
+        file.write(line.encode())
+
+
+def noted(path: Path) -> dict[int | None, Outcome]:
+    """Number -> job, in the sweep's order; those that began and did not end are not among them."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    jobs = {number: Outcome(Path(folder), *rest) for number, folder, *rest in rows}
+    return dict(sorted(jobs.items(), key=lambda job: job[0] or 0))
 
 
 def one_line(error: object) -> str:

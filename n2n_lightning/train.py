@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,18 +17,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning import cli
-from n2n_lightning.sweep import Outcome, best_text, one_line, show
+from n2n_lightning.sweep import Outcome, best_text, note, noted, one_line, show
 
 LOCK = ".lock"  # in a run's folder, while a process trains there
-outcomes: list[Outcome] = []  # of this process's jobs
-modes: set[RunMode | None] = set()  # of this process: a sweep or a single run
+JOBS = "N2N_JOBS"  # environment: the file where every job is noted, also by the workers of hydra/launcher=joblib
 
 
 @hydra.main(config_path=str(cli.config_folder()), config_name="train", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One run; in a sweep a run that fails leaves the others their turn."""
+    # torch reads it when it first takes memory: big pages, which the U-Net trains 5 % faster on
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     hydra_cfg: Any = HydraConfig.get()
-    modes.add(hydra_cfg.mode)
     folder = Path(hydra_cfg.runtime.output_dir)
     task = list(hydra_cfg.overrides.task)
     names = {"model": hydra_cfg.runtime.choices.model, "overrides": overrides(task)}
@@ -35,7 +37,7 @@ def job(cfg: DictConfig) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
 
     outcome = run_job(folder, names, lambda: cli.plain(cfg), save)
-    outcomes.append(outcome)
+    note(Path(os.environ[JOBS]), hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None, outcome)
     gc.collect()  # trainers are full of cycles: left to themselves they pile up over a long sweep
     if outcome.code in (cli.SIGINT, cli.SIGTERM):
         sys.exit(outcome.code)
@@ -131,10 +133,14 @@ def remove_if_empty(folder: Path) -> None:
 
 def main() -> int:
     """Exit code 0 when every run is done, else that of the worst."""
-    code = cli.run_hydra(job, "train")
-    if RunMode.MULTIRUN in modes:
-        show(outcomes)
-    codes = [code, *(outcome.code for outcome in outcomes)]
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = Path(folder) / "jobs"
+        os.environ[JOBS] = str(jobs)
+        code = cli.run_hydra(job, "train")
+        outcomes = noted(jobs)
+    if outcomes and None not in outcomes:
+        show(list(outcomes.values()))
+    codes = [code, *(outcome.code for outcome in outcomes.values())]
     return next((c for c in (cli.SIGTERM, cli.SIGINT, cli.FAILED, cli.BAD_INPUT) if c in codes), code)
 
 

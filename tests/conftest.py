@@ -40,8 +40,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     def call(*arguments: str, main: Callable[[], int] = train.main) -> Ended:
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # the entry point sets it for its process
-        train.outcomes.clear()  # likewise of one process
-        train.modes.clear()
         capfd.readouterr()
         try:
             code = main()
@@ -51,8 +49,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 
     yield call
     root.handlers[:], root.level = handlers, level  # Hydra's point at a captured stream that is now closed
-    train.outcomes.clear()
-    train.modes.clear()
 
 
 @pytest.fixture(scope="session")

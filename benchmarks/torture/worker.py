@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.sources import resident_mb
+from benchmarks.measuring import resident_mb
 from n2n_lightning.batch import Batch
 from n2n_lightning.checkpoint import load_denoiser
 from n2n_lightning.denoiser import Denoiser

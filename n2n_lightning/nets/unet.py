@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +11,27 @@ from torch.nn import functional as F
 from n2n_lightning.nets.padding import crop_to, pad_to_multiple
 
 NEGATIVE_SLOPE = 0.1
+
+
+class UpConcat(torch.autograd.Function):
+    """Nearest-neighbour upsampling by 2, then concatenation: (N, C, H, W) and (N, D, 2H, 2W) -> (N, C + D, 2H, 2W).
+
+    Autograd would copy the upper part of the gradient to sum it, 4 % of a training step's time on a processor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, skip: Tensor) -> Tensor:
+        ctx.channels = features.shape[1]
+        return torch.cat([F.interpolate(features, scale_factor=2.0, mode="nearest"), skip], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        above = gradient[:, : ctx.channels]
+        summed = above[:, :, ::2, ::2] + above[:, :, 1::2, ::2]
+        summed += above[:, :, ::2, 1::2]
+        summed += above[:, :, 1::2, 1::2]
+        return summed, gradient[:, ctx.channels :]
 
 
 class UNet(nn.Module):
@@ -62,7 +85,8 @@ class UNet(nn.Module):
             return F.leaky_relu_(features, NEGATIVE_SLOPE)
 
         def up(features: Tensor, skip: Tensor) -> Tensor:
-            return torch.cat([F.interpolate(features, scale_factor=2.0, mode="nearest"), skip], dim=1)
+            joined: Tensor = UpConcat.apply(features, skip)  # type: ignore[no-untyped-call]  # torch has no types for it
+            return joined
 
         padded = pad_to_multiple(noisy, self.stride)
         x = act(self.enc_conv0(padded))

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from n2n_lightning.contents import ImageError, check_packing
 from n2n_lightning.images import in_threads
+from n2n_lightning.lock import turn
 from n2n_lightning.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -83,12 +84,13 @@ class PhotoData:
         """
         kind = "val" if stage == "val" else "cells" if self.draws == "fresh" else KINDS[self.targets]
         path = self.cache_dir / f"photos-{kind}-{self.pairs[stage]}-{self.key(stage)}.npy"
-        mode: Literal["c"] | None = "c" if kind == "cells" else None  # "c": torch wants an array it could write to
-        try:
-            stored = np.load(path, mmap_mode=mode)
-        except (OSError, ValueError, EOFError):  # not there, or damaged
-            self._build(stage, kind, path)
-            stored = np.load(path, mmap_mode=mode)
+        stored = mapped(path)
+        if stored is None:
+            with turn(path):  # the jobs of a sweep may all come at once
+                stored = mapped(path)
+                if stored is None:
+                    self._build(stage, kind, path)
+                    stored = np.load(path, mmap_mode="c")
         if kind == "cells":
             return CellPairs(torch.from_numpy(stored), self.targets)
         first, second = torch.from_numpy(stored)
@@ -135,7 +137,7 @@ class PhotoData:
         cells_shape = (count, IMAGE_PX, IMAGE_PX, cell_pixels, 3)
         shape = cells_shape if kind == "cells" else (2, count, 3, IMAGE_PX, IMAGE_PX)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # other processes may build the same
+        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # where nothing can be locked, others build too
         output = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
 
         def fill(number: int) -> None:
@@ -157,6 +159,15 @@ class PhotoData:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def mapped(path: Path) -> Pixels | None:
+    """A stored array, which processes that map it share in memory; None where there is none that can be read."""
+    try:
+        stored: Pixels = np.load(path, mmap_mode="c")  # torch wants an array that it could write to
+    except (OSError, ValueError, EOFError):  # not there, or damaged
+        return None
+    return stored
 
 
 def render_cells(photo: Image.Image, rng: np.random.Generator) -> Pixels:

@@ -1,0 +1,100 @@
+"""A whole epoch of ours against a bare PyTorch loop, and where its time goes: ``python -m benchmarks.epoch``.
+
+Ours is training, validation, pictures, logging, the record and checkpoints; the bare loop trains alone. They take
+turns step by step within one process (``benchmarks.turns``); the first epoch is left out. ``--profile`` tells what
+torch and Python do with an epoch instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does
+
+import pytorch_lightning as pl
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.measuring import configuration, machine, ratio_text, resident_mb, save
+from benchmarks.turns import InTurns, train_in_turns
+
+SHOWN = 15
+
+
+class Profiled(pl.Callback):
+    """torch's profile of the second epoch, validation included."""
+
+    def __init__(self) -> None:
+        self.profile = profile(activities=[ProfilerActivity.CPU])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.profile.start()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.profile.stop()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Operators by their own time, and what is left to Python, Lightning and waiting."""
+        events: list[FunctionEvent] = list(self.profile.events())
+        span = max(e.time_range.end for e in events) - min(e.time_range.start for e in events)
+        averages = sorted(self.profile.key_averages(), key=lambda e: -e.self_cpu_time_total)
+        rows = [{"name": e.key, "share": e.self_cpu_time_total / span, "calls": e.count} for e in averages[:SHOWN]]
+        total = sum(e.self_cpu_time_total for e in averages)
+        return [*rows, {"name": "all other operators", "share": total / span - sum(r["share"] for r in rows)}]
+
+
+def measure(model: str, config: dict[str, Any], epochs: int) -> dict[str, Any]:
+    turns = InTurns()
+    train_in_turns(config | {"trainer": config["trainer"] | {"max_epochs": epochs + 2}}, turns)
+    ours, bare = zip(*turns.epochs[1:], strict=True)
+    ratios = sorted(a / b for a, b in turns.epochs[1:])
+    return {
+        "model": model,
+        "epochs": epochs,
+        "ours_s": statistics.median(ours),
+        "bare_s": statistics.median(bare),
+        "over_bare": {"ratio": statistics.median(ratios), "quartiles": [ratios[0], ratios[-1]]},
+        "peak_mb": resident_mb("VmHWM"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A whole epoch of ours over the training steps of a bare loop.")
+    parser.add_argument("--models", default="convtrans_relu")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--profile", action="store_true", help="show where an epoch's time goes")
+    parser.add_argument("overrides", nargs="*", help="data.root=FOLDER data.val_root=FOLDER data.train_pairs=20000 ...")
+    args = parser.parse_args()
+    rows = []
+    for model in args.models.split(","):
+        config = configuration(f"model={model}", f"data.cache_dir={Path('outputs/cache').absolute()}", *args.overrides)
+        if args.profile:
+            profiled = Profiled()
+            train_in_turns(config | {"trainer": config["trainer"] | {"max_epochs": 2}}, profiled)
+            rows.append({"model": model, "profile": profiled.rows()})
+        else:
+            rows.append(measure(model, config, args.epochs))
+    print(f"\n{machine()}; {' '.join(args.overrides)}")
+    for row in rows:
+        if args.profile:
+            print(
+                f"\n{row['model']}: an epoch, shares of its time\n| operator | share | calls |\n| --- | ---: | ---: |"
+            )
+            for part in row["profile"]:
+                print(f"| {part['name']} | {100 * part['share']:.1f} % | {part.get('calls', '')} |")
+        else:
+            print(
+                f"{row['model']}: epochs of {row['ours_s']:.2f} s, bare {row['bare_s']:.2f} s, ratio, median (least to "
+                f"most): {ratio_text(row['over_bare'])}; at most {row['peak_mb']:.0f} MB resident, both loops"
+            )
+    save("profile" if args.profile else "epoch", {"overrides": args.overrides, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What the benchmarks share: configurations, ratios with their quartiles, memory, and where results go."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from n2n_lightning import cli
+from n2n_lightning.aside import write_json
+from n2n_lightning.facts import device_name
+
+
+def configuration(*overrides: str) -> dict[str, Any]:
+    """What ``train`` would run with these overrides."""
+    with initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
+        return cli.plain(compose("train", list(overrides)))
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """The median of ours over theirs, pair by pair, and its quartiles."""
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
+    return {"ratio": middle, "quartiles": [low, high]}
+
+
+def ratio_text(found: dict[str, Any]) -> str:
+    low, high = found["quartiles"]
+    return f"{found['ratio']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def resident_mb(field: str) -> float:
+    """A line of Linux's own account of this process: "VmRSS" now, "VmHWM" at most."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024
+
+
+def machine() -> str:
+    return f"{device_name()}, torch {torch.__version__}"
+
+
+def save(name: str, content: dict[str, Any]) -> None:
+    """Write ``outputs/benchmarks/<name>.json`` and say so."""
+    path = Path("outputs/benchmarks") / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"machine": machine(), **content})
+    print(path)

@@ -1,0 +1,122 @@
+"""What it takes until training starts: ``python -m benchmarks.startup``.
+
+Processor time of ``train --help``; and seconds from launch to the end of the first training step with the data set in
+the cache, beside those of ``import pytorch_lightning`` and ``import torch`` alone, each in a new process, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+
+from benchmarks.measuring import machine, save
+
+# the command itself, which ends with its first step
+FIRST_STEP = """
+import os, sys, time
+from functools import partial
+import n2n_lightning.train as entry
+
+launched = float(os.environ["LAUNCHED"])
+original = entry.run_job
+
+def run_job(*arguments):
+    import pytorch_lightning as pl
+    from n2n_lightning import training
+
+    class FirstStep(pl.Callback):
+        def on_train_batch_start(self, *_):
+            self.started = time.time()
+
+        def on_train_batch_end(self, *_):
+            print("TIMES", self.started - launched, time.time() - launched, flush=True)
+            os._exit(0)
+
+    training.train = partial(training.train, callbacks=[FirstStep()])
+    return original(*arguments)
+
+entry.run_job = run_job
+sys.exit(entry.main())
+"""
+IMPORT = "import {}, os, time; print('TIMES', time.time() - float(os.environ['LAUNCHED']), flush=True); os._exit(0)"
+FIRST = ("launch to first step's start", "launch to first step's end")
+PROBES = {  # what is timed -> arguments of Python
+    ("import torch",): ["-c", IMPORT.format("torch")],
+    ("import pytorch_lightning",): ["-c", IMPORT.format("pytorch_lightning")],
+    ("train --help",): ["-m", "n2n_lightning.train", "--help"],
+    FIRST: ["-c", FIRST_STEP, "resume=false"],
+}
+
+
+def run(arguments: list[str], folder: str) -> tuple[list[float], float]:
+    """Seconds from launch as a new Python prints them, or until its end, and seconds of the processor."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.time()
+    environment = os.environ | {"LAUNCHED": str(started)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True
+    )
+    ended = time.time() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    printed = re.search(r"^TIMES (.+)$", done.stdout, re.MULTILINE)
+    return [float(clock) for clock in printed[1].split()] if printed else [ended], used
+
+
+def measure(rounds: int, overrides: list[str]) -> dict[str, dict[str, float]]:
+    """Name -> medians of ``seconds`` and ``cpu``; a first round, which fills caches, is left out."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    cpu: dict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(rounds + 1):
+            for names, arguments in PROBES.items():
+                clocks, used = run([*arguments, *(overrides if names == FIRST else [])], folder)
+                for name, clock in zip(names, clocks, strict=True):
+                    seconds[name] += [clock] if turn else []
+                    cpu[name] += [used] if turn else []
+    return {
+        name: {"seconds": statistics.median(times), "cpu": statistics.median(cpu[name])}
+        for name, times in seconds.items()
+    }
+
+
+def imports(statement: str) -> dict[str, float]:
+    """Top-level package, and torch's compiler -> seconds that its modules took themselves; the longest."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", statement], check=True, capture_output=True, text=True
+    )
+    found: dict[str, float] = defaultdict(float)
+    for own, name in re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", done.stderr):
+        part = "torch._dynamo" if name.startswith("torch._dynamo") else name.partition(".")[0]
+        found[part] += int(own) / 1e6
+    return dict(sorted(found.items(), key=lambda item: -item[1])[:12])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Start-up: --help, imports, launch to the first training step.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("overrides", nargs="*", help="of the run; by default one epoch of convtrans_relu")
+    args = parser.parse_args()
+    found = measure(args.rounds, args.overrides or ["model=convtrans_relu"])
+    print(f"{machine()}; medians of {args.rounds}\n| | seconds | of the processor |\n| --- | ---: | ---: |")
+    for name, times in found.items():
+        print(f"| {name} | {times['seconds']:.2f} | {times['cpu']:.2f} |")
+    base = found["import pytorch_lightning"]["seconds"]
+    over = {name: found[name]["seconds"] - base for name in FIRST}
+    for name, seconds in over.items():
+        print(f"{name}: {seconds:+.2f} s over import pytorch_lightning")
+    parts = imports("import pytorch_lightning")
+    print("import pytorch_lightning, by package:", ", ".join(f"{name} {s:.2f}" for name, s in parts.items()))
+    save("startup", {"times": found, "over_import": over, "imports": parts})
+
+
+if __name__ == "__main__":
+    main()

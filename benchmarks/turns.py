@@ -1,0 +1,127 @@
+"""Our training loop and a bare PyTorch loop of the same maths, step by step in turns within one process.
+
+Whatever else the machine does so meets both alike. Ours is the whole loop as ``train`` runs it: loading, steps,
+callbacks, logging, from one batch's start to the next one's.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from n2n_lightning.datamodule import NoisyPairDataModule
+from n2n_lightning.module import OPTIMIZERS, DenoiserModule, build
+from n2n_lightning.pairs import NoisyPair, TensorPairs
+from n2n_lightning.training import train
+
+
+def bare_loop(module: DenoiserModule, datamodule: NoisyPairDataModule) -> Iterator[None]:
+    """The plain loop, one step for each ``next``: index, scale, forward, backward, update."""
+    net = copy.deepcopy(module.net)
+    optimizer = build(OPTIMIZERS, module.optimizer_spec, net.parameters())
+    pairs = datamodule.sources["train"]
+    assert isinstance(pairs, TensorPairs) and pairs.target is not None
+    while True:
+        order = torch.randperm(len(pairs))
+        for chosen in order.split(datamodule.batch_size):
+            source, target = (
+                images[chosen].to(torch.float32, memory_format=torch.channels_last).div_(255)
+                for images in (pairs.source, pairs.target)
+            )
+            loss = F.mse_loss(net(source), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield
+
+
+class Convolutions:
+    """A net's own convolutions on their own: each one's forward and backward in turn, nothing between them.
+
+    Args:
+        net: copied, so that it is left alone.
+        images: (N, C, H, W), the batch whose features they are given, in the layout that they have in the net.
+    """
+
+    def __init__(self, net: nn.Module, images: Tensor) -> None:
+        self.calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+        net = copy.deepcopy(net)
+        layers = [layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))]
+        hooks = [layer.register_forward_hook(self.note) for layer in layers]
+        net(images)
+        for hook in hooks:
+            hook.remove()
+
+    def note(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        features = inputs[0].detach().clone(memory_format=torch.preserve_format)
+        features.requires_grad_(inputs[0].requires_grad)  # the images' own gradient is not wanted
+        self.calls.append((layer, features, torch.randn_like(output)))
+
+    def seconds(self) -> float:
+        """The sum over all of them, each timed by itself."""
+        total = 0.0
+        for layer, features, gradient in self.calls:
+            wanted = [*layer.parameters(), *([features] if features.requires_grad else [])]
+            started = time.perf_counter()
+            torch.autograd.grad(layer(features), wanted, gradient)
+            total += time.perf_counter() - started
+        return total
+
+
+class InTurns(pl.Callback):
+    """Runs and times a bare step, and the bare convolutions, before each step of the Trainer.
+
+    Lists hold an entry for each step, the last one of an epoch left out, since validation follows it.
+
+    Args:
+        convolutions: whether to time them too.
+    """
+
+    def __init__(self, *, convolutions: bool = False) -> None:
+        self.with_convolutions = convolutions
+        self.bare_step: Callable[[], Any] | None = None
+        self.convolutions: Convolutions | None = None
+        self.ours: list[float] = []
+        self.bare: list[float] = []
+        self.alone: list[float] = []  # the convolutions
+        self.epochs: list[tuple[float, float]] = []  # seconds of whole epochs: ours with validation, and bare
+        self.epoch = [0.0, 0.0]
+        self.since = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: NoisyPair, batch_idx: int) -> None:
+        ours = time.perf_counter() - self.since
+        if self.bare_step is None:
+            self.bare_step = bare_loop(pl_module, trainer.datamodule).__next__  # type: ignore[attr-defined]
+            if self.with_convolutions:
+                self.convolutions = Convolutions(pl_module.net, batch.source)
+        else:
+            self.epoch[0] += ours
+            if batch_idx == 0:
+                self.epochs.append((self.epoch[0], self.epoch[1]))
+                self.epoch = [0.0, 0.0]
+            else:
+                self.ours.append(ours)
+        started = time.perf_counter()
+        self.bare_step()
+        bare = time.perf_counter() - started
+        alone = self.convolutions.seconds() if self.convolutions else 0.0
+        self.epoch[1] += bare
+        if batch_idx < trainer.num_training_batches - 1:
+            self.bare.append(bare)
+            self.alone.append(alone)
+        self.since = time.perf_counter()
+
+
+def train_in_turns(config: dict[str, Any], turns: pl.Callback) -> None:
+    """A run with this callback, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, Path(folder) / "run", {"model": config["model"]["family"]}, callbacks=[turns])
