@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -105,6 +106,8 @@ class NoisyPairDataModule(pl.LightningDataModule):
         seed: of the order, the draws and the augmentation.
         num_workers: loader processes; 0 loads in the training process, best for data in memory.
         overfit_steps: train on the first batch alone, this many times an epoch (0: off).
+        resident: keep all images in the memory of the device that trains, and draw, corrupt and augment batches there;
+            None does on a CUDA device where they fit into half of what is free. Devices draw different noise.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         overfit_steps: int = 0,
+        resident: bool | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -130,7 +134,10 @@ class NoisyPairDataModule(pl.LightningDataModule):
         unknown = sorted(set(augment) - set(AUGMENTATIONS))
         if unknown:
             raise ValueError(f"augment takes {', '.join(AUGMENTATIONS)}, got {', '.join(unknown)}; set data.augment=[]")
+        if resident and num_workers:
+            raise ValueError(f"resident data needs no workers, got num_workers={num_workers}; set data.num_workers=0")
         self.data = data
+        self.resident = resident
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.augmentations, self.seed = tuple(augment), seed
         self.num_workers, self.overfit_steps = num_workers, overfit_steps
@@ -166,8 +173,22 @@ class NoisyPairDataModule(pl.LightningDataModule):
         source = self.sources["val"]
         return "val/psnr" if source.has_clean else "val/psnr_pairs" if source.has_pairs else "val/loss"
 
+    @cached_property
+    def home(self) -> torch.device | None:
+        """The device that keeps the images, None where they stay where they are."""
+        if self.trainer is None or self.resident is False or self.num_workers:
+            return None
+        device = self.trainer.strategy.root_device
+        if self.resident is None:
+            wanted = sum(source.nbytes for source in self.sources.values())
+            fits = device.type == "cuda" and 2 * wanted <= torch.cuda.mem_get_info(device)[0]
+            return device if fits else None
+        return device
+
     def loader(self, part: Stage) -> PairLoader:
         """The loader of "train" or "val"."""
+        if self.home is not None:
+            self.sources[part].to(self.home)
         training = part == "train"
         batches = EpochBatches(
             len(self.sources[part]),

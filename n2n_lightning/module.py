@@ -179,9 +179,8 @@ class DenoiserModule(pl.LightningModule):
                 config.scheduler.step(self.scores["loss"])
 
     def configure_optimizers(self) -> Any:
-        optimizer = build(
-            OPTIMIZERS, self.optimizer_spec, self.net.parameters(), fused=True
-        )  # one kernel for all weights
+        clips = self._trainer is not None and self._trainer.gradient_clip_val  # which Lightning refuses with fused ones
+        optimizer = build(OPTIMIZERS, self.optimizer_spec, self.net.parameters(), fused=not clips)
         if self.scheduler_spec is None:
             return optimizer
         by_step = self.scheduler_spec["name"] in BY_STEP

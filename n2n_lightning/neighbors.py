@@ -18,7 +18,8 @@ FIRST, SECOND = torch.tensor([0, 1, 0, 2, 1, 3, 2, 3]), torch.tensor([1, 0, 2, 0
 
 def draw_choice(count: int, height: int, width: int, rng: torch.Generator) -> Tensor:
     """Which neighbours each cell gives: (count, height / 2, width / 2) uint8 in 0..7."""
-    return torch.randint(len(FIRST), (count, height // 2, width // 2), generator=rng, dtype=torch.uint8)
+    size = (count, height // 2, width // 2)
+    return torch.randint(len(FIRST), size, generator=rng, device=rng.device, dtype=torch.uint8)
 
 
 def subsample(images: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:

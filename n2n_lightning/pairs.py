@@ -39,10 +39,19 @@ class PairSource(Protocol):
     has_clean: bool  # whether batches carry the clean images
     has_pairs: bool  # whether they carry a second noisy image, alike enough to change places with the first
 
+    @property
+    def nbytes(self) -> int:
+        """What ``to`` takes of a device's memory."""
+        ...
+
+    def to(self, device: torch.device) -> None:
+        """Keep all images on ``device``, and make batches there."""
+        ...
+
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
-        """(B,) int64 indices -> the pairs at them; ``rng`` drives whatever is drawn afresh."""
+        """(B,) int64 indices -> the pairs at them; ``rng``, the processor's, drives whatever is drawn afresh."""
         ...
 
 
@@ -88,6 +97,14 @@ class TensorPairs:
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(images.nbytes for images in (self.source, self.target, self.clean) if images is not None)
+
+    def to(self, device: torch.device) -> None:
+        self.source = self.source.to(device)
+        self.target, self.clean = (None if x is None else x.to(device) for x in (self.target, self.clean))
+
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
         target, clean = (None if images is None else images[indices] for images in (self.target, self.clean))
         return NoisyPair(self.source[indices], target, clean)
@@ -112,12 +129,26 @@ class CellPairs:
     def __len__(self) -> int:
         return len(self.cells)
 
+    @property
+    def nbytes(self) -> int:
+        return self.cells.nbytes
+
+    def to(self, device: torch.device) -> None:
+        self.cells = self.cells.to(device)
+
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
-        cells = self.cells[indices]
+        cells, rng = self.cells[indices], on_device(rng, self.cells.device)
         source = draw_cell_pixels(cells, rng)
         if not self.has_pairs:
             return NoisyPair(source, cells.float().mean(3).round_().permute(0, 3, 1, 2).byte())
         return NoisyPair(source, draw_cell_pixels(cells, rng))
+
+
+def on_device(rng: torch.Generator, device: torch.device) -> torch.Generator:
+    """``rng`` itself where it is the device's own, else one of the device that follows from it."""
+    if rng.device.type == device.type:
+        return rng
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=rng)))
 
 
 def concatenate(pairs: Sequence[NoisyPair]) -> NoisyPair:
@@ -128,9 +159,11 @@ def concatenate(pairs: Sequence[NoisyPair]) -> NoisyPair:
 
 def augment(pair: NoisyPair, kinds: Sequence[str], rng: torch.Generator) -> NoisyPair:
     """Flip, rotate by 90 degrees and swap the two images at random, image by image, alike for all images of a scene."""
+    device = pair.source.device
+    rng = on_device(rng, device) if kinds else rng
 
     def coin() -> Tensor:
-        return torch.randint(2, (len(pair.source), 1, 1, 1), generator=rng).bool()
+        return torch.randint(2, (len(pair.source), 1, 1, 1), generator=rng, device=device).bool()
 
     def apply(turn: Callable[[Tensor], Tensor], pair: NoisyPair) -> NoisyPair:
         chosen = coin()

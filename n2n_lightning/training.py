@@ -41,6 +41,7 @@ from n2n_lightning.saving import LAST, PREVIOUS, AsideCheckpointIO, FiniteLoss, 
 ADDED = {  # settings that earlier versions did not record, as they then were
     **{"compile": False, "save_minutes": None, "save_steps": None},
     "data.targets": "noisy",
+    "data.resident": None,
 }
 
 

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from n2n_lightning.images import list_images
 from n2n_lightning.noise import Noise, make_noise
-from n2n_lightning.pairs import NoisyPair, PairSource, Stage, Targets, concatenate
+from n2n_lightning.pairs import NoisyPair, PairSource, Stage, Targets, concatenate, on_device
 from n2n_lightning.sources.crops import Crops, generators
+from n2n_lightning.sources.resident import SceneSource
 from n2n_lightning.sources.scene_data import SceneData
-from n2n_lightning.sources.scenes import Listing, Scene, read_crops
+from n2n_lightning.sources.scenes import Listing, Scene
 
 
-class CleanPairs:
+class CleanPairs(SceneSource):
     """A noisy version of each clean crop, and a second one or the crop itself; in validation with the clean one.
 
     Args:
@@ -62,7 +63,7 @@ class CleanPairs:
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
         places = self.crops.places(indices, rng)
         frames = [clean for number in places.scene if (clean := self.scenes[number].clean) is not None]
-        images = read_crops(frames, places).float().div_(self.peak).contiguous()
+        images = self.read(frames, places).float().div_(self.peak).contiguous()
         if self.seed is None:
             pair = self.corrupt(images, rng)
         else:
@@ -74,6 +75,7 @@ class CleanPairs:
 
     def corrupt(self, images: Tensor, rng: torch.Generator) -> NoisyPair:
         """(N, C, H, W) float32 in units of the peak -> a pair in stored values."""
+        rng = on_device(rng, images.device)
         source = self.noise.draw(images, rng) * self.peak
         if self.has_clean and not self.has_pairs:
             return NoisyPair(source, None)

@@ -15,11 +15,12 @@ from torch import Tensor
 from n2n_lightning.images import list_images
 from n2n_lightning.pairs import NoisyPair, PairSource, Stage
 from n2n_lightning.sources.crops import Crops
+from n2n_lightning.sources.resident import SceneSource
 from n2n_lightning.sources.scene_data import SceneData
-from n2n_lightning.sources.scenes import Frame, Listing, Scene, read_crops
+from n2n_lightning.sources.scenes import Frame, Listing, Scene
 
 
-class FramePairs:
+class FramePairs(SceneSource):
     """Crops of two noisy images of a scene; in validation with a third and the clean one, where all scenes have them.
 
     Args:
@@ -46,7 +47,7 @@ class FramePairs:
         counts = self.counts[places.scene]
 
         def read(frames: list[Frame]) -> Tensor:
-            return read_crops(frames, places)
+            return self.read(frames, places)
 
         def read_frames(numbers: npt.NDArray[Any]) -> Tensor:
             return read([scene.frames[number] for scene, number in zip(scenes, numbers % counts, strict=True)])

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from n2n_lightning.images import list_images
 from n2n_lightning.neighbors import draw_choice
-from n2n_lightning.pairs import NoisyPair, PairSource, Stage
+from n2n_lightning.pairs import NoisyPair, PairSource, Stage, on_device
 from n2n_lightning.sources.crops import Crops, generators
+from n2n_lightning.sources.resident import SceneSource
 from n2n_lightning.sources.scene_data import SceneData
-from n2n_lightning.sources.scenes import Listing, Scene, read_crops
+from n2n_lightning.sources.scenes import Listing, Scene
 
 
-class SingleImages:
+class SingleImages(SceneSource):
     """Crops of single noisy images, with the choice of neighbours that makes each a pair (``neighbors.subsample``).
 
     Args:
@@ -43,11 +44,11 @@ class SingleImages:
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
         places = self.crops.places(indices, rng)
         height, width = places.height, places.width
-        noisy = read_crops([self.scenes[number].frames[0] for number in places.scene], places)
+        noisy = self.read([self.scenes[number].frames[0] for number in places.scene], places)
         if self.crops.groups is not None:
-            choices = [draw_choice(1, height, width, own) for own in generators(indices, self.seed)]
-            return NoisyPair(noisy, None, choice=torch.cat(choices))
-        return NoisyPair(noisy, None, choice=draw_choice(len(indices), height, width, rng))
+            own = [on_device(rng, noisy.device) for rng in generators(indices, self.seed)]
+            return NoisyPair(noisy, None, choice=torch.cat([draw_choice(1, height, width, rng) for rng in own]))
+        return NoisyPair(noisy, None, choice=draw_choice(len(indices), height, width, on_device(rng, noisy.device)))
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,108 @@
+"""``data.resident``: all images in the memory of the device that trains. The processor's must make no difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from coded import write
+from conftest import Trained
+from noisy import ALL, MONITORS, source
+from tiny import assert_same_weights, compose_config, photo_data, timeless_table, train_in, train_with
+
+from n2n_lightning.compose import build_datamodule
+from n2n_lightning.datamodule import NoisyPairDataModule, generator
+from n2n_lightning.pairs import CellPairs, on_device
+from n2n_lightning.sources.crops import Places
+from n2n_lightning.sources.resident import Pool
+from n2n_lightning.sources.scenes import Frame, read_crops
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", sorted(MONITORS))
+def test_a_resident_run_is_the_same_on_a_processor(
+    trained_on: Trained, noisy_images: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    crops, pool = [], Pool.crops
+
+    def counted(self: Pool, frames: list[Frame], places: Places) -> torch.Tensor:
+        crops.append(len(frames))
+        return pool(self, frames, places)
+
+    monkeypatch.setattr(Pool, "crops", counted)
+    run = train_with(tmp_path / "run", *source(kind, noisy_images), *ALL, "data.resident=true")
+    assert crops
+    assert_same_weights(run / "checkpoints/last.ckpt", trained_on(kind) / "checkpoints/last.ckpt")
+    assert timeless_table(run) == timeless_table(trained_on(kind))
+
+
+def test_so_is_one_on_stored_pairs(course_data: Path, four_epochs: Path, tmp_path: Path):
+    run = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=4", "data.resident=true")
+    assert_same_weights(run / "checkpoints/last.ckpt", four_epochs / "checkpoints/last.ckpt")
+
+
+def test_and_fresh_draws_from_cells(photographs: Path, tmp_path: Path):
+    cells = photo_data(photographs, tmp_path, draws="fresh").load("train")
+    assert isinstance(cells, CellPairs)
+    indices = torch.tensor([3, 0, 5])
+    before = cells.batch(indices, generator(1, 2))
+    cells.to(CPU)
+    after = cells.batch(indices, generator(1, 2))
+    assert torch.equal(before.source, after.source) and torch.equal(before.target, after.target)
+    assert cells.nbytes == 8 * 32 * 32 * 64 * 3
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_crops_out_of_memory_are_those_out_of_files(tmp_path: Path, dtype: str):
+    from n2n_lightning.images import open_stack
+
+    rng = np.random.default_rng(0)
+    frames = []
+    for number, (height, width) in enumerate([(20, 31), (17, 23), (40, 16)]):
+        path = tmp_path / f"{number}.npy"
+        write(path, rng.uniform(0, 200, (2, height, width, 3)).astype(dtype))
+        frames += [Frame(open_stack(path, tmp_path / "cache"), page) for page in (0, 1)]
+    chosen = [frames[i] for i in (4, 0, 3, 3)]
+    sizes = np.array([frame.stack.shape[1:3] for frame in chosen])
+    places = Places(np.zeros(4, int), sizes[:, 0] - 9, np.array([1, 0, sizes[2, 1] - 7, 5]), 9, 7)
+    crops = Pool(frames, CPU).crops(chosen, places)
+    expected = read_crops(chosen, places)
+    assert torch.equal(crops, expected) and crops.dtype == expected.dtype
+    assert crops.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_noise_is_drawn_by_a_generator_of_the_devices_own():
+    rng = generator(0, 1)
+    assert on_device(rng, CPU) is rng
+    state = rng.get_state()
+    assert torch.equal(generator(0, 1).get_state(), state)
+    assert not torch.equal(generator(0, 2).get_state(), state)
+
+
+def test_workers_and_resident_images_do_not_go_together(course_data: Path):
+    with pytest.raises(ValueError, match=r"resident data needs no workers, got num_workers=2; set data.num_workers=0"):
+        build_datamodule(
+            compose_config("data=ee559", f"data.root={course_data}", "data.resident=true", "data.num_workers=2")
+        )
+
+
+@pytest.mark.parametrize(("free", "moves"), [(2.1, True), (1.9, False)])
+def test_on_cuda_images_move_where_they_fit(
+    course_data: Path, monkeypatch: pytest.MonkeyPatch, free: float, moves: bool
+):
+    class Strategy:
+        root_device = torch.device("cuda", 0)
+
+    class Trainer:
+        strategy = Strategy()
+
+    module = build_datamodule(compose_config("data=ee559", f"data.root={course_data}"))
+    assert isinstance(module, NoisyPairDataModule)
+    module.setup("fit")
+    stored = (96 + 24) * 2 * 3 * 16 * 16
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * stored), 0))
+    module.trainer = Trainer()  # type: ignore[assignment]  # all that is asked of it
+    assert (module.home is not None) == moves
