@@ -25,10 +25,12 @@ import tifffile
 import torch
 from torch import Tensor
 
+from benchmarks.measuring import machine, save
+from benchmarks.turns import Convolutions
 from n2n_lightning.batch import colours
 from n2n_lightning.contents import Array
 from n2n_lightning.denoiser import Denoiser
-from n2n_lightning.facts import device_name
+from n2n_lightning.facts import count_gmac
 from n2n_lightning.images import list_images
 from n2n_lightning.nets.padding import pad_to_multiple
 from n2n_lightning.pictures import open_picture
@@ -94,7 +96,10 @@ def speed(name: str, folder: Path) -> dict[str, Any]:
             image = to_net(picture.read(0, 0, picture.shape[1]), 255.0)
         padded.append(pad_to_multiple(image, denoiser.reach.stride))
     pixels = sum(images.shape[2] * images.shape[3] for images in padded)
-    rounds = []
+    alone = Convolutions(denoiser.module.net, padded[0])
+    _, channels, height, width = padded[0].shape
+    gflop_a_mp = 2e6 * count_gmac(denoiser.module, (channels, height, width)) / (height * width)
+    rounds, floors = [], []
     for turn in range(ROUNDS + 1):
         ours, theirs = 0.0, 0.0
         for path, images in zip(paths, padded, strict=True):
@@ -103,12 +108,17 @@ def speed(name: str, folder: Path) -> dict[str, Any]:
             mine, other = times if turn % 2 else times[::-1]
             ours, theirs = ours + mine, theirs + other
         rounds.append((ours, theirs))
+        with torch.no_grad():
+            floors.append(alone.seconds())
     measured = rounds[1:]
+    bare_speed = statistics.median(pixels / 1e6 / theirs for _, theirs in measured)
     return {
         "model": name,
         "files": len(paths),
         "from_files_mp_per_s": statistics.median(pixels / 1e6 / ours for ours, _ in measured),
-        "bare_mp_per_s": statistics.median(pixels / 1e6 / theirs for _, theirs in measured),
+        "bare_mp_per_s": bare_speed,
+        "bare_gflops": gflop_a_mp * bare_speed,
+        "convolutions_gflops": gflop_a_mp * height * width / 1e6 / statistics.median(floors[1:]),
         "ratios": [theirs / ours for ours, theirs in measured],
         "ratio": statistics.median(theirs / ours for ours, theirs in measured),
     }
@@ -139,29 +149,32 @@ def main() -> None:
     parser.add_argument("--big", type=int, metavar="PX", help="side of the big image; without it none is made")
     parser.add_argument("--memory", default="2GB")
     arguments = parser.parse_args()
-    print(f"{device_name('cpu')}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(machine())
     print("| model | image | tile | halo | largest difference |\n| --- | --- | ---: | ---: | ---: |")
-    for name in arguments.models:
-        for row in exactness(name):
-            size = "x".join(map(str, row["size"]))
-            print(f"| {name} | {size} | {row['tile_px']} | {row['halo_px']} | {row['difference']:.1e} |", flush=True)
-    if arguments.images:
-        for name in arguments.models:
-            row = speed(name, arguments.images)
-            ratios = " ".join(f"{ratio:.3f}" for ratio in row["ratios"])
-            print(
-                f"{name}, {row['files']} files: {row['from_files_mp_per_s']:.3f} MP/s from files, "
-                f"{row['bare_mp_per_s']:.3f} bare, ratio {row['ratio']:.3f} (rounds: {ratios})",
-                flush=True,
-            )
-    if arguments.big:
-        for options in ((), ("--precision", "bf16")):
-            row = big("unet", arguments.big, arguments.memory, *options)
-            print(
-                f"{row['side']}x{row['side']} px {' '.join(options)} --memory {row['memory']}: {row['seconds']:.0f} s, "
-                f"peak {row['peak_gb']:.2f} GB",
-                flush=True,
-            )
+    exact = [row for name in arguments.models for row in exactness(name)]
+    for row in exact:
+        size = "x".join(map(str, row["size"]))
+        print(
+            f"| {row['model']} | {size} | {row['tile_px']} | {row['halo_px']} | {row['difference']:.1e} |", flush=True
+        )
+    fast = [speed(name, arguments.images) for name in arguments.models] if arguments.images else []
+    for row in fast:
+        ratios = " ".join(f"{ratio:.3f}" for ratio in row["ratios"])
+        print(
+            f"{row['model']}, {row['files']} files: {row['from_files_mp_per_s']:.3f} MP/s from files, "
+            f"{row['bare_mp_per_s']:.3f} bare, ratio {row['ratio']:.3f} (rounds: {ratios}); {row['bare_gflops']:.1f} "
+            f"GFLOP/s, its convolutions alone {row['convolutions_gflops']:.1f}",
+            flush=True,
+        )
+    options = ((), ("--precision", "bf16")) if arguments.big else ()
+    large = [big("unet", arguments.big, arguments.memory, *words) for words in options]
+    for row in large:
+        print(
+            f"{row['side']}x{row['side']} px {' '.join(row['options'])} --memory {row['memory']}: "
+            f"{row['seconds']:.0f} s, peak {row['peak_gb']:.2f} GB",
+            flush=True,
+        )
+    save("predict", {"exactness": exact, "speed": fast, "big": large})
 
 
 if __name__ == "__main__":

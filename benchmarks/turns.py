@@ -57,7 +57,8 @@ class Convolutions:
         net = copy.deepcopy(net)
         layers = [layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))]
         hooks = [layer.register_forward_hook(self.note) for layer in layers]
-        net(images)
+        with torch.enable_grad():
+            net(images)
         for hook in hooks:
             hook.remove()
 
@@ -67,12 +68,14 @@ class Convolutions:
         self.calls.append((layer, features, torch.randn_like(output)))
 
     def seconds(self) -> float:
-        """The sum over all of them, each timed by itself."""
+        """The sum over all of them, each timed by itself; forward alone within ``torch.no_grad``."""
         total = 0.0
         for layer, features, gradient in self.calls:
             wanted = [*layer.parameters(), *([features] if features.requires_grad else [])]
             started = time.perf_counter()
-            torch.autograd.grad(layer(features), wanted, gradient)
+            output = layer(features)
+            if output.requires_grad:
+                torch.autograd.grad(output, wanted, gradient)
             total += time.perf_counter() - started
         return total
 

@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -46,7 +46,7 @@ TOP_LEVEL: dict[str, Any] = {
     "init_from": str | None,
     "patience": int | None,
     "ema": float | None,
-    "compile": bool,
+    "compile": bool | Literal["reduce-overhead", "max-autotune"],
     "save_minutes": float | None,
     "save_steps": int | None,
 }

@@ -135,7 +135,7 @@ class DenoiserModule(pl.LightningModule):
 
     def validation_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
         """Scores the batch; the estimate goes on to the callbacks."""
-        estimate: Tensor = self(pair.source)
+        estimate: Tensor = self(pair.source).clone()  # CUDA graphs of compile=reduce-overhead would write over it
         reference = pair.target if pair.clean is None else pair.clean
         loss = self.single_loss(pair, 0) if reference is None else self.pair_loss(estimate, reference, pair)
         self.val_loss.update(loss, len(estimate))

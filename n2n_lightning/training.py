@@ -155,7 +155,8 @@ def prepare(config: Config, folder: Path) -> Prepared:
         start_from(module, trained, config["init_from"])
     facts = describe(config, module, datamodule)
     if config["compile"]:
-        module.net.compile()  # in place: weights keep their names
+        mode = config["compile"] if isinstance(config["compile"], str) else None
+        module.net.compile(mode=mode)  # in place: weights keep their names
     earlier = read_result(folder).get("data", {}).get("fingerprint") if resume_from else None
     if earlier not in (None, facts["data"]["fingerprint"]):
         raise ValueError(f"the data is not what {folder} was trained on; set another study=NAME, or resume=false")

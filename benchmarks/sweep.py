@@ -1,0 +1,82 @@
+"""A sweep through ``hydra/launcher=joblib`` against the same one run by run: ``python -m benchmarks.sweep``.
+
+Both are the command of a user, start-up and all, in a new folder with the data set in the cache; in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import machine, save
+
+FOUR = "nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid"
+LAUNCHER = "hydra/launcher=joblib"
+
+
+def sweep(models: str, epochs: int, overrides: list[str], folder: str) -> tuple[float, dict[str, float]]:
+    """Seconds of a sweep, and each model's best ``val/psnr`` in dB."""
+    line = ["-m", "n2n_lightning.train", "-m", f"model={models}", f"trainer.max_epochs={epochs}", *overrides]
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *line], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    results = [json.loads(path.read_text()) for path in Path(folder).glob("outputs/*/*/result.json")]
+    return seconds, {result["model"]: result["val/psnr"] for result in results}
+
+
+def measure(models: str, epochs: int, jobs: int, rounds: int, overrides: list[str]) -> dict[str, Any]:
+    cache = f"data.cache_dir={Path('outputs/cache').absolute()}"
+    parallel = [LAUNCHER, f"hydra.launcher.n_jobs={jobs}"]
+    with tempfile.TemporaryDirectory() as folder:  # fills the cache
+        sweep(models.partition(",")[0], 1, [cache, "trainer.limit_train_batches=1", *overrides], folder)
+    times, apart = [], 0.0
+    for _ in range(rounds):
+        found = []
+        for extra in ([], parallel):
+            with tempfile.TemporaryDirectory() as folder:
+                found.append(sweep(models, epochs, [cache, *extra, *overrides], folder))
+        (serial, one), (side_by_side, other) = found
+        times.append((serial, side_by_side))
+        apart = max(apart, *(abs(one[model] - other[model]) for model in one))
+    return {
+        "models": models,
+        "epochs": epochs,
+        "jobs": jobs,
+        "serial_s": statistics.median(serial for serial, _ in times),
+        "parallel_s": statistics.median(side_by_side for _, side_by_side in times),
+        "ratios": [side_by_side / serial for serial, side_by_side in times],
+        "ratio": statistics.median(side_by_side / serial for serial, side_by_side in times),
+        "psnr_apart_db": apart,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A sweep side by side over the same sweep in turn.")
+    parser.add_argument("--models", nargs="+", default=[FOUR, f"unet,{FOUR}"], help="sweeps, each as model= takes it")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("overrides", nargs="*", help="data.root=FOLDER data.val_root=FOLDER data.train_pairs=20000 ...")
+    args = parser.parse_args()
+    rows = [measure(models, args.epochs, args.jobs, args.rounds, args.overrides) for models in args.models]
+    print(f"{machine()}; {' '.join(args.overrides)}")
+    print("| models | in turn, s | side by side, s | ratio | val/psnr apart, dB |\n| --- | ---: | ---: | ---: | ---: |")
+    for row in rows:
+        ratios = ", ".join(f"{ratio:.3f}" for ratio in row["ratios"])
+        print(
+            f"| {row['models']} | {row['serial_s']:.1f} | {row['parallel_s']:.1f} | {row['ratio']:.3f} ({ratios}) "
+            f"| {row['psnr_apart_db']:.4f} |"
+        )
+    save("sweep", {"overrides": args.overrides, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
