@@ -1,0 +1,111 @@
+"""What training and prediction must cost, and what they do: ``python -m benchmarks.cost``.
+
+For each model the numbers of the cost model in ``docs/scale.md``, counted on the net itself: multiplications, values
+that convolutions read and write, and bytes that autograd keeps, a pixel each. Then the model's memory for a training
+step beside the growth of a new process's resident memory over that step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measuring import configuration, machine, resident_mb, save
+from n2n_lightning.compose import build_module
+from n2n_lightning.facts import count_gmac
+
+SIDE = 64  # px, of the image on which a net is counted
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+STEP = """
+import sys
+from benchmarks.cost import train_step
+print(train_step(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+"""
+
+
+def module_of(model: str) -> Any:
+    return build_module(configuration(f"model={model}"), 3)
+
+
+def count(model: str) -> dict[str, Any]:
+    """A pixel's share of a net, in float32."""
+    module = module_of(model)
+    kept: dict[int, int] = {}
+    values = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal values
+        values += inputs[0].numel() + output.numel()
+
+    for layer in module.net.modules():
+        if isinstance(layer, CONVOLUTIONS):
+            layer.register_forward_hook(note)
+    weights = {p.untyped_storage().data_ptr() for p in module.net.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        held = module.net(torch.rand(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last))
+    pixels = SIDE**2
+    kept.pop(held.untyped_storage().data_ptr(), None)  # it was held up to here, so that no memory was used twice
+    return {
+        "model": model,
+        "params": sum(p.numel() for p in module.net.parameters()),
+        "kmac_per_px": 1e6 * count_gmac(module, (3, SIDE, SIDE)) / pixels,
+        "conv_values_per_px": values / pixels,
+        "kept_bytes_per_px": sum(size for place, size in kept.items() if place not in weights) / pixels,
+    }
+
+
+def memory_mb(row: dict[str, Any], pixels: int) -> float:
+    """Of a training step in float32: weights, their gradients and Adam's two moments, and what autograd keeps."""
+    return float(4 * 4 * row["params"] + row["kept_bytes_per_px"] * pixels) / 2**20
+
+
+def train_step(model: str, side: int, batch: int) -> float:
+    """MB that the process's peak grows by over a step, images included; called in a new process."""
+    module = module_of(model)
+    optimizer = torch.optim.Adam(module.net.parameters(), fused=True)
+    before = resident_mb("VmRSS")
+    images = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
+    loss = (module.net(images) - images).square().mean()
+    loss.backward()
+    optimizer.step()
+    return resident_mb("VmHWM") - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Multiplications, values and bytes a pixel, and memory as it comes.")
+    parser.add_argument("--models", default="unet,convtrans_relu,nafnet")
+    parser.add_argument("--steps", nargs="+", default=["32x64", "64x16", "256x4"], help="side of the crops x batch")
+    args = parser.parse_args()
+    rows = [count(model) for model in args.models.split(",")]
+    print(f"{machine()}\n| model | parameters | kMAC/px | values of convolutions/px | bytes kept/px |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for row in rows:
+        print(
+            f"| {row['model']} | {row['params']:,} | {row['kmac_per_px']:.1f} | {row['conv_values_per_px']:.0f} "
+            f"| {row['kept_bytes_per_px']:.0f} |"
+        )
+    print("\n| model | crops x batch | memory by the model, MB | measured, MB |\n| --- | --- | ---: | ---: |")
+    steps = []
+    for row in rows:
+        for step in args.steps:
+            side, batch = map(int, step.split("x"))
+            line = [sys.executable, "-c", STEP, row["model"], str(side), str(batch)]
+            done = subprocess.run(line, check=True, capture_output=True, text=True)
+            predicted, measured = memory_mb(row, batch * side**2), float(done.stdout)
+            steps.append({"model": row["model"], "step": step, "predicted_mb": predicted, "measured_mb": measured})
+            print(f"| {row['model']} | {step} | {predicted:.0f} | {measured:.0f} |", flush=True)
+    save("cost", {"rows": rows, "steps": steps})
+
+
+if __name__ == "__main__":
+    main()
