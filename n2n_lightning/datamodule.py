@@ -179,11 +179,12 @@ class NoisyPairDataModule(pl.LightningDataModule):
         if self.trainer is None or self.resident is False or self.num_workers:
             return None
         device = self.trainer.strategy.root_device
-        if self.resident is None:
-            wanted = sum(source.nbytes for source in self.sources.values())
-            fits = device.type == "cuda" and 2 * wanted <= torch.cuda.mem_get_info(device)[0]
-            return device if fits else None
-        return device
+        if self.resident:
+            return device
+        if device.type != "cuda":
+            return None
+        wanted = sum(source.nbytes for source in self.sources.values())
+        return device if 2 * wanted <= torch.cuda.mem_get_info(device)[0] else None
 
     def loader(self, part: Stage) -> PairLoader:
         """The loader of "train" or "val"."""

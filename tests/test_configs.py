@@ -71,3 +71,12 @@ def test_a_models_file_is_short_and_names_what_differs(model: str):
     module = build_module(compose_config(f"model={model}"), 3)
     assert module.hparams["channels"] == 3
     assert build_module(compose_config(f"model={model}"), 2).hparams["channels"] == 2
+
+
+def test_compile_takes_torchs_modes_too():
+    for choice in ("true", "reduce-overhead", "max-autotune"):
+        check_config(compose_config(f"compile={choice}"))
+    with pytest.raises(
+        ValueError, match="compile must be true or false or 'reduce-overhead' or 'max-autotune', got 'x'"
+    ):
+        check_config(compose_config("compile=x"))

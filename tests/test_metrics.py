@@ -7,8 +7,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
+from torchmetrics import MeanMetric
 
-from n2n_lightning.metrics import RestorationQuality, psnr_db, squared_error, ssim, why_dead
+from n2n_lightning.metrics import RestorationQuality, WeightedMean, psnr_db, squared_error, ssim, why_dead
 
 
 @pytest.fixture
@@ -130,3 +131,17 @@ def test_three_decibels_below_the_noisy_input_is_dead(psnr: float, dead: bool):
 def test_a_constant_channel_is_dead_whatever_the_score():
     reason = why_dead("val/psnr", [0, 2], 30.0, 20.0)
     assert reason is not None and "0, 2" in reason
+
+
+def test_a_weighted_mean_is_that_of_torchmetrics_and_keeps_nan():
+    ours, theirs = WeightedMean(), MeanMetric()
+    for value, weight in ((0.5, 3), (2.0, 1), (0.25, 8)):
+        ours.update(torch.tensor(value), weight)
+        theirs.update(value, weight)
+    torch.testing.assert_close(ours.compute(), theirs.compute())
+    assert ours.weight == 12
+    ours.reset()
+    ours.update(torch.tensor(3.0), 2)
+    assert ours.compute() == 3
+    ours.update(torch.tensor(torch.nan), 2)
+    assert ours.compute().isnan()

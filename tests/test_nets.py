@@ -13,7 +13,7 @@ from n2n_lightning.compose import build_module
 from n2n_lightning.module import OPTIMIZERS, DenoiserModule
 from n2n_lightning.nets.padding import crop_to, pad_to_multiple, reflect
 from n2n_lightning.nets.sequential import Sequential
-from n2n_lightning.nets.unet import UNet
+from n2n_lightning.nets.unet import UNet, UpConcat
 
 MULTIPLES = {
     "unet": 32,
@@ -308,3 +308,16 @@ def test_a_value_wins_over_the_models_own_and_leaves_its_choice(model: str):
     changed = optimizer_of(model, "optimizer.lr=0.0625")
     assert type(changed) is type(optimizer_of(model))
     assert changed.param_groups[0]["lr"] == 0.0625
+
+
+def test_the_unets_own_gradient_of_upsampling_is_autograds():
+    rng = torch.Generator().manual_seed(0)
+    features, skip = (torch.randn(2, c, n, m, generator=rng).double() for c, n, m in ((5, 3, 4), (2, 6, 8)))
+    features, skip = (x.contiguous(memory_format=torch.channels_last).requires_grad_() for x in (features, skip))
+    joined = UpConcat.apply(features, skip)
+    plain = torch.cat([F.interpolate(features, scale_factor=2.0, mode="nearest"), skip], 1)
+    assert torch.equal(joined, plain)
+    gradient = torch.randn(joined.shape, generator=rng).double()
+    ours, autograds = (torch.autograd.grad(output, (features, skip), gradient) for output in (joined, plain))
+    for mine, other in zip(ours, autograds, strict=True):
+        torch.testing.assert_close(mine, other)

@@ -14,9 +14,9 @@ from conftest import Command
 from tiny import SECONDS, read_json, stamps, tiny_overrides
 
 from n2n_lightning.cli import InputError
-from n2n_lightning.lock import hold
+from n2n_lightning.lock import hold, turn
 from n2n_lightning.sources.ee559 import Ee559Data
-from n2n_lightning.sweep import Outcome, one_line, table
+from n2n_lightning.sweep import Outcome, note, noted, one_line, table
 from n2n_lightning.train import LOCK
 
 ONE_EPOCH = ("model=convtrans_relu", "trainer.max_epochs=1")
@@ -89,6 +89,14 @@ def test_a_reason_is_one_line_of_bearable_length():
     assert table([Outcome(Path("a/b"), "done", 0, "best")]) == "done  b  best\n1 job of the sweep: 1 done"
 
 
+def test_jobs_of_any_process_are_noted_and_come_back_in_the_sweeps_order(tmp_path: Path):
+    assert noted(tmp_path / "jobs") == {}
+    jobs = {2: Outcome(Path("a/b,c"), "failed", 1, 'a "reason"\nof two lines'), 0: Outcome(Path("ä"), "done", 0, "")}
+    for number, outcome in jobs.items():
+        note(tmp_path / "jobs", number, outcome)
+    assert list(noted(tmp_path / "jobs").items()) == [(0, jobs[0]), (2, jobs[2])]
+
+
 # Two processes, one folder
 
 
@@ -121,7 +129,7 @@ def test_in_a_sweep_the_refused_job_is_listed_and_the_others_train(command: Comm
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from n2n_lightning.lock import hold
+from n2n_lightning.lock import hold, turn
 
 with hold(Path(sys.argv[1]), "", remove=True):
     child = os.fork()
@@ -147,6 +155,26 @@ def test_a_killed_process_frees_its_lock_though_its_child_lives(tmp_path: Path):
         finally:
             os.kill(child, signal.SIGKILL)
     assert not lock.exists()
+
+
+WAITER = """
+import sys
+from pathlib import Path
+from n2n_lightning.lock import turn
+
+with turn(Path(sys.argv[1])):
+    print(Path(sys.argv[1]).exists())
+"""
+
+
+def test_who_wants_to_make_the_same_file_waits_until_it_is_there(tmp_path: Path):
+    made = tmp_path / "made"
+    with turn(made):
+        process = subprocess.Popen([sys.executable, "-c", WAITER, made], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        made.touch()
+    assert process.communicate(timeout=SECONDS)[0] == "True\n"
 
 
 def test_nothing_is_locked_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

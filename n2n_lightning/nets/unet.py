@@ -85,7 +85,8 @@ class UNet(nn.Module):
             return F.leaky_relu_(features, NEGATIVE_SLOPE)
 
         def up(features: Tensor, skip: Tensor) -> Tensor:
-            joined: Tensor = UpConcat.apply(features, skip)  # type: ignore[no-untyped-call]  # torch has no types for it
+            same = skip.to(features.dtype)  # the image in float32 would make all of a bf16 layer's input so
+            joined: Tensor = UpConcat.apply(features, same)  # type: ignore[no-untyped-call]  # torch has no types for it
             return joined
 
         padded = pad_to_multiple(noisy, self.stride)
