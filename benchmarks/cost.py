@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import configuration, machine, resident_mb, save
+from benchmarks.measuring import configuration, machine, resident_mb, save, show
 from n2n_lightning.compose import build_module
 from n2n_lightning.facts import count_gmac
 
@@ -87,14 +87,11 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", default=["32x64", "64x16", "256x4"], help="side of the crops x batch")
     args = parser.parse_args()
     rows = [count(model) for model in args.models.split(",")]
-    print(f"{machine()}\n| model | parameters | kMAC/px | values of convolutions/px | bytes kept/px |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for row in rows:
-        print(
-            f"| {row['model']} | {row['params']:,} | {row['kmac_per_px']:.1f} | {row['conv_values_per_px']:.0f} "
-            f"| {row['kept_bytes_per_px']:.0f} |"
-        )
-    print("\n| model | crops x batch | memory by the model, MB | measured, MB |\n| --- | --- | ---: | ---: |")
+    print(machine())
+    figures = ("params", "kmac_per_px", "conv_values_per_px", "kept_bytes_per_px")
+    titles = ["model", "parameters", "kMAC/px", "values of convolutions/px", "bytes kept/px"]
+    show(titles, ((row["model"], *(f"{row[name]:,.0f}" for name in figures)) for row in rows))
+    print()
     steps = []
     for row in rows:
         for step in args.steps:
@@ -103,7 +100,8 @@ def main() -> None:
             done = subprocess.run(line, check=True, capture_output=True, text=True)
             predicted, measured = memory_mb(row, batch * side**2), float(done.stdout)
             steps.append({"model": row["model"], "step": step, "predicted_mb": predicted, "measured_mb": measured})
-            print(f"| {row['model']} | {step} | {predicted:.0f} | {measured:.0f} |", flush=True)
+    cells = ((s["model"], s["step"], f"{s['predicted_mb']:.0f}", f"{s['measured_mb']:.0f}") for s in steps)
+    show(["model", "crops x batch", "memory by the model, MB", "measured, MB"], cells)
     save("cost", {"rows": rows, "steps": steps})
 
 

@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measuring import configuration, machine, ratio_text, resident_mb, save
+from benchmarks.measuring import configuration, forget_peak, machine, ratio_text, resident_mb, save, show
 from benchmarks.turns import InTurns, train_in_turns
 
 SHOWN = 15
@@ -51,6 +51,7 @@ class Profiled(pl.Callback):
 
 def measure(model: str, config: dict[str, Any], epochs: int) -> dict[str, Any]:
     turns = InTurns()
+    forget_peak()
     train_in_turns(config | {"trainer": config["trainer"] | {"max_epochs": epochs + 2}}, turns)
     ours, bare = zip(*turns.epochs[1:], strict=True)
     ratios = sorted(a / b for a, b in turns.epochs[1:])
@@ -59,9 +60,15 @@ def measure(model: str, config: dict[str, Any], epochs: int) -> dict[str, Any]:
         "epochs": epochs,
         "ours_s": statistics.median(ours),
         "bare_s": statistics.median(bare),
+        "images_per_second": config["data"]["train_pairs"] / statistics.median(ours),
         "over_bare": {"ratio": statistics.median(ratios), "quartiles": [ratios[0], ratios[-1]]},
         "peak_mb": resident_mb("VmHWM"),
     }
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    seconds, speed = f"{row['ours_s']:.2f}", f"{row['images_per_second']:.0f}"
+    return [row["model"], seconds, speed, f"{row['bare_s']:.2f}", ratio_text(row["over_bare"]), f"{row['peak_mb']:.0f}"]
 
 
 def main() -> None:
@@ -81,18 +88,14 @@ def main() -> None:
         else:
             rows.append(measure(model, config, args.epochs))
     print(f"\n{machine()}; {' '.join(args.overrides)}")
-    for row in rows:
-        if args.profile:
-            print(
-                f"\n{row['model']}: an epoch, shares of its time\n| operator | share | calls |\n| --- | ---: | ---: |"
-            )
-            for part in row["profile"]:
-                print(f"| {part['name']} | {100 * part['share']:.1f} % | {part.get('calls', '')} |")
-        else:
-            print(
-                f"{row['model']}: epochs of {row['ours_s']:.2f} s, bare {row['bare_s']:.2f} s, ratio, median (least to "
-                f"most): {ratio_text(row['over_bare'])}; at most {row['peak_mb']:.0f} MB resident, both loops"
-            )
+    if args.profile:
+        for row in rows:
+            print(f"\n{row['model']}: an epoch")
+            parts = ((p["name"], f"{100 * p['share']:.1f} %", str(p.get("calls", ""))) for p in row["profile"])
+            show(["operator", "share of its time", "calls"], parts)
+    else:
+        titles = ["model", "ours, s", "images/s", "bare, s", "ours / bare, median (least to most)", "peak MB, both"]
+        show(titles, (cells(row) for row in rows))
     save("profile" if args.profile else "epoch", {"overrides": args.overrides, "rows": rows})
 
 

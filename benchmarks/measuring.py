@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,19 @@ def resident_mb(field: str) -> float:
     return next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024
 
 
+def forget_peak() -> None:
+    """Let "VmHWM" begin anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def machine() -> str:
     return f"{device_name()}, torch {torch.__version__}"
+
+
+def show(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table in Markdown, figures to the right."""
+    for cells in (titles, ["---", *["---:"] * (len(titles) - 1)], *rows):
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def save(name: str, content: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ import tifffile
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import machine, save
+from benchmarks.measuring import machine, save, show
 from benchmarks.turns import Convolutions
 from n2n_lightning.batch import colours
 from n2n_lightning.contents import Array
@@ -35,6 +35,7 @@ from n2n_lightning.images import list_images
 from n2n_lightning.nets.padding import pad_to_multiple
 from n2n_lightning.pictures import open_picture
 from n2n_lightning.ranges import to_net
+from n2n_lightning.sources.scenes import by
 from n2n_lightning.tiling import Plan
 
 SIZES = ((257, 511), (1024, 1536))
@@ -150,13 +151,12 @@ def main() -> None:
     parser.add_argument("--memory", default="2GB")
     arguments = parser.parse_args()
     print(machine())
-    print("| model | image | tile | halo | largest difference |\n| --- | --- | ---: | ---: | ---: |")
     exact = [row for name in arguments.models for row in exactness(name)]
-    for row in exact:
-        size = "x".join(map(str, row["size"]))
-        print(
-            f"| {row['model']} | {size} | {row['tile_px']} | {row['halo_px']} | {row['difference']:.1e} |", flush=True
-        )
+    cells = (
+        (row["model"], by(row["size"]), str(row["tile_px"]), str(row["halo_px"]), f"{row['difference']:.1e}")
+        for row in exact
+    )
+    show(["model", "image", "tile", "halo", "largest difference"], cells)
     fast = [speed(name, arguments.images) for name in arguments.models] if arguments.images else []
     for row in fast:
         ratios = " ".join(f"{ratio:.3f}" for ratio in row["ratios"])

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import defaultdict
 
-from benchmarks.measuring import machine, save
+from benchmarks.measuring import machine, save, show
 
 # the command itself, which ends with its first step
 FIRST_STEP = """
@@ -106,9 +106,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of the run; by default one epoch of convtrans_relu")
     args = parser.parse_args()
     found = measure(args.rounds, args.overrides or ["model=convtrans_relu"])
-    print(f"{machine()}; medians of {args.rounds}\n| | seconds | of the processor |\n| --- | ---: | ---: |")
-    for name, times in found.items():
-        print(f"| {name} | {times['seconds']:.2f} | {times['cpu']:.2f} |")
+    print(f"{machine()}; medians of {args.rounds}")
+    times = ((name, f"{t['seconds']:.2f}", f"{t['cpu']:.2f}") for name, t in found.items())
+    show(["", "seconds", "of the processor"], times)
     base = found["import pytorch_lightning"]["seconds"]
     over = {name: found[name]["seconds"] - base for name in FIRST}
     for name, seconds in over.items():

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import machine, save
+from benchmarks.measuring import machine, save, show
 
 FOUR = "nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid"
 LAUNCHER = "hydra/launcher=joblib"
@@ -68,13 +68,16 @@ def main() -> None:
     args = parser.parse_args()
     rows = [measure(models, args.epochs, args.jobs, args.rounds, args.overrides) for models in args.models]
     print(f"{machine()}; {' '.join(args.overrides)}")
-    print("| models | in turn, s | side by side, s | ratio | val/psnr apart, dB |\n| --- | ---: | ---: | ---: | ---: |")
-    for row in rows:
-        ratios = ", ".join(f"{ratio:.3f}" for ratio in row["ratios"])
-        print(
-            f"| {row['models']} | {row['serial_s']:.1f} | {row['parallel_s']:.1f} | {row['ratio']:.3f} ({ratios}) "
-            f"| {row['psnr_apart_db']:.4f} |"
+    cells = (
+        (
+            row["models"],
+            *(f"{row[f'{name}_s']:.1f}" for name in ("serial", "parallel")),
+            f"{row['ratio']:.3f} ({', '.join(f'{ratio:.3f}' for ratio in row['ratios'])})",
+            f"{row['psnr_apart_db']:.4f}",
         )
+        for row in rows
+    )
+    show(["models", "in turn, s", "side by side, s", "ratio, median (all)", "val/psnr apart, dB"], cells)
     save("sweep", {"overrides": args.overrides, "rows": rows})
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does
 
-from benchmarks.measuring import configuration, machine, ratio, ratio_text, save
+from benchmarks.measuring import configuration, forget_peak, machine, ratio, ratio_text, resident_mb, save, show
 from benchmarks.turns import InTurns, train_in_turns
 from n2n_lightning.compose import build_module
 from n2n_lightning.facts import count_gmac
@@ -28,6 +28,7 @@ def measure(model: str, steps: int, batch_size: int) -> dict[str, Any]:
     epochs = -(-(steps + WARM_UP) // an_epoch)
     config = configuration(f"model={model}", f"trainer.max_epochs={epochs}", f"data.batch_size={batch_size}")
     turns = InTurns(convolutions=True)
+    forget_peak()
     train_in_turns(config, turns)
     ours, bare, alone = (times[WARM_UP : WARM_UP + steps] for times in (turns.ours, turns.bare, turns.alone))
     gflop = 6 * count_gmac(build_module(config, SHAPE[0]), SHAPE) * batch_size  # backward is twice forward
@@ -42,10 +43,18 @@ def measure(model: str, steps: int, batch_size: int) -> dict[str, Any]:
         "images_per_second": batch_size / statistics.median(ours),
         "gflops": gflop / statistics.median(ours),
         "convolutions_gflops": gflop / statistics.median(alone),
+        "peak_mb": resident_mb("VmHWM"),  # of the process with all three
         "over_bare": ratio(ours, bare),
         "over_convolutions": ratio(ours, alone),
         "bare_over_convolutions": ratio(bare, alone),
     }
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    milliseconds = [f"{row[f'{name}_ms']:.2f}" for name in ("ours", "bare", "convolutions")]
+    ratios = [ratio_text(row["over_bare"]), ratio_text(row["over_convolutions"])]
+    speeds = [f"{row['images_per_second']:.0f}", f"{row['gflops']:.1f}", f"{row['convolutions_gflops']:.1f}"]
+    return [row["model"], *milliseconds, *ratios, *speeds, f"{row['peak_mb']:.0f}"]
 
 
 def main() -> None:
@@ -58,14 +67,9 @@ def main() -> None:
     args = parser.parse_args()
     rows = [measure(model, args.steps, args.batch_size) for model in args.models.split(",")]
     print(f"\n{machine()}; batches of {args.batch_size} of 32x32; medians (quartiles)")
-    print("| model | ours, ms | bare, ms | convolutions, ms | ours / bare | ours / convolutions | images/s | GFLOP/s |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for row in rows:
-        print(
-            f"| {row['model']} | {row['ours_ms']:.2f} | {row['bare_ms']:.2f} | {row['convolutions_ms']:.2f} "
-            f"| {ratio_text(row['over_bare'])} | {ratio_text(row['over_convolutions'])} "
-            f"| {row['images_per_second']:.0f} | {row['gflops']:.1f} of {row['convolutions_gflops']:.1f} |"
-        )
+    titles = ["model", "ours, ms", "bare, ms", "convolutions, ms", "ours / bare", "ours / convolutions"]
+    titles += ["images/s", "GFLOP/s", "its convolutions'", "peak MB"]
+    show(titles, (cells(row) for row in rows))
     save("train_step", {"rows": rows})
 
 
