@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import configuration, machine, resident_mb, save, show
+from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save, show
 from n2n_lightning.compose import build_module
 from n2n_lightning.facts import count_gmac
 
@@ -47,14 +47,15 @@ def count(model: str) -> dict[str, Any]:
         nonlocal values
         values += inputs[0].numel() + output.numel()
 
-    for layer in module.net.modules():
-        if isinstance(layer, CONVOLUTIONS):
-            layer.register_forward_hook(note)
+    layers = [layer for layer in module.net.modules() if isinstance(layer, CONVOLUTIONS)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
     weights = {p.untyped_storage().data_ptr() for p in module.net.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         held = module.net(torch.rand(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last))
+    for hook in hooks:
+        hook.remove()
+    del held  # up to here, so that no memory was used twice
     pixels = SIDE**2
-    kept.pop(held.untyped_storage().data_ptr(), None)  # it was held up to here, so that no memory was used twice
     return {
         "model": model,
         "params": sum(p.numel() for p in module.net.parameters()),
@@ -73,6 +74,7 @@ def train_step(model: str, side: int, batch: int) -> float:
     """MB that the process's peak grows by over a step, images included; called in a new process."""
     module = module_of(model)
     optimizer = torch.optim.Adam(module.net.parameters(), fused=True)
+    forget_peak()
     before = resident_mb("VmRSS")
     images = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
     loss = (module.net(images) - images).square().mean()

@@ -38,12 +38,13 @@ def measure(models: str, epochs: int, jobs: int, rounds: int, overrides: list[st
     with tempfile.TemporaryDirectory() as folder:  # fills the cache
         sweep(models.partition(",")[0], 1, [cache, "trainer.limit_train_batches=1", *overrides], folder)
     times, apart = [], 0.0
-    for _ in range(rounds):
-        found = []
-        for extra in ([], parallel):
+    for turn in range(rounds):
+        found = {}
+        for name in ("parallel", "serial") if turn % 2 else ("serial", "parallel"):
+            extra = parallel if name == "parallel" else []
             with tempfile.TemporaryDirectory() as folder:
-                found.append(sweep(models, epochs, [cache, *extra, *overrides], folder))
-        (serial, one), (side_by_side, other) = found
+                found[name] = sweep(models, epochs, [cache, *extra, *overrides], folder)
+        (serial, one), (side_by_side, other) = found["serial"], found["parallel"]
         times.append((serial, side_by_side))
         apart = max(apart, *(abs(one[model] - other[model]) for model in one))
     return {

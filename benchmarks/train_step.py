@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=64)
     args = parser.parse_args()
+    if not 1 <= args.batch_size <= 1024:
+        parser.error(f"--batch-size must be 1 to 1024 of the 2,048 pairs, got {args.batch_size}")
     rows = [measure(model, args.steps, args.batch_size) for model in args.models.split(",")]
     print(f"\n{machine()}; batches of {args.batch_size} of 32x32; medians (quartiles)")
     titles = ["model", "ours, ms", "bare, ms", "convolutions, ms", "ours / bare", "ours / convolutions"]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from n2n_lightning.datamodule import NoisyPairDataModule
-from n2n_lightning.module import OPTIMIZERS, DenoiserModule, build
+from n2n_lightning.module import DenoiserModule, make_optimizer
 from n2n_lightning.pairs import NoisyPair, TensorPairs
 from n2n_lightning.training import train
 
@@ -27,7 +27,7 @@ from n2n_lightning.training import train
 def bare_loop(module: DenoiserModule, datamodule: NoisyPairDataModule) -> Iterator[None]:
     """The plain loop, one step for each ``next``: index, scale, forward, backward, update."""
     net = copy.deepcopy(module.net)
-    optimizer = build(OPTIMIZERS, module.optimizer_spec, net.parameters())
+    optimizer = make_optimizer(module.optimizer_spec, net.parameters())
     pairs = datamodule.sources["train"]
     assert isinstance(pairs, TensorPairs) and pairs.target is not None
     while True:
@@ -99,10 +99,12 @@ class InTurns(pl.Callback):
         self.epochs: list[tuple[float, float]] = []  # seconds of whole epochs: ours with validation, and bare
         self.epoch = [0.0, 0.0]
         self.since = 0.0
+        self.images = 0  # an epoch
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: NoisyPair, batch_idx: int) -> None:
         ours = time.perf_counter() - self.since
         if self.bare_step is None:
+            self.images = len(trainer.datamodule.sources["train"])  # type: ignore[attr-defined]  # ours has them
             self.bare_step = bare_loop(pl_module, trainer.datamodule).__next__  # type: ignore[attr-defined]
             if self.with_convolutions:
                 self.convolutions = Convolutions(pl_module.net, batch.source)

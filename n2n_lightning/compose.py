@@ -16,7 +16,7 @@ from n2n_lightning.cli import config_folder, nearest, plain
 from n2n_lightning.datamodule import NoisyPairDataModule
 from n2n_lightning.families import FAMILIES
 from n2n_lightning.losses import EXTRA_ARGUMENTS, FINDS, LOSSES
-from n2n_lightning.module import BY_STEP, OPTIMIZERS, SCHEDULERS, DenoiserModule, build, channels_last
+from n2n_lightning.module import BY_STEP, OPTIMIZERS, SCHEDULERS, DenoiserModule, build, channels_last, make_optimizer
 from n2n_lightning.noise import NOISES, make_noise
 from n2n_lightning.pairs import PairData
 from n2n_lightning.sources.clean import CleanData
@@ -97,7 +97,7 @@ def check_config(config: Config) -> None:
     if isinstance(config["loss"].get("eps"), (int, float)) and not config["loss"]["eps"] > 0:
         faults.append(f"loss.eps must be above 0, got {config['loss']['eps']}; set loss.eps=0.001")
     found = check_spec("optimizer", OPTIMIZERS, optimizer, given=("params",))
-    faults += found or what_it_says("optimizer", lambda: build(OPTIMIZERS, optimizer, weights))
+    faults += found or what_it_says("optimizer", lambda: make_optimizer(optimizer, weights))
     if scheduler["name"] is not None:
         found = check_spec("scheduler", SCHEDULERS, scheduler, given=("optimizer", "T_max"))
         faults += found or what_it_says("scheduler", make_scheduler)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -25,7 +24,8 @@ class BatchKey(NamedTuple):
 
 def generator(*key: int) -> torch.Generator:
     """A generator that depends on the whole key and on nothing else, so that no state has to be kept for resuming."""
-    seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
+    words = repr(tuple(map(int, key)))  # numpy's integers have another one
+    seed = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
     return torch.Generator().manual_seed(seed >> 1)
 
 
@@ -107,7 +107,8 @@ class NoisyPairDataModule(pl.LightningDataModule):
         num_workers: loader processes; 0 loads in the training process, best for data in memory.
         overfit_steps: train on the first batch alone, this many times an epoch (0: off).
         resident: keep all images in the memory of the device that trains, and draw, corrupt and augment batches there;
-            None does on a CUDA device where they fit into half of what is free. Devices draw different noise.
+            None does on a CUDA device where they take up to a quarter of its memory. An accelerator draws other noise
+            for training than a processor; validation's is the same.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         source = self.sources["val"]
         return "val/psnr" if source.has_clean else "val/psnr_pairs" if source.has_pairs else "val/loss"
 
-    @cached_property
+    @property
     def home(self) -> torch.device | None:
         """The device that keeps the images, None where they stay where they are."""
         if self.trainer is None or self.resident is False or self.num_workers:
@@ -184,7 +185,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         if device.type != "cuda":
             return None
         wanted = sum(source.nbytes for source in self.sources.values())
-        return device if 2 * wanted <= torch.cuda.mem_get_info(device)[0] else None
+        return device if 4 * wanted <= torch.cuda.mem_get_info(device)[1] else None  # of all, not of what is free now
 
     def loader(self, part: Stage) -> PairLoader:
         """The loader of "train" or "val"."""
@@ -227,11 +228,12 @@ class NoisyPairDataModule(pl.LightningDataModule):
     def transfer_batch_to_device(self, batch: NoisyPair, device: torch.device, dataloader_idx: int) -> NoisyPair:
         """All that the batch knows, moved; Lightning's own walk through it takes ten times as long."""
         known = {name: images for name, images in batch._asdict().items() if images is not None}
-        return batch._replace(**{name: images.to(device, non_blocking=True) for name, images in known.items()})
+        free = device.type == "cuda"  # MPS gives wrong values without waiting (pytorch#83015)
+        return batch._replace(**{name: images.to(device, non_blocking=free) for name, images in known.items()})
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> NoisyPair:
+    def on_after_batch_transfer(self, batch: NoisyPair, dataloader_idx: int) -> NoisyPair:
         """Stored values -> float32 with 1 for the range, channels_last, on the device that holds the batch."""
-        return scale_pair(NoisyPair(*batch), self.data.peak)
+        return scale_pair(batch, self.data.peak)
 
 
 def scale_pair(pair: NoisyPair, peak: float) -> NoisyPair:

@@ -102,8 +102,8 @@ def open_stacks(paths: Sequence[Path], cache: Path) -> list[Stack | ImageError]:
     opened: list[Stack | ImageError | None] = [recall(path, cache) for path in paths]
     missing = [number for number, stack in enumerate(opened) if stack is None]
 
-    def decode(turn: int) -> None:
-        number = missing[turn]
+    def decode(place: int) -> None:
+        number = missing[place]
         try:
             opened[number] = open_stack(paths[number], cache)
         except ImageError as error:

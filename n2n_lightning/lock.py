@@ -6,6 +6,7 @@ import errno
 import functools
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -38,9 +39,12 @@ def hold(path: Path, refusal: str | None, *, remove: bool = False) -> Iterator[N
         cli.InputError: another process holds it; it notices nothing.
     """
     try:
-        descriptor = None if fcntl is None else _take(path, wait=refusal is None)
+        descriptor = None if fcntl is None else _take(path, wait=False)
     except BlockingIOError as error:
-        raise cli.InputError(refusal) from error
+        if refusal is not None:
+            raise cli.InputError(refusal) from error
+        print("waiting for another process that makes the same data set", file=sys.stderr, flush=True)
+        descriptor = _take(path, wait=True)
     except OSError as error:
         if error.errno not in UNLOCKED:
             raise

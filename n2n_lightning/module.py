@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -61,6 +61,13 @@ def build(table: Mapping[str, Callable[..., Any]], spec: Spec, *first: Any, **de
     return table[spec["name"]](*first, **(defaults | {key: value for key, value in spec.items() if key != "name"}))
 
 
+def make_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, clips: bool = False) -> torch.optim.Optimizer:
+    """The spec's, one kernel for all weights where that can be: in mixed precision Lightning refuses to clip for it."""
+    otherwise = clips or {"foreach", "differentiable"} & set(spec)
+    optimizer: torch.optim.Optimizer = build(OPTIMIZERS, spec, parameters, **({} if otherwise else {"fused": True}))
+    return optimizer
+
+
 def channels_last(module: DenoiserModule) -> DenoiserModule:
     """Lay the net's weights out as its convolutions run fastest; in place."""
     for parameter in module.net.parameters():
@@ -89,7 +96,7 @@ class DenoiserModule(pl.LightningModule):
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
         self.loss = partial(LOSSES[loss["name"]], **{key: value for key, value in loss.items() if key != "name"})
-        self.extra = EXTRA_ARGUMENTS.get(loss["name"], ())
+        self.loss_takes = EXTRA_ARGUMENTS.get(loss["name"], ())
         self.gamma = float(loss.get("gamma", 0))  # final weight of Neighbor2Neighbor's regulariser
         self.train_loss, self.val_loss, self.val_floor = WeightedMean(), WeightedMean(), WeightedMean()
         self.quality, self.pair_quality = RestorationQuality(), PairQuality()
@@ -103,7 +110,7 @@ class DenoiserModule(pl.LightningModule):
         return estimate.float()
 
     def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
-        if "progress" in self.extra:
+        if "progress" in self.loss_takes:
             self.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
         if pair.target is None:
             epochs = self.trainer.max_epochs or -1  # -1: the Trainer counts steps or time
@@ -123,7 +130,7 @@ class DenoiserModule(pl.LightningModule):
         if pair.mask is not None:
             estimate, target, source = (images * pair.mask for images in (estimate, target, source))
         given = {"progress": self.progress if self.training else 0.5, "source": source}
-        return self.loss(estimate, target, **{name: given[name] for name in self.extra})
+        return self.loss(estimate, target, **{name: given[name] for name in self.loss_takes})
 
     def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
         """The loss of a batch of single noisy images."""
@@ -179,8 +186,8 @@ class DenoiserModule(pl.LightningModule):
                 config.scheduler.step(self.scores["loss"])
 
     def configure_optimizers(self) -> Any:
-        clips = self._trainer is not None and self._trainer.gradient_clip_val  # which Lightning refuses with fused ones
-        optimizer = build(OPTIMIZERS, self.optimizer_spec, self.net.parameters(), fused=not clips)
+        clips = self._trainer is not None and self._trainer.gradient_clip_val
+        optimizer = make_optimizer(self.optimizer_spec, self.net.parameters(), clips=bool(clips))
         if self.scheduler_spec is None:
             return optimizer
         by_step = self.scheduler_spec["name"] in BY_STEP

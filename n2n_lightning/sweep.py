@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +31,17 @@ def note(path: Path, number: int | None, outcome: Outcome) -> None:
         outcome: how it ended.
     """
     line = json.dumps([number, str(outcome.folder), *outcome[1:]]) + "\n"
-    with path.open("ab", buffering=0) as file:  # one write, so that lines of jobs side by side stay whole
-        file.write(line.encode())
+    try:
+        with path.open("ab", buffering=0) as file:  # one write, so that lines of jobs side by side stay whole
+            file.write(line.encode())
+    except OSError as error:  # a full disk; what the run did is in its folder
+        print(f"warning: {outcome.folder.name} will miss in the sweep's table: {error}", file=sys.stderr, flush=True)
 
 
 def noted(path: Path) -> dict[int | None, Outcome]:
     """Number -> job, in the sweep's order; those that began and did not end are not among them."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("]")]  # a full disk cuts lines
     jobs = {number: Outcome(Path(folder), *rest) for number, folder, *rest in rows}
     return dict(sorted(jobs.items(), key=lambda job: job[0] or 0))
 

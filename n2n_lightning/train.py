@@ -37,7 +37,8 @@ def job(cfg: DictConfig) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
 
     outcome = run_job(folder, names, lambda: cli.plain(cfg), save)
-    note(Path(os.environ[JOBS]), hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None, outcome)
+    if JOBS in os.environ:
+        note(Path(os.environ[JOBS]), hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None, outcome)
     gc.collect()  # trainers are full of cycles: left to themselves they pile up over a long sweep
     if outcome.code in (cli.SIGINT, cli.SIGTERM):
         sys.exit(outcome.code)
@@ -133,7 +134,7 @@ def remove_if_empty(folder: Path) -> None:
 
 def main() -> int:
     """Exit code 0 when every run is done, else that of the worst."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         jobs = Path(folder) / "jobs"
         os.environ[JOBS] = str(jobs)
         code = cli.run_hydra(job, "train")

@@ -10,11 +10,12 @@ import torch
 from coded import write
 from conftest import Trained
 from noisy import ALL, MONITORS, source
-from tiny import assert_same_weights, compose_config, photo_data, timeless_table, train_in, train_with
+from tiny import assert_same_weights, compose_config, photo_data, read_json, timeless_table, train_in, train_with
 
 from n2n_lightning.compose import build_datamodule
 from n2n_lightning.datamodule import NoisyPairDataModule, generator
-from n2n_lightning.pairs import CellPairs, on_device
+from n2n_lightning.pairs import CellPairs, NoisyPair
+from n2n_lightning.sources.clean import CleanPairs
 from n2n_lightning.sources.crops import Places
 from n2n_lightning.sources.resident import Pool
 from n2n_lightning.sources.scenes import Frame, read_crops
@@ -74,12 +75,26 @@ def test_crops_out_of_memory_are_those_out_of_files(tmp_path: Path, dtype: str):
     assert crops.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_noise_is_drawn_by_a_generator_of_the_devices_own():
-    rng = generator(0, 1)
-    assert on_device(rng, CPU) is rng
-    state = rng.get_state()
-    assert torch.equal(generator(0, 1).get_state(), state)
-    assert not torch.equal(generator(0, 2).get_state(), state)
+def test_images_are_read_once_and_noise_that_follows_from_a_seed_stays_with_the_processor(noisy_images: Path):
+    module = build_datamodule(compose_config(*source("clean", noisy_images), *ALL))
+    module.setup("fit")
+    train, val = (module.sources[part] for part in ("train", "val"))
+    assert isinstance(train, CleanPairs) and isinstance(val, CleanPairs)
+    assert train.nbytes == 3 * 48 * 48 * 3 and val.nbytes == 0
+    for part in (train, val):
+        part.to(CPU)
+    pool = train.pool
+    train.to(CPU)
+    assert pool is not None and train.pool is pool and val.pool is None
+
+
+def test_all_that_a_batch_knows_is_moved(course_data: Path):
+    module = build_datamodule(compose_config("data=ee559", f"data.root={course_data}"))
+    images = torch.zeros(2, 3, 4, 4)
+    pair = NoisyPair(images, None, images, group=torch.arange(2), mask=images[:, :1] > 0)
+    moved = module.transfer_batch_to_device(pair, torch.device("meta"), 0)
+    assert all((x is None) == (y is None) for x, y in zip(pair, moved, strict=True))
+    assert {x.device.type for x in moved if x is not None} == {"meta"}
 
 
 def test_workers_and_resident_images_do_not_go_together(course_data: Path):
@@ -89,9 +104,9 @@ def test_workers_and_resident_images_do_not_go_together(course_data: Path):
         )
 
 
-@pytest.mark.parametrize(("free", "moves"), [(2.1, True), (1.9, False)])
+@pytest.mark.parametrize(("room", "moves"), [(4.1, True), (3.9, False)])
 def test_on_cuda_images_move_where_they_fit(
-    course_data: Path, monkeypatch: pytest.MonkeyPatch, free: float, moves: bool
+    course_data: Path, monkeypatch: pytest.MonkeyPatch, room: float, moves: bool
 ):
     class Strategy:
         root_device = torch.device("cuda", 0)
@@ -103,6 +118,36 @@ def test_on_cuda_images_move_where_they_fit(
     assert isinstance(module, NoisyPairDataModule)
     module.setup("fit")
     stored = (96 + 24) * 2 * 3 * 16 * 16
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * stored), 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, int(room * stored)))
     module.trainer = Trainer()  # type: ignore[assignment]  # all that is asked of it
     assert (module.home is not None) == moves
+
+
+# On an accelerator
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+CUDA = ("trainer.accelerator=gpu", "data.resident=true")
+
+
+@needs_cuda
+@pytest.mark.parametrize("more", [[], ["data.augment=[flip,rotate]"], ["trainer.precision=bf16-mixed"]], ids=str)
+@pytest.mark.parametrize("kind", sorted(MONITORS))
+def test_every_source_trains_on_cuda(noisy_images: Path, tmp_path: Path, kind: str, more: list[str]):
+    run = train_with(tmp_path / "run", *source(kind, noisy_images), *ALL, *CUDA, *more)
+    assert len(timeless_table(run)) == 2
+
+
+@needs_cuda
+@pytest.mark.parametrize("noise", ["brown", "bernoulli", "impulse", "poisson", "text"])
+@pytest.mark.parametrize("draws", ["fixed", "fresh"])
+def test_every_noise_is_drawn_on_cuda(noisy_images: Path, tmp_path: Path, noise: str, draws: str):
+    overrides = (*source("clean", noisy_images), *ALL, *CUDA, f"noise={noise}", f"data.draws={draws}")
+    assert len(timeless_table(train_with(tmp_path / "run", *overrides))) == 2
+
+
+@needs_cuda
+def test_validations_noise_is_the_processors(noisy_images: Path, tmp_path: Path):
+    overrides = (*source("clean", noisy_images), *ALL, "data.resident=true")
+    runs = [train_with(tmp_path / name, *overrides, f"trainer.accelerator={name}") for name in ("cpu", "gpu")]
+    first, second = (read_json(run / "result.json")["noisy_psnr"] for run in runs)
+    assert first == pytest.approx(second, abs=1e-4)

@@ -248,13 +248,17 @@ def test_step_lowers_the_rate_at_its_epoch(course_data: Path, tmp_path: Path):
         "optimizer=adamw",
         "data.augment=[flip,rotate,swap]",
         "trainer.gradient_clip_val=0.001",
+        ["trainer.gradient_clip_val=0.001", "trainer.precision=bf16-mixed"],
+        "+optimizer.foreach=true",
     ],
+    ids=str,
 )
-def test_an_option_changes_the_run(four_epochs: Path, course_data: Path, tmp_path: Path, option: str):
-    folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=2", option)
+def test_an_option_changes_the_run(four_epochs: Path, course_data: Path, tmp_path: Path, option: str | list[str]):
+    options = [option] if isinstance(option, str) else option
+    folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=2", *options)
     rows = read_table(folder)
     assert all(math.isfinite(float(value)) for row in rows for value in row.values())
-    if option != "scheduler=plateau":  # which waits for three epochs
+    if option not in ("scheduler=plateau", "+optimizer.foreach=true"):  # it waits for three epochs; the same sums
         assert timeless_table(folder)[0] != timeless_table(four_epochs)[0]
 
 

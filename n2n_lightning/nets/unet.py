@@ -28,10 +28,11 @@ class UpConcat(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         (gradient,) = gradients
         above = gradient[:, : ctx.channels]
-        summed = above[:, :, ::2, ::2] + above[:, :, 1::2, ::2]
+        wide = torch.promote_types(gradient.dtype, torch.float32)  # so that 16 bits are rounded once
+        summed = above[:, :, ::2, ::2].to(wide) + above[:, :, 1::2, ::2]
         summed += above[:, :, ::2, 1::2]
         summed += above[:, :, 1::2, 1::2]
-        return summed, gradient[:, ctx.channels :]
+        return summed.to(gradient.dtype), gradient[:, ctx.channels :]
 
 
 class UNet(nn.Module):

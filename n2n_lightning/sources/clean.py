@@ -60,6 +60,15 @@ class CleanPairs(SceneSource):
         """In validation, the file that each pair is made from."""
         return [] if self.crops.scenes is None else [self.scenes[number].name for number in self.crops.scenes]
 
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.seed is not None else super().nbytes
+
+    def to(self, device: torch.device) -> None:
+        """Noise that follows from a seed, validation's too, is the processor's, and so the same on every machine."""
+        if self.seed is None:
+            super().to(device)
+
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
         places = self.crops.places(indices, rng)
         frames = [clean for number in places.scene if (clean := self.scenes[number].clean) is not None]

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import math
 import os
+import time
 import uuid
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ BUNDLED = {"train": ("astronaut.png", "coffee.png", "rocket.jpg"), "val": ("chel
 KINDS = {"noisy": "pairs", "clean": "supervised"}  # what fixed training pairs are called in the cache
 MIN_SIDE_PX, CELL_PX, IMAGE_PX = 160, 8, 32
 CONTRAST = 1.1
+STALE_SECONDS = 3600.0  # a data set that is under way is written to all the time
 RECIPE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels
 Pixels = npt.NDArray[np.uint8]
 
@@ -44,8 +46,8 @@ class PhotoData:
         val_root: folder of the validation photographs; None holds one in five of ``root``'s back.
         train_pairs: number of training pairs; the photographs take turns.
         val_pairs: number of validation pairs.
-        draws: "fixed", the same two draws in every epoch, as in the course's files (6 KiB an image in memory), or
-            "fresh", new draws from the stored cells (192 KiB an image on disk, memory-mapped).
+        draws: "fixed", the same two draws in every epoch, as in the course's files (6 KiB an image), or "fresh", new
+            draws from the stored cells (192 KiB an image); both on disk, memory-mapped.
         targets: "noisy", the second draw, or "clean", the cells' means, to compare with.
         seed: of crops and fixed draws.
         cache_dir: where the finished arrays are kept.
@@ -138,6 +140,9 @@ class PhotoData:
         shape = cells_shape if kind == "cells" else (2, count, 3, IMAGE_PX, IMAGE_PX)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # where nothing can be locked, others build too
+        for left in path.parent.glob(f"{path.name}.*.part"):  # by a process that was killed
+            if left.stat().st_mtime < time.time() - STALE_SECONDS:
+                left.unlink(missing_ok=True)
         output = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
 
         def fill(number: int) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from n2n_lightning.images import in_threads
 from n2n_lightning.sources.crops import Places
 from n2n_lightning.sources.scenes import Frame, Scene, read_crops
 
@@ -26,11 +27,16 @@ class Pool:
         ends = np.cumsum([values_of(frame) for frame in frames]).tolist()
         self.starts = dict(zip(frames, [0, *ends], strict=False))
         self.values = torch.empty(ends[-1], dtype=(torch.uint8, torch.float32)[wide(frames[0])], device=device)
-        for frame, start in self.starts.items():
+
+        def fill(number: int) -> None:
+            frame = frames[number]
             _, height, width, channels = frame.stack.shape
             pixels = frame.stack.read(frame.number, 0, 0, height, width).reshape(-1)
-            values = torch.from_numpy(pixels.astype(np.float32) if wide(frame) else pixels)
-            self.values[start : start + height * width * channels] = values.to(device)
+            start = self.starts[frame]
+            part = self.values[start : start + height * width * channels]
+            part.copy_(torch.from_numpy(pixels.astype(np.float32) if wide(frame) else pixels))
+
+        in_threads(fill, len(frames), f"moving {len(frames)} images to {device}")
 
     def crops(self, frames: Sequence[Frame], places: Places) -> Tensor:
         """As ``read_crops``: (B, C, height, width), channels_last, on the pool's device."""
@@ -39,7 +45,7 @@ class Pool:
         corners: npt.NDArray[np.int64] = (places.top * columns + places.left) * channels
         corners += [self.starts[frame] for frame in frames]
         device = self.values.device
-        both = torch.from_numpy(np.stack([corners, columns * channels]))[:, :, None, None].to(device, non_blocking=True)
+        both = torch.from_numpy(np.stack([corners, columns * channels]))[:, :, None, None].to(device)
         rows = torch.arange(places.height, device=device)[:, None]
         along = torch.arange(places.width * channels, device=device)
         pixels = self.values[both[0] + rows * both[1] + along]
@@ -63,7 +69,8 @@ class SceneSource:
 
     def to(self, device: torch.device) -> None:
         """Read all images, and keep them on ``device``."""
-        self.pool = Pool(images_of(self.scenes), device)
+        if self.pool is None or self.pool.values.device != device:
+            self.pool = Pool(images_of(self.scenes), device)
 
 
 def images_of(scenes: Iterable[Scene]) -> list[Frame]:

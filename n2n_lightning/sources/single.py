@@ -46,8 +46,8 @@ class SingleImages(SceneSource):
         height, width = places.height, places.width
         noisy = self.read([self.scenes[number].frames[0] for number in places.scene], places)
         if self.crops.groups is not None:
-            own = [on_device(rng, noisy.device) for rng in generators(indices, self.seed)]
-            return NoisyPair(noisy, None, choice=torch.cat([draw_choice(1, height, width, rng) for rng in own]))
+            choices = [draw_choice(1, height, width, own) for own in generators(indices, self.seed)]
+            return NoisyPair(noisy, None, choice=torch.cat(choices))
         return NoisyPair(noisy, None, choice=draw_choice(len(indices), height, width, on_device(rng, noisy.device)))
 
 

@@ -1,0 +1,54 @@
+"""The benchmarks' own sums: what they count and how they pair, on small nets and runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import compose_config
+from torch import nn
+
+from benchmarks import cost
+from benchmarks.measuring import ratio
+from benchmarks.turns import Convolutions, InTurns, train_in_turns
+
+
+def test_a_pixels_share_is_as_by_hand(monkeypatch: pytest.MonkeyPatch):
+    """Two 3x3 convolutions of 2 to 4 to 2 maps and a ReLU between them, which keeps its output."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+    monkeypatch.setattr(cost, "module_of", lambda model: Module())
+    row = cost.count("any")
+    assert row["params"] == 4 * (27 + 1) + 2 * (36 + 1)
+    assert row["kmac_per_px"] == pytest.approx((4 * 27 + 2 * 36) / 1000)
+    assert row["conv_values_per_px"] == (3 + 4) + (4 + 2)
+    assert row["kept_bytes_per_px"] == 4 * (3 + 4)  # the image and the ReLU's output
+    assert cost.memory_mb(row, 2**20) == pytest.approx(28 + 16 * row["params"] / 2**20)
+
+
+def test_ratios_are_of_neighbours():
+    found = ratio([2.0, 30.0, 8.0], [1.0, 10.0, 2.0])
+    assert found["ratio"] == 3 and found["quartiles"] == [2, 4]
+
+
+def test_convolutions_alone_are_those_of_the_net():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.ConvTranspose2d(4, 2, 2, stride=2))
+    alone = Convolutions(net, torch.rand(2, 3, 5, 6))
+    shapes = [(features.shape, gradient.shape, features.requires_grad) for _, features, gradient in alone.calls]
+    assert shapes == [((2, 3, 5, 6), (2, 4, 5, 6), False), ((2, 4, 5, 6), (2, 2, 10, 12), True)]
+    assert alone.seconds() > 0
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_loops_take_turns_and_epochs_add_up(course_data: str):
+    turns = InTurns(convolutions=True)
+    overrides = ("model=convtrans_relu", "data=ee559", f"data.root={course_data}", "data.batch_size=32")
+    train_in_turns(compose_config(*overrides, "trainer.max_epochs=3", "trainer.accelerator=cpu"), turns)
+    assert turns.images == 96
+    # 3 steps an epoch, of which validation follows the last; the third epoch's end is not seen
+    assert len(turns.ours) == len(turns.bare) == len(turns.alone) == 6
+    assert len(turns.epochs) == 2 and all(ours > 0 and bare > 0 for ours, bare in turns.epochs)
