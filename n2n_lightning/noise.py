@@ -63,6 +63,10 @@ class Noise:
         """The same, and the pixels to be learnt from, (N, 1, H / cell_px, W / cell_px) bool; None for all."""
         return self.draw(images, rng), None
 
+    def draw_pair(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Two versions whose noises are independent, strengths that are drawn too; and the target's mask."""
+        return self.draw(images, rng), *self.draw_target(images, rng)
+
 
 def check_strength(name: str, strength: Strength, highest: float, example: str, *, above_zero: bool = False) -> None:
     """Raise ValueError unless ``strength`` is a value from 0 to ``highest``, or [low, high] of such."""
@@ -162,7 +166,9 @@ class Bernoulli(Noise):
 class Impulse(Noise):
     """Random-valued impulses: pixels become a uniform colour; ``noise=impulse``.
 
-    Keeps the mode, and the median where less than half of the pixels are struck.
+    Keeps the mode, and the median where less than half of the pixels are struck. Source and target have one ``p`` where
+    it is drawn: with a target of its own, half struck on average, ``l1`` would do, and the paper's figures say otherwise
+    (docs/results/paper).
 
     Args:
         p: probability that a pixel does; or [low, high].
@@ -180,6 +186,10 @@ class Impulse(Noise):
 
     def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
         return draw_impulse(images, draw_strength(self.p, images, rng), rng)
+
+    def draw_pair(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, None]:
+        p = draw_strength(self.p, images, rng)
+        return draw_impulse(images, p, rng), draw_impulse(images, p, rng), None
 
 
 @dataclass(frozen=True)

@@ -188,3 +188,19 @@ def test_bernoulli_targets_of_neighbouring_pixels_are_left_out_independently():
     assert mask is not None
     for one, other in pairwise(mask[:, 0, 0].T):
         assert abs(correlation(one, other)) < BOUND
+
+
+def test_impulses_strike_both_images_of_a_pair_as_often_but_elsewhere():
+    images = torch.full((40, 1, 60, 60), -1.0)
+    source, target, mask = Impulse([0.1, 0.9]).draw_pair(images, generator(0))
+    assert mask is None
+    struck, other = ((drawn != -1).double().flatten(1) for drawn in (source, target))
+    p, apart = struck.mean(1), struck.mean(1) - other.mean(1)
+    assert p.min() < 0.2 and p.max() > 0.8
+    assert apart.abs().max() < 5 * (2 * 0.25 / 3600) ** 0.5
+    assert ((struck * other).mean(1) - p**2).abs().max() < 0.04
+
+
+def test_gaussian_noise_of_a_pair_has_strengths_of_its_own():
+    source, target, _ = Gaussian([0, 50]).draw_pair(torch.zeros(200, 1, 20, 20), generator(0))
+    assert abs(correlation(source.flatten(1).std(1), target.flatten(1).std(1))) < 5 / 200**0.5

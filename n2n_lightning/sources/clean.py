@@ -85,13 +85,12 @@ class CleanPairs(SceneSource):
     def corrupt(self, images: Tensor, rng: torch.Generator) -> NoisyPair:
         """(N, C, H, W) float32 in units of the peak -> a pair in stored values."""
         rng = on_device(rng, images.device)
-        source = self.noise.draw(images, rng) * self.peak
         if self.has_clean and not self.has_pairs:
-            return NoisyPair(source, None)
+            return NoisyPair(self.noise.draw(images, rng) * self.peak, None)
         if self.targets == "clean":
-            return NoisyPair(source, self.noise.clean(images) * self.peak)
-        target, mask = self.noise.draw_target(images, rng)
-        return NoisyPair(source, target * self.peak, mask=mask)
+            return NoisyPair(self.noise.draw(images, rng) * self.peak, self.noise.clean(images) * self.peak)
+        source, target, mask = self.noise.draw_pair(images, rng)
+        return NoisyPair(source * self.peak, target * self.peak, mask=mask)
 
 
 @dataclass(kw_only=True)
