@@ -166,9 +166,9 @@ class Bernoulli(Noise):
 class Impulse(Noise):
     """Random-valued impulses: pixels become a uniform colour; ``noise=impulse``.
 
-    Keeps the mode, and the median where less than half of the pixels are struck. Source and target have one ``p`` where
-    it is drawn: with a target of its own, half struck on average, ``l1`` would do, and the paper's figures say otherwise
-    (docs/results/paper).
+    Keeps the mode, and the median where less than half of the pixels are struck. Where ``p`` is drawn, a pair has one:
+    with targets that are struck by half on average, whatever their source, ``l1`` would do, which it does not in the
+    paper (docs/results/paper).
 
     Args:
         p: probability that a pixel does; or [low, high].
