@@ -61,13 +61,16 @@ def measure(models: str, epochs: int, jobs: int, rounds: int, overrides: list[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A sweep side by side over the same sweep in turn.")
-    parser.add_argument("--models", nargs="+", default=[FOUR, f"unet,{FOUR}"], help="sweeps, each as model= takes it")
+    parser.add_argument("--models", action="append", help="a sweep, as model= takes it; by default four, and five")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("overrides", nargs="*", help="data.root=FOLDER data.val_root=FOLDER data.train_pairs=20000 ...")
     args = parser.parse_args()
-    rows = [measure(models, args.epochs, args.jobs, args.rounds, args.overrides) for models in args.models]
+    rows = [
+        measure(models, args.epochs, args.jobs, args.rounds, args.overrides)
+        for models in args.models or (FOUR, f"unet,{FOUR}")
+    ]
     print(f"{machine()}; {' '.join(args.overrides)}")
     cells = (
         (

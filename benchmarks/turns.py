@@ -81,24 +81,23 @@ class Convolutions:
 
 
 class InTurns(pl.Callback):
-    """Runs and times a bare step, and the bare convolutions, before each step of the Trainer.
+    """Runs and times a bare step before each step of the Trainer.
 
     Lists hold an entry for each step, the last one of an epoch left out, since validation follows it.
 
     Args:
-        convolutions: whether to time them too.
+        convolutions: run and time the net's convolutions instead of every second bare step.
     """
 
     def __init__(self, *, convolutions: bool = False) -> None:
         self.with_convolutions = convolutions
         self.bare_step: Callable[[], Any] | None = None
         self.convolutions: Convolutions | None = None
-        self.ours: list[float] = []
-        self.bare: list[float] = []
-        self.alone: list[float] = []  # the convolutions
-        self.epochs: list[tuple[float, float]] = []  # seconds of whole epochs: ours with validation, and bare
+        self.over_bare: list[tuple[float, float]] = []  # seconds of a step of ours, and of a bare one before it
+        self.over_convolutions: list[tuple[float, float]] = []
+        self.epochs: list[tuple[float, float]] = []  # of whole epochs: ours with validation, and bare
         self.epoch = [0.0, 0.0]
-        self.since = 0.0
+        self.since = self.bare = self.alone = 0.0
         self.images = 0  # an epoch
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: NoisyPair, batch_idx: int) -> None:
@@ -113,16 +112,17 @@ class InTurns(pl.Callback):
             if batch_idx == 0:
                 self.epochs.append((self.epoch[0], self.epoch[1]))
                 self.epoch = [0.0, 0.0]
+            elif self.alone:
+                self.over_convolutions.append((ours, self.alone))
             else:
-                self.ours.append(ours)
-        started = time.perf_counter()
-        self.bare_step()
-        bare = time.perf_counter() - started
-        alone = self.convolutions.seconds() if self.convolutions else 0.0
-        self.epoch[1] += bare
-        if batch_idx < trainer.num_training_batches - 1:
-            self.bare.append(bare)
-            self.alone.append(alone)
+                self.over_bare.append((ours, self.bare))
+        if self.convolutions and batch_idx % 2:
+            self.alone, self.bare = self.convolutions.seconds(), 0.0
+        else:
+            started = time.perf_counter()
+            self.bare_step()
+            self.alone, self.bare = 0.0, time.perf_counter() - started
+        self.epoch[1] += self.bare
         self.since = time.perf_counter()
 
 

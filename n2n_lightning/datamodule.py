@@ -240,7 +240,10 @@ def scale_pair(pair: NoisyPair, peak: float) -> NoisyPair:
     """(N, C, H, W) of any type in 0..peak -> float32 in units of ``peak``, channels_last."""
 
     def scale(images: Tensor | None) -> Tensor | None:
-        return None if images is None else images.to(torch.float32, memory_format=torch.channels_last) / peak
+        if images is None:
+            return None
+        floats = images.to(torch.float32, memory_format=torch.channels_last)
+        return floats / peak if floats is images else floats.div_(peak)  # the stored ones stay as they are
 
     source, target, clean, third = map(scale, (pair.source, pair.target, pair.clean, pair.third))
     assert source is not None

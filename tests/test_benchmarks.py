@@ -49,6 +49,7 @@ def test_loops_take_turns_and_epochs_add_up(course_data: str):
     overrides = ("model=convtrans_relu", "data=ee559", f"data.root={course_data}", "data.batch_size=32")
     train_in_turns(compose_config(*overrides, "trainer.max_epochs=3", "trainer.accelerator=cpu"), turns)
     assert turns.images == 96
-    # 3 steps an epoch, of which validation follows the last; the third epoch's end is not seen
-    assert len(turns.ours) == len(turns.bare) == len(turns.alone) == 6
+    # 3 steps an epoch: after a bare one, after the convolutions, and the last, which validation follows
+    assert len(turns.over_bare) == len(turns.over_convolutions) == 3
+    assert min(min(pair) for pair in (*turns.over_bare, *turns.over_convolutions)) > 0
     assert len(turns.epochs) == 2 and all(ours > 0 and bare > 0 for ours, bare in turns.epochs)
