@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,25 +22,19 @@ class Outcome(NamedTuple):
 
 
 def note(path: Path, number: int | None, outcome: Outcome) -> None:
-    """Add a job to the file at ``path``, where jobs of other processes are noted too.
+    """Add a job to the file at ``path``, a line a job, where jobs of other processes are noted too.
 
-    Args:
-        path: a line a job.
-        number: of the job in its sweep; None for a single run.
-        outcome: how it ended.
+    Raises:
+        OSError: it cannot be written; the job must not seem to have gone well.
     """
     line = json.dumps([number, str(outcome.folder), *outcome[1:]]) + "\n"
-    try:
-        with path.open("ab", buffering=0) as file:  # one write, so that lines of jobs side by side stay whole
-            file.write(line.encode())
-    except OSError as error:  # a full disk; what the run did is in its folder
-        print(f"warning: {outcome.folder.name} will miss in the sweep's table: {error}", file=sys.stderr, flush=True)
+    with path.open("ab", buffering=0) as file:  # one write, so that lines of jobs side by side stay whole
+        file.write(line.encode())
 
 
 def noted(path: Path) -> dict[int | None, Outcome]:
     """Number -> job, in the sweep's order; those that began and did not end are not among them."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("]")]  # a full disk cuts lines
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     jobs = {number: Outcome(Path(folder), *rest) for number, folder, *rest in rows}
     return dict(sorted(jobs.items(), key=lambda job: job[0] or 0))
 

@@ -20,7 +20,8 @@ from n2n_lightning import cli
 from n2n_lightning.sweep import Outcome, best_text, note, noted, one_line, show
 
 LOCK = ".lock"  # in a run's folder, while a process trains there
-JOBS = "N2N_JOBS"  # environment: the file where every job is noted, also by the workers of hydra/launcher=joblib
+JOBS = "N2N_JOBS"  # environment: launching process, and the file where workers of hydra/launcher=joblib note their jobs
+outcomes: dict[int | None, Outcome] = {}  # of this process's jobs, by their number in the sweep; None of a single run
 
 
 @hydra.main(config_path=str(cli.config_folder()), config_name="train", version_base="1.3")
@@ -37,8 +38,11 @@ def job(cfg: DictConfig) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
 
     outcome = run_job(folder, names, lambda: cli.plain(cfg), save)
-    if JOBS in os.environ:
-        note(Path(os.environ[JOBS]), hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None, outcome)
+    number = hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None
+    outcomes[number] = outcome
+    launcher, _, file = os.environ.get(JOBS, f"{os.getpid()}:").partition(":")
+    if int(launcher) != os.getpid():
+        note(Path(file), number, outcome)
     gc.collect()  # trainers are full of cycles: left to themselves they pile up over a long sweep
     if outcome.code in (cli.SIGINT, cli.SIGTERM):
         sys.exit(outcome.code)
@@ -136,12 +140,12 @@ def main() -> int:
     """Exit code 0 when every run is done, else that of the worst."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         jobs = Path(folder) / "jobs"
-        os.environ[JOBS] = str(jobs)
+        os.environ[JOBS] = f"{os.getpid()}:{jobs}"
         code = cli.run_hydra(job, "train")
-        outcomes = noted(jobs)
-    if outcomes and None not in outcomes:
-        show(list(outcomes.values()))
-    codes = [code, *(outcome.code for outcome in outcomes.values())]
+        ended = list((outcomes | noted(jobs)).values())
+    if ended and None not in outcomes:
+        show(ended)
+    codes = [code, *(outcome.code for outcome in ended)]
     return next((c for c in (cli.SIGTERM, cli.SIGINT, cli.FAILED, cli.BAD_INPUT) if c in codes), code)
 
 

@@ -40,6 +40,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     def call(*arguments: str, main: Callable[[], int] = train.main) -> Ended:
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # the entry point sets it for its process
+        train.outcomes.clear()  # likewise of one process
         capfd.readouterr()
         try:
             code = main()
@@ -48,6 +49,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
         return Ended(code, *capfd.readouterr())
 
     yield call
+    train.outcomes.clear()
     root.handlers[:], root.level = handlers, level  # Hydra's point at a captured stream that is now closed
 
 

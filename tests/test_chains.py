@@ -147,7 +147,7 @@ def test_each_image_has_one_strength_anywhere_in_the_range(
     noise: Noise, measure: Callable[[Tensor], Tensor], limits: tuple[float, float]
 ):
     low, high = limits
-    drawn = noise.draw(torch.full((200, 2, 48, 96), 0.5), generator(3))
+    drawn = noise.draw(torch.full((200, 2, 96, 192), 0.5), generator(3))
     found = measure(drawn)
     slack = 0.15 * (high - low)  # of an estimate from one image; text comes in whole strings
     assert low - slack < found.min() < low + slack and high - slack < found.max() < high + slack

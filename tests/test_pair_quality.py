@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -109,7 +110,9 @@ def test_the_floor_is_the_loss_of_a_perfect_estimate(name: str, sigmas: tuple[fl
     clean, (y1, y2) = drawn(gaussian, sigmas)
     third = gaussian(clean, 0.1, generator(77)) if frames == 3 else None
     floor = noise_floor(name, y1, y2, third)
-    assert floor is not None and floor.item() == pytest.approx(LOSSES[name](clean, y2).item(), rel=0.03)
+    beside = clean.std().item() if frames == 2 else 0.1  # what the noise is multiplied with, which has no mean
+    chance = 4 * beside * math.hypot(*sigmas) / clean.numel() ** 0.5
+    assert floor is not None and floor.item() == pytest.approx(LOSSES[name](clean, y2).item(), rel=0.03, abs=chance)
 
 
 def test_for_l2_the_loss_is_the_floor_and_the_mean_squared_error():
