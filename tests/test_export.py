@@ -19,7 +19,7 @@ import pytest
 import torch
 from conftest import Command
 from PIL import Image
-from tiny import MODELS, ROOT, assert_refused, write_checkpoint, write_photograph
+from tiny import MODELS, ROOT, assert_refused, skip_where_ignored, write_checkpoint, write_photograph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -338,6 +338,7 @@ def test_a_folder_that_cannot_be_made_is_named(command: Command, given: Path, tm
 def test_a_signal_leaves_nothing(
     command: Command, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ):
+    skip_where_ignored(number)
     monkeypatch.setattr(os, "fsync", lambda descriptor: os.kill(os.getpid(), number))
     ended = command(str(given), "--format", "torch", main=export.main)
     assert ended.code == code and ended.err == ""

@@ -8,6 +8,7 @@ import functools
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
@@ -201,6 +203,12 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
 def evaluate_main() -> int:
     """The entry point that scores a checkpoint."""
     return cli.run_hydra(evaluate.job, "evaluate")
+
+
+def skip_where_ignored(number: int) -> None:
+    """A shell's background job, and what it starts, ignores SIGINT."""
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip(f"{signal.Signals(number).name} is ignored here, as it is by background jobs")
 
 
 def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> None:
