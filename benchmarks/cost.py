@@ -13,14 +13,14 @@ import sys
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save, show
+from benchmarks.turns import Convolutions
 from n2n_lightning.compose import build_module
 from n2n_lightning.facts import count_gmac
 
 SIDE = 64  # px, of the image on which a net is counted
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 STEP = """
 import sys
 from benchmarks.cost import train_step
@@ -35,26 +35,19 @@ def module_of(model: str) -> Any:
 def count(model: str) -> dict[str, Any]:
     """A pixel's share of a net, in float32."""
     module = module_of(model)
+    images = torch.rand(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
     kept: dict[int, int] = {}
-    values = 0
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal values
-        values += inputs[0].numel() + output.numel()
-
-    layers = [layer for layer in module.net.modules() if isinstance(layer, CONVOLUTIONS)]
-    hooks = [layer.register_forward_hook(note) for layer in layers]
     weights = {p.untyped_storage().data_ptr() for p in module.net.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        held = module.net(torch.rand(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last))
-    for hook in hooks:
-        hook.remove()
+        held = module.net(images)
     del held  # up to here, so that no memory was used twice
+    values = sum(into.numel() + out.numel() for _, into, out in Convolutions(module.net, images).calls)
     pixels = SIDE**2
     return {
         "model": model,

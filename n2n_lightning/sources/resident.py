@@ -30,11 +30,12 @@ class Pool:
 
         def fill(number: int) -> None:
             frame = frames[number]
-            _, height, width, channels = frame.stack.shape
+            _, height, width, _ = frame.stack.shape
             pixels = frame.stack.read(frame.number, 0, 0, height, width).reshape(-1)
             start = self.starts[frame]
-            part = self.values[start : start + height * width * channels]
-            part.copy_(torch.from_numpy(pixels.astype(np.float32) if wide(frame) else pixels))
+            self.values[start : start + len(pixels)].copy_(
+                torch.from_numpy(pixels.astype(np.float32) if wide(frame) else pixels)
+            )
 
         in_threads(fill, len(frames), f"moving {len(frames)} images to {device}")
 
