@@ -67,7 +67,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def show(outcomes: Sequence[Outcome]) -> None:
-    """Print the finished runs in comparison, best first, and then the table of every job."""
+    """Print the finished runs in comparison, best first, and then the table of every job, of which there is one."""
     finished = [o.folder for o in outcomes if o.state in ("done", "dead", "skipped")]
     if len(finished) > 1:
         from rich.console import Console
@@ -75,5 +75,4 @@ def show(outcomes: Sequence[Outcome]) -> None:
         from n2n_lightning.results import console_table, read_run
 
         Console().print(console_table([read_run(folder) for folder in finished]))
-    study = os.path.relpath(outcomes[0].folder.parent) if outcomes else ""
-    print(f"\nJobs in {study}:\n{table(outcomes)}" if outcomes else table(outcomes), flush=True)
+    print(f"\nJobs in {os.path.relpath(outcomes[0].folder.parent)}:\n{table(outcomes)}", flush=True)
