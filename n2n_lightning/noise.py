@@ -64,7 +64,8 @@ class Noise:
         return self.draw(images, rng), None
 
     def draw_pair(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Two versions whose noises are independent, strengths that are drawn too; and the target's mask."""
+        """Two versions whose noises are independent, strengths that are drawn too unless a kind says otherwise; and
+        the target's mask."""
         return self.draw(images, rng), *self.draw_target(images, rng)
 
 
@@ -144,6 +145,8 @@ class Poisson(Noise):
 class Bernoulli(Noise):
     """Pixels become 0; ``noise=bernoulli``. Those of a target do not count, the others keep every statistic.
 
+    Where ``p`` is drawn, a pair has one (docs/results/paper).
+
     Args:
         p: probability that a pixel becomes 0; or [low, high].
     """
@@ -160,6 +163,11 @@ class Bernoulli(Noise):
     def draw_target(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         left = ~draw_mask(images, draw_strength(self.p, images, rng), rng)
         return images * left, left
+
+    def draw_pair(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        p = draw_strength(self.p, images, rng)
+        source, target = ~draw_mask(images, p, rng), ~draw_mask(images, p, rng)
+        return images * source, images * target, target
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from n2n_lightning.paper import BENCHMARKS, EXPERIMENTS, TESTED_WITH, Experiment
 
 STUDIES = {"small": "paper", "full": "paper_full"}
 SUFFIXES = {"small": "_small", "full": ""}
+NETS = {"small": "nafnet32", "full": "unet"}
 OURS = ("experiment", "study", "model", "loss", "seed", "resume", "data.root", "data.targets", "data.draws", "data")
 TOLERANCE_DB = 0.1
 ENDED = ("done", "dead")
@@ -242,7 +243,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     for benchmark in BENCHMARKS:
         parser.add_argument(f"--{benchmark}", metavar="FOLDER", help="of its images, to score on them")
     parser.add_argument("--size", choices=tuple(STUDIES), default="small", help="for two cores or for an accelerator")
-    parser.add_argument("--model", default="unet", help="default: %(default)s, the paper's")
+    parser.add_argument("--model", help=f"default: {NETS['full']}, the paper's; {NETS['small']} for two cores")
     parser.add_argument("--only", default=",".join(TESTED_WITH), metavar="NOISE,...", help="default: %(default)s")
     parser.add_argument("--seeds", default="0", metavar="SEED,...", help="default: %(default)s")
     parser.add_argument("--collect", action="store_true", help="run nothing, print what there is")
@@ -256,6 +257,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     seeds = args.seeds.split(",")
     if not all(seed.isdigit() for seed in seeds):
         parser.error(f"--seeds takes whole numbers, got {args.seeds}")
+    args.model = args.model or NETS[args.size]
     args.overrides, args.only, args.seeds = overrides, args.only.split(","), sorted(set(map(int, seeds)))
     unknown = sorted(set(args.only) - set(TESTED_WITH))
     if unknown:

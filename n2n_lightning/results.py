@@ -25,7 +25,12 @@ MODEL_TITLES = {
     "convtrans_relu": "Convtrans + ReLU",
     "convtrans_sigmoid": "Convtrans + Sigmoid",
 }
-OTHER_TITLES = {"nafnet": "NAFNet", "dncnn": "DnCNN", "red30": "RED30"}  # of models that are not the report's
+OTHER_TITLES = {  # of models that are not the report's
+    "nafnet": "NAFNet",
+    "nafnet32": "NAFNet, width 32",
+    "dncnn": "DnCNN",
+    "red30": "RED30",
+}
 OPTIMIZERS = {"unet": ("adam", 0.001)}  # the report's choice for each of its models: name and learning rate
 SEQUENTIAL_OPTIMIZER = ("sgd", 0.1)
 

@@ -201,6 +201,16 @@ def test_impulses_strike_both_images_of_a_pair_as_often_but_elsewhere():
     assert ((struck * other).mean(1) - p**2).abs().max() < 0.04
 
 
+def test_bernoulli_noise_leaves_out_as_much_of_both_images_of_a_pair_but_elsewhere():
+    source, target, mask = Bernoulli([0, 1]).draw_pair(torch.ones(200, 1, 30, 30), generator(0))
+    assert torch.equal(mask, target == 1)
+    left, other = ((drawn == 1).double().flatten(1) for drawn in (source, target))
+    p = left.mean(1)
+    assert p.min() < 0.1 and p.max() > 0.9
+    assert (p - other.mean(1)).abs().max() < 5 * (2 * 0.25 / 900) ** 0.5
+    assert ((left * other).mean(1) - p**2).abs().max() < 0.06
+
+
 def test_gaussian_noise_of_a_pair_has_strengths_of_its_own():
     source, target, _ = Gaussian([0, 50]).draw_pair(torch.zeros(200, 1, 20, 20), generator(0))
     assert abs(correlation(source.flatten(1).std(1), target.flatten(1).std(1))) < 5 / 200**0.5

@@ -36,6 +36,7 @@ MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 SMALL = {  # models that are too big for tests which train them, cut images into tiles, or export
     "dncnn": ("++model.layers=5", "++model.width=8"),
     "nafnet": ("model.width=8", "model.encoder=[1]", "model.decoder=[1]"),
+    "nafnet32": ("model.width=8", "model.encoder=[1]", "model.decoder=[1]"),
     "red30": ("++model.layers=6", "++model.width=8"),
 }
 FIVE_MODELS = ("unet", "nn_relu", "nn_sigmoid", "convtrans_relu", "convtrans_sigmoid")
