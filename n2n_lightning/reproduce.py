@@ -23,6 +23,7 @@ OURS = ("experiment", "study", "model", "loss", "seed", "resume", "data.root", "
 TOLERANCE_DB = 0.1
 ENDED = ("done", "dead")
 NOTHING = "–"
+PICTURED = 7  # which of Kodak's photographs: a flower before shutters, smooth and fine
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,34 @@ def show(rows: Sequence[Row], lines: Sequence[str]) -> None:
     print("\n".join(lines))
 
 
+def draw(jobs: Sequence[Job], kodak: str) -> Path | None:
+    """The picture of what the first seed's runs restore, those that have ended; None where none has."""
+    titles = {
+        job: f"{job.experiment.loss}, {job.experiment.targets}" + ", fixed" * (job.experiment.draws == "fixed")
+        for job in jobs
+        if job.seed == jobs[0].seed and job.state in ENDED
+    }
+    if not titles:
+        return None
+    import numpy as np
+    from PIL import Image
+
+    from n2n_lightning.images import list_images
+    from n2n_lightning.noise import NOISES
+    from n2n_lightning.reporting.restored import draw_restored
+
+    rows = {}
+    for noise in dict.fromkeys(job.experiment.noise for job in titles):
+        name, _, strength = TESTED_WITH[noise][1].removeprefix("noise.").partition("=")
+        nets = {title: job.checkpoint for job, title in titles.items() if job.experiment.noise == noise}
+        rows[f"{noise} {strength}"] = NOISES[noise](**{name: float(strength)}), nets
+    with Image.open(list_images(Path(kodak))[:PICTURED][-1]) as image:
+        clean = np.array(image.convert("RGB"))
+    path = jobs[0].folder.parents[1] / "pictures.png"
+    path.write_bytes(draw_restored(clean, rows))
+    return path
+
+
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m n2n_lightning.reproduce",
@@ -286,6 +315,8 @@ def main() -> int:
     if set(args.only) == set(TESTED_WITH) and table.parent.is_dir():
         table.write_text(markdown(rows, lines))
         print(table)
+    if args.kodak24 and (pictures := draw(jobs, args.kodak24)):
+        print(pictures)
     return max(codes)
 
 

@@ -118,6 +118,29 @@ def test_claims_compare_the_seeds_that_both_have(tmp_path: Path, monkeypatch: py
     assert "+6.00 dB (+5.50 to +6.50 over 2 seeds)" in lines[0] and "-0.50 dB" in lines[1] and "+5.00 dB," in lines[2]
 
 
+def test_the_picture_has_a_row_a_noise_and_a_column_a_run_of_the_first_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from PIL import Image
+
+    from n2n_lightning.checkpoint import find_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    for number, image in enumerate(smooth_images(7, 40, seed=3)):
+        Image.fromarray(image.transpose(1, 2, 0).astype("uint8")).save(tmp_path / f"{number}.png")
+    jobs = jobs_of("--only", "gaussian,text", "--seeds", "1,2")
+    assert reproduce.draw(jobs, ".") is None
+    widths = []
+    for job in (jobs[0], jobs[4], next(job for job in jobs if job.experiment.noise == "text")):
+        finish(job, {})
+        job.checkpoint.write_bytes(find_checkpoint("nn_relu").read_bytes())
+        path = reproduce.draw(jobs, ".")
+        assert path == Path("outputs/paper/pictures.png")
+        widths.append(Image.open(path).size)
+    (one, row), (two, same), (same_columns, rows) = widths
+    assert [job.seed for job in (jobs[0], jobs[4])] == [1, 1] and one < two == same_columns and row == same < rows
+
+
 @pytest.mark.parametrize("path", ["plain", "it's, (1) = a b", "Übung/x"])
 def test_any_path_reaches_hydra_as_it_is(path: str):
     from hydra.core.override_parser.overrides_parser import OverridesParser
