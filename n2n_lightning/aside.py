@@ -39,6 +39,15 @@ def write_json(path: Path, content: Any) -> None:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What ``write_json`` wrote; empty where there is none that can be read."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
 def name_also(file: Path, path: Path) -> None:
     """Give a file a second name, in place of what had it before: a hard link, or a copy where there are none."""
     part = path.with_name(f"{path.name}.part")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning import cli
+from n2n_lightning.aside import read_json
 from n2n_lightning.paper import BENCHMARKS, EXPERIMENTS, TESTED_WITH, Experiment, claims
 
 STUDIES = {"small": "paper", "full": "paper_full"}
@@ -38,7 +38,7 @@ class Job:
     @property
     def result(self) -> dict[str, Any]:
         """``result.json``; empty before the run has started."""
-        return read(self.folder / "result.json")
+        return read_json(self.folder / "result.json")
 
     @property
     def checkpoint(self) -> Path:
@@ -60,7 +60,7 @@ class Job:
         path = self.score_file(benchmark)
         if self.state not in ENDED or not path.exists() or path.stat().st_mtime < self.checkpoint.stat().st_mtime:
             return None
-        return float(read(path)["val/psnr"])
+        return read_json(path).get("val/psnr")
 
 
 def make_jobs(args: argparse.Namespace) -> list[Job]:
@@ -118,12 +118,6 @@ def call(command: str, *arguments: str) -> int:
 def quoted(path: str | Path) -> str:
     """A path as a value of Hydra's override grammar."""
     return "'" + str(path).replace("'", "\\'") + "'"
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A JSON file's content; empty where there is none."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return content
 
 
 def budget(result: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import sys
@@ -27,6 +26,7 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from n2n_lightning import cli
+from n2n_lightning.aside import read_json
 from n2n_lightning.callbacks import EpochLines, ImageGrid, RunRecord
 from n2n_lightning.checkpoint import load_denoiser, read_checkpoint
 from n2n_lightning.compose import Config, advice, build_datamodule, build_module, check_config
@@ -157,7 +157,7 @@ def prepare(config: Config, folder: Path) -> Prepared:
     if config["compile"]:
         mode = config["compile"] if isinstance(config["compile"], str) else None
         module.net.compile(mode=mode)  # in place: weights keep their names
-    earlier = read_result(folder).get("data", {}).get("fingerprint") if resume_from else None
+    earlier = read_json(folder / "result.json").get("data", {}).get("fingerprint") if resume_from else None
     if earlier not in (None, facts["data"]["fingerprint"]):
         raise ValueError(f"the data is not what {folder} was trained on; set another study=NAME, or resume=false")
     return Prepared(config, folder, module, datamodule, resume_from, resume_step, facts)
@@ -243,7 +243,7 @@ def build_trainer(
 
 def is_finished(config: Config, folder: Path) -> bool:
     """Whether the folder holds this very run, finished; a different configuration in it is refused."""
-    earlier = read_result(folder)
+    earlier = read_json(folder / "result.json")
     if not earlier or not config["resume"]:
         return False
     before, now = flatten(earlier.get("config") or {}), flatten(config)
@@ -257,15 +257,6 @@ def is_finished(config: Config, folder: Path) -> bool:
         changes = ", ".join(f"{key} ({before.get(key)} there, {now.get(key)} here)" for key in different)
         raise ValueError(f"{folder} holds a run of another configuration: {changes}; set another study=NAME")
     return earlier.get("status") in ("done", "dead")
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """The folder's ``result.json``; empty where there is none that can be read."""
-    try:
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return result
 
 
 def start_from(module: DenoiserModule, trained: DenoiserModule, path: str) -> None:
