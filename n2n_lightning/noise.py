@@ -64,8 +64,10 @@ class Noise:
         return self.draw(images, rng), None
 
     def draw_pair(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Two versions whose noises are independent, strengths that are drawn too unless a kind says otherwise; and
-        the target's mask."""
+        """Two versions with independent noise, and the target's mask.
+
+        Strengths are drawn for each, or by some kinds once for both.
+        """
         return self.draw(images, rng), *self.draw_target(images, rng)
 
 
@@ -145,7 +147,8 @@ class Poisson(Noise):
 class Bernoulli(Noise):
     """Pixels become 0; ``noise=bernoulli``. Those of a target do not count, the others keep every statistic.
 
-    Where ``p`` is drawn, a pair has one (docs/results/paper).
+    Where ``p`` is drawn, a pair has one: so a target weighs as much as is left of it, and images that are nearly black
+    count little, which the paper's figures speak for (docs/results/paper).
 
     Args:
         p: probability that a pixel becomes 0; or [low, high].

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BENCHMARKS = ("bsds300", "kodak24", "set14")
-TESTED_WITH = {  # the noise that the paper scores with
-    "gaussian": ("noise=gaussian", "noise.sigma=25"),
-    "brown": ("noise=brown", "noise.sigma=25"),
-    "poisson": ("noise=poisson", "noise.lam=30"),
-    "bernoulli": ("noise=bernoulli", "noise.p=0.5"),
-    "text": ("noise=text", "noise.coverage=0.25"),
-    "impulse": ("noise=impulse", "noise.p=0.7"),
+TESTED_WITH = {  # the strength of each noise that the paper scores with
+    "gaussian": ("sigma", 25.0),
+    "brown": ("sigma", 25.0),
+    "poisson": ("lam", 30.0),
+    "bernoulli": ("p", 0.5),
+    "text": ("coverage", 0.25),
+    "impulse": ("p", 0.7),
 }
 Key = tuple[str, str, str, str]
 
@@ -36,6 +36,11 @@ class Experiment:
     draws: str
     paper: tuple[float, ...] = ()
     one_image: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it differs in from others of its noise."""
+        return f"{self.loss}, {self.targets} targets" + ", fixed" * (self.draws == "fixed")
 
     @property
     def key(self) -> Key:

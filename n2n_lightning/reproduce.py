@@ -22,6 +22,7 @@ NETS = {"small": "nafnet32", "full": "unet"}
 OURS = ("experiment", "study", "model", "loss", "seed", "resume", "data.root", "data.targets", "data.draws", "data")
 TOLERANCE_DB = 0.1
 ENDED = ("done", "dead")
+STOPPED = (cli.SIGINT, cli.SIGTERM, cli.BAD_INPUT)  # exit codes of a run that no other follows
 NOTHING = "–"
 PICTURED = 7  # which of Kodak's photographs: a flower before shutters, smooth and fine
 
@@ -94,7 +95,8 @@ def run(job: Job, folders: dict[str, str]) -> int:
                     f"checkpoint={quoted(job.checkpoint)}",
                     f"data={benchmark}",
                     f"data.root={quoted(folders[benchmark])}",
-                    *TESTED_WITH[job.experiment.noise],
+                    f"noise={job.experiment.noise}",
+                    "noise.{}={}".format(*TESTED_WITH[job.experiment.noise]),
                     "quantize=true",
                     f"output={quoted(job.score_file(benchmark))}",
                 )
@@ -228,32 +230,32 @@ def show(rows: Sequence[Row], lines: Sequence[str]) -> None:
     print("\n".join(lines))
 
 
-def draw(jobs: Sequence[Job], kodak: str) -> Path | None:
-    """The picture of what the first seed's runs restore, those that have ended; None where none has."""
-    titles = {
-        job: f"{job.experiment.loss}, {job.experiment.targets}" + ", fixed" * (job.experiment.draws == "fixed")
-        for job in jobs
-        if job.seed == jobs[0].seed and job.state in ENDED
-    }
-    if not titles:
-        return None
+def draw_pictures(jobs: Sequence[Job], kodak: Path, path: Path) -> bool:
+    """One photograph with each noise, and what the first seed's runs that have ended make of it.
+
+    Returns:
+        Whether there was anything to draw.
+
+    Raises:
+        ValueError, OSError: the photograph cannot be read, or a run is not of colour images.
+    """
     import numpy as np
     from PIL import Image
 
     from n2n_lightning.images import list_images
-    from n2n_lightning.noise import NOISES
+    from n2n_lightning.noise import make_noise
     from n2n_lightning.reporting.restored import draw_restored
 
+    ended = [job for job in jobs if job.seed == jobs[0].seed and job.state in ENDED and job.checkpoint.is_file()]
     rows = {}
-    for noise in dict.fromkeys(job.experiment.noise for job in titles):
-        name, _, strength = TESTED_WITH[noise][1].removeprefix("noise.").partition("=")
-        nets = {title: job.checkpoint for job, title in titles.items() if job.experiment.noise == noise}
-        rows[f"{noise} {strength}"] = NOISES[noise](**{name: float(strength)}), nets
-    with Image.open(list_images(Path(kodak))[:PICTURED][-1]) as image:
-        clean = np.array(image.convert("RGB"))
-    path = jobs[0].folder.parents[1] / "pictures.png"
-    path.write_bytes(draw_restored(clean, rows))
-    return path
+    for noise, (name, strength) in TESTED_WITH.items():
+        nets = {job.experiment.title: job.checkpoint for job in ended if job.experiment.noise == noise}
+        if nets:
+            rows[f"{noise} {strength:g}"] = make_noise({"name": noise, name: strength}), nets
+    if rows:
+        with Image.open(list_images(kodak)[:PICTURED][-1]) as photograph:
+            path.write_bytes(draw_restored(np.array(photograph.convert("RGB")), rows))
+    return bool(rows)
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -300,7 +302,7 @@ def main() -> int:
     for number, job in enumerate(() if args.collect else jobs, 1):
         print(f"{number} of {len(jobs)}: {' '.join(job.overrides)}", flush=True)
         codes.append(run(job, folders))
-        if codes[-1] in (cli.SIGINT, cli.SIGTERM, cli.BAD_INPUT):
+        if codes[-1] in STOPPED:
             break
     rows = make_rows(jobs)
     lines = judge(rows)
@@ -309,8 +311,14 @@ def main() -> int:
     if set(args.only) == set(TESTED_WITH) and table.parent.is_dir():
         table.write_text(markdown(rows, lines))
         print(table)
-    if args.kodak24 and (pictures := draw(jobs, args.kodak24)):
-        print(pictures)
+        pictures = table.with_name("pictures.png")
+        if args.kodak24 and codes[-1] not in STOPPED:
+            try:
+                print(
+                    pictures if draw_pictures(jobs, Path(args.kodak24), pictures) else "no run to draw pictures of yet"
+                )
+            except (ValueError, OSError) as error:
+                print(f"no pictures: {error}")
     return max(codes)
 
 

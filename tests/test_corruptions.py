@@ -205,10 +205,10 @@ def test_bernoulli_noise_leaves_out_as_much_of_both_images_of_a_pair_but_elsewhe
     source, target, mask = Bernoulli([0, 1]).draw_pair(torch.ones(200, 1, 30, 30), generator(0))
     assert torch.equal(mask, target == 1)
     left, other = ((drawn == 1).double().flatten(1) for drawn in (source, target))
-    p = left.mean(1)
-    assert p.min() < 0.1 and p.max() > 0.9
-    assert (p - other.mean(1)).abs().max() < 5 * (2 * 0.25 / 900) ** 0.5
-    assert ((left * other).mean(1) - p**2).abs().max() < 0.06
+    kept = left.mean(1)
+    assert kept.min() < 0.1 and kept.max() > 0.9
+    assert (kept - other.mean(1)).abs().max() < 5 * (2 * 0.25 / 900) ** 0.5
+    assert ((left * other).mean(1) - kept**2).abs().max() < 0.06
 
 
 def test_gaussian_noise_of_a_pair_has_strengths_of_its_own():

@@ -118,27 +118,55 @@ def test_claims_compare_the_seeds_that_both_have(tmp_path: Path, monkeypatch: py
     assert "+6.00 dB (+5.50 to +6.50 over 2 seeds)" in lines[0] and "-0.50 dB" in lines[1] and "+5.00 dB," in lines[2]
 
 
-def test_the_picture_has_a_row_a_noise_and_a_column_a_run_of_the_first_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_pictures_are_of_the_first_seeds_runs_that_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from PIL import Image
 
-    from n2n_lightning.checkpoint import find_checkpoint
+    from n2n_lightning.noise import Gaussian, Text
+    from n2n_lightning.reporting import restored
 
+    drawn: list[tuple[Any, Any]] = []
+    monkeypatch.setattr(restored, "draw_restored", lambda *given: drawn.append(given) or b"picture")
     monkeypatch.chdir(tmp_path)
-    for number, image in enumerate(smooth_images(7, 40, seed=3)):
-        Image.fromarray(image.transpose(1, 2, 0).astype("uint8")).save(tmp_path / f"{number}.png")
+    photographs = smooth_images(8, 20, seed=3).transpose(0, 2, 3, 1).astype("uint8")
+    for number, image in enumerate(photographs):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
     jobs = jobs_of("--only", "gaussian,text", "--seeds", "1,2")
-    assert reproduce.draw(jobs, ".") is None
-    widths = []
-    for job in (jobs[0], jobs[4], next(job for job in jobs if job.experiment.noise == "text")):
-        finish(job, {})
-        job.checkpoint.write_bytes(find_checkpoint("nn_relu").read_bytes())
-        path = reproduce.draw(jobs, ".")
-        assert path == Path("outputs/paper/pictures.png")
-        widths.append(Image.open(path).size)
-    (one, row), (two, same), (same_columns, rows) = widths
-    assert [job.seed for job in (jobs[0], jobs[4])] == [1, 1] and one < two == same_columns and row == same < rows
+    path = tmp_path / "pictures.png"
+    assert not reproduce.draw_pictures(jobs, tmp_path, path) and not path.exists()
+
+    ended = {
+        ("gaussian", "noisy", "fresh", "l2"),
+        ("gaussian", "clean", "fixed", "l2"),
+        ("text", "noisy", "fresh", "l1"),
+    }
+    for job in jobs:
+        experiment = job.experiment
+        if (experiment.noise, experiment.targets, experiment.draws, experiment.loss) in ended or job.seed == 2:
+            finish(job, {})
+        elif experiment.loss == "l1":
+            finish(job, {}, status="interrupted")
+        elif experiment.noise == "gaussian":
+            finish(job, {})
+            job.checkpoint.unlink()
+    assert reproduce.draw_pictures(jobs, tmp_path, path) and path.read_bytes() == b"picture"
+    ((clean, rows),) = drawn
+    assert (clean == photographs[reproduce.PICTURED - 1]).all()
+    assert {title: (noise, list(nets)) for title, (noise, nets) in rows.items()} == {
+        "gaussian 25": (Gaussian(25.0), ["l2, clean targets, fixed", "l2, noisy targets"][::-1]),
+        "text 0.25": (Text(0.25), ["l1, noisy targets"]),
+    }
+    assert all("seed=1" in str(checkpoint) for _, nets in rows.values() for checkpoint in nets.values())
+
+
+def test_the_net_for_two_cores_is_that_of_the_experiments():
+    from tiny import compose_config
+
+    for size, suffix in reproduce.SUFFIXES.items():
+        (own, named) = (
+            compose_config(f"experiment=paper/gaussian{suffix}", *words, "data.root=there")
+            for words in ((), (f"model={reproduce.NETS[size]}",))
+        )
+        assert own["model"] == named["model"]
 
 
 @pytest.mark.parametrize("path", ["plain", "it's, (1) = a b", "Übung/x"])

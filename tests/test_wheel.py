@@ -53,6 +53,9 @@ def test_wheel_carries_every_configuration_file(wheel: Path):
 
 
 def test_wheel_carries_the_trained_models(wheel: Path, python: Path, tmp_path: Path):
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if "/weights/" in name}
+    trained = {path.relative_to(ROOT) for path in (ROOT / "weights").rglob("*") if path.is_file()}
+    assert packed == {f"n2n_lightning/{path}" for path in trained if path.parts[1] != "paper"}
     assert wheel.stat().st_size < 10e6
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
     for name in ("unet", "five_models/nn_sigmoid"):

@@ -15,8 +15,8 @@ from n2n_lightning.noise import Noise
 from n2n_lightning.reporting.figures import png_bytes
 from n2n_lightning.reporting.pictures import LABEL, MATTE, psnr_db
 
-CROP_PX = 128  # shown of the image's middle, each pixel as 2x2; the dB are of the whole image
-LEFT, TOP, BETWEEN = 0.9, 0.3, 0.04  # inches
+CROP_PX = 128  # shown of the image's middle; the dB are of the whole image
+CELL, LEFT, TOP, BETWEEN, BOTTOM = CROP_PX / 100, 0.9, 0.3, 0.04, 0.06  # inches; the PNG has 2x2 pixels for each
 
 Row = tuple[Noise, Mapping[str, Path]]  # a noise, and title -> checkpoint of a net trained for it
 
@@ -31,19 +31,22 @@ def draw_restored(clean: NDArray[np.uint8], rows: Mapping[str, Row], seed: int =
 
     Returns:
         A PNG file.
+
+    Raises:
+        ValueError: a net is not for colour images.
     """
     drawn = {title: restore(clean, *row, seed) for title, row in rows.items()}
-    columns, cell = max(map(len, drawn.values())), CROP_PX / 100
-    figure = Figure(figsize=(LEFT + columns * (cell + BETWEEN), len(rows) * (cell + TOP) + 0.06), facecolor=MATTE)
+    columns = max(map(len, drawn.values()))
+    figure = Figure(figsize=(LEFT + columns * (CELL + BETWEEN), len(rows) * (CELL + TOP) + BOTTOM), facecolor=MATTE)
     across, up = figure.get_size_inches()
     for number, (name, images) in enumerate(drawn.items()):
-        bottom = up - (number + 1) * (cell + TOP)
-        figure.text(0.08 / across, (bottom + cell / 2) / up, name, color=LABEL, size=8, va="center")
+        bottom = up - (number + 1) * (CELL + TOP)
+        figure.text(0.08 / across, (bottom + CELL / 2) / up, name, color=LABEL, size=8, va="center")
         for column, (title, image) in enumerate(images.items()):
-            x = LEFT + column * (cell + BETWEEN)
-            decibels = "" if image is clean else f"  {psnr_db(image, clean):.1f} dB"
-            figure.text(x / across, (bottom + cell + 0.07) / up, title + decibels, color=LABEL, size=6)
-            axes = figure.add_axes((x / across, bottom / up, cell / across, cell / up))
+            x = LEFT + column * (CELL + BETWEEN)
+            text = title if image is clean else f"{title}\n{psnr_db(image, clean):.1f} dB"
+            figure.text(x / across, (bottom + CELL + 0.05) / up, text, color=LABEL, size=6, linespacing=1.3)
+            axes = figure.add_axes((x / across, bottom / up, CELL / across, CELL / up))
             axes.axis("off")
             axes.imshow(middle(image), interpolation="nearest")
     return png_bytes(figure)
@@ -58,9 +61,9 @@ def restore(
     restored = {title: load_denoiser(path).denoise(noisy) for title, path in nets.items()}
     shown = {
         title: (values[0].movedim(0, -1).clamp(0, 1) * 255).round().byte().numpy()
-        for title, values in ({"noisy": noisy} | restored).items()
+        for title, values in ({"noisy image": noisy} | restored).items()
     }
-    return shown | {"clean": clean}
+    return shown | {"clean image": clean}
 
 
 def middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
