@@ -314,9 +314,8 @@ def main() -> int:
         pictures = table.with_name("pictures.png")
         if args.kodak24 and codes[-1] not in STOPPED:
             try:
-                print(
-                    pictures if draw_pictures(jobs, Path(args.kodak24), pictures) else "no run to draw pictures of yet"
-                )
+                drawn = draw_pictures(jobs, Path(args.kodak24), pictures)
+                print(pictures if drawn else "no run to draw pictures of yet")
             except (ValueError, OSError) as error:
                 print(f"no pictures: {error}")
     return max(codes)

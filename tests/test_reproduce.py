@@ -152,7 +152,7 @@ def test_pictures_are_of_the_first_seeds_runs_that_have_ended(tmp_path: Path, mo
     ((clean, rows),) = drawn
     assert (clean == photographs[reproduce.PICTURED - 1]).all()
     assert {title: (noise, list(nets)) for title, (noise, nets) in rows.items()} == {
-        "gaussian 25": (Gaussian(25.0), ["l2, clean targets, fixed", "l2, noisy targets"][::-1]),
+        "gaussian 25": (Gaussian(25.0), ["l2, noisy targets", "l2, clean targets, fixed"]),
         "text 0.25": (Text(0.25), ["l1, noisy targets"]),
     }
     assert all("seed=1" in str(checkpoint) for _, nets in rows.values() for checkpoint in nets.values())
