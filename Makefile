@@ -10,7 +10,7 @@ INSTALLING := $(VENV)/.installing
 RECENT := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 MODELS := unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid
 
-.PHONY: help setup demo test check audit torture clean
+.PHONY: help setup demo test quick stress check audit clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,16 +26,20 @@ demo: $(STAMP)  ## train the five models on the bundled photographs and write th
 test: $(STAMP)  ## run the tests; ARGS="-k wheel" goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
 
-check: $(STAMP)  ## lint, formatting and types
+quick: $(STAMP)  ## run the tests that are not marked slow (a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)
+
+check: $(STAMP)  ## lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 audit:  ## look for known vulnerabilities in requirements.lock; needs the network
 	@$(PYTHON) tools/audit.py
 
-torture: $(STAMP)  ## what a run must survive: kills, damage, full disks, hostile files (most of an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(ARGS)
+stress: $(STAMP)  ## what a run must survive: kills, damage, full disks, hostile files (most of an hour)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m stress $(ARGS)
 
 clean:  ## remove caches and build products; .venv and outputs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -22,11 +22,11 @@ from skimage.filters import median
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import denoise_nl_means
 
-from n2n_lightning.aside import write_json
-from n2n_lightning.checkpoint import load_denoiser
-from n2n_lightning.facts import device_name
-from n2n_lightning.images import list_images
+from n2n_lightning.image_io.stack import list_images
 from n2n_lightning.metrics import pair_error, psnr_of, squared_error
+from n2n_lightning.models.checkpoint import load_denoiser
+from n2n_lightning.system.atomic import write_json
+from n2n_lightning.training.run_metadata import device_name
 
 Pixels = npt.NDArray[np.uint8]
 NLM_H = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5)  # of the noise's standard deviation

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save, show
 from benchmarks.turns import Convolutions
-from n2n_lightning.compose import build_module
-from n2n_lightning.facts import count_gmac
+from n2n_lightning.training.build import build_module
+from n2n_lightning.training.run_metadata import count_gmac
 
 SIDE = 64  # px, of the image on which a net is counted
 STEP = """

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from n2n_lightning import cli
-from n2n_lightning.aside import write_json
-from n2n_lightning.facts import device_name
+from n2n_lightning.system import hydra_app
+from n2n_lightning.system.atomic import write_json
+from n2n_lightning.system.folders import config_folder
+from n2n_lightning.training.run_metadata import device_name
 
 
 def configuration(*overrides: str) -> dict[str, Any]:
     """What ``train`` would run with these overrides."""
-    with initialize_config_dir(str(cli.config_folder()), version_base="1.3"):
-        return cli.plain(compose("train", list(overrides)))
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return hydra_app.plain(compose("train", list(overrides)))
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:

@@ -27,16 +27,16 @@ from torch import Tensor
 
 from benchmarks.measuring import machine, save, show
 from benchmarks.turns import Convolutions
-from n2n_lightning.batch import colours
-from n2n_lightning.contents import Array
-from n2n_lightning.denoiser import Denoiser
-from n2n_lightning.facts import count_gmac
-from n2n_lightning.images import list_images
+from n2n_lightning.data.scenes import by
+from n2n_lightning.image_io.banded import open_picture
+from n2n_lightning.image_io.image_file import Array
+from n2n_lightning.image_io.stack import list_images
+from n2n_lightning.image_io.value_range import to_net
+from n2n_lightning.inference.denoiser import Denoiser
+from n2n_lightning.inference.file_runner import colours
+from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.nets.padding import pad_to_multiple
-from n2n_lightning.pictures import open_picture
-from n2n_lightning.ranges import to_net
-from n2n_lightning.sources.scenes import by
-from n2n_lightning.tiling import Plan
+from n2n_lightning.training.run_metadata import count_gmac
 
 SIZES = ((257, 511), (1024, 1536))
 TILES_PX = (32, 128, 384)

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.aside import write_json
-from n2n_lightning.checkpoint import load_denoiser
-from n2n_lightning.facts import device_name
-from n2n_lightning.images import Stack, list_images, open_stacks
+from n2n_lightning.data.crops import GridCrops, Region
+from n2n_lightning.image_io.stack import Stack, list_images, open_stacks
 from n2n_lightning.metrics import PairQuality, pair_error, psnr_of, squared_error, triple_error
-from n2n_lightning.module import DenoiserModule
-from n2n_lightning.noise import Gaussian, Noise, Poisson
-from n2n_lightning.runs import read_runs
-from n2n_lightning.sources.crops import GridCrops, Region
+from n2n_lightning.models.checkpoint import load_denoiser
+from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.noise.kinds import Gaussian, Noise, Poisson
+from n2n_lightning.reporting.runs import read_runs
+from n2n_lightning.system.atomic import write_json
+from n2n_lightning.training.run_metadata import device_name
 
 NOISES: dict[str, tuple[Noise, Noise]] = {
     **{f"Gaussian {sigma}": (Gaussian(sigma), Gaussian(sigma)) for sigma in (10, 25, 50)},

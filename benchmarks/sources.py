@@ -19,10 +19,10 @@ import numpy as np
 import pytorch_lightning as pl
 
 from benchmarks.measuring import configuration, ratio, ratio_text, resident_mb, save
-from n2n_lightning.compose import build_datamodule, build_module
-from n2n_lightning.datamodule import NoisyPairDataModule
-from n2n_lightning.pairs import NoisyPair
-from n2n_lightning.training import train
+from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.training.build import build_datamodule, build_module
+from n2n_lightning.training.run import train
 
 WARM_UP = 20
 

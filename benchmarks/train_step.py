@@ -15,8 +15,8 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does
 
 from benchmarks.measuring import configuration, forget_peak, machine, ratio, ratio_text, resident_mb, save, show
 from benchmarks.turns import InTurns, train_in_turns
-from n2n_lightning.compose import build_module
-from n2n_lightning.facts import count_gmac
+from n2n_lightning.training.build import build_module
+from n2n_lightning.training.run_metadata import count_gmac
 
 WARM_UP = 5
 SHAPE = (3, 32, 32)

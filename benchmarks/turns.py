@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2n_lightning.datamodule import NoisyPairDataModule
-from n2n_lightning.module import DenoiserModule, make_optimizer
-from n2n_lightning.pairs import NoisyPair, TensorPairs
-from n2n_lightning.training import train
+from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.pairs import NoisyPair, TensorPairs
+from n2n_lightning.models.module import DenoiserModule, make_optimizer
+from n2n_lightning.training.run import train
 
 
 def bare_loop(module: DenoiserModule, datamodule: NoisyPairDataModule) -> Iterator[None]:

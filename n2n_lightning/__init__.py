@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from n2n_lightning.checkpoint import load_denoiser as load_denoiser
-    from n2n_lightning.denoiser import Denoiser as Denoiser
+    from n2n_lightning.inference.denoiser import Denoiser as Denoiser
+    from n2n_lightning.models.checkpoint import load_denoiser as load_denoiser
 
 __version__ = "0.1.0"
 __all__ = ["Denoiser", "__version__", "load_denoiser"]
-PUBLIC = {"Denoiser": "n2n_lightning.denoiser", "load_denoiser": "n2n_lightning.checkpoint"}
+PUBLIC = {"Denoiser": "n2n_lightning.inference.denoiser", "load_denoiser": "n2n_lightning.models.checkpoint"}
 
 
 def __getattr__(name: str) -> Any:

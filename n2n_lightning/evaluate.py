@@ -12,17 +12,18 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from n2n_lightning import cli
+from n2n_lightning.system import errors, hydra_app
+from n2n_lightning.system.folders import config_folder, run_name
 
 MAX_NAME = 200  # characters; most file systems end at 255 bytes
 
 if TYPE_CHECKING:
-    from n2n_lightning.datamodule import NoisyPairDataModule
-    from n2n_lightning.module import DenoiserModule
-    from n2n_lightning.pairs import PairData
+    from n2n_lightning.data.datamodule import NoisyPairDataModule
+    from n2n_lightning.data.pairs import PairData
+    from n2n_lightning.models.module import DenoiserModule
 
 
-@hydra.main(config_path=str(cli.config_folder()), config_name="evaluate", version_base="1.3")
+@hydra.main(config_path=str(config_folder()), config_name="evaluate", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """Evaluate; errors are answered here, since Hydra would announce them with a line of its own."""
     hydra_config = HydraConfig.get()
@@ -30,10 +31,10 @@ def job(cfg: DictConfig) -> None:
         word for word in hydra_config.overrides.task if word.partition("=")[0] not in ("checkpoint", "data", "output")
     ]
     try:
-        score(cli.plain(cfg), cli.run_name(hydra_config.runtime.choices["data"], said))
-    except cli.InputError as error:
-        cli.report_error(error)
-        sys.exit(cli.BAD_INPUT)
+        score(hydra_app.plain(cfg), run_name(hydra_config.runtime.choices["data"], said))
+    except errors.InputError as error:
+        errors.report_error(error)
+        sys.exit(errors.BAD_INPUT)
 
 
 def score(config: dict[str, Any], data_name: str) -> None:
@@ -44,12 +45,13 @@ def score(config: dict[str, Any], data_name: str) -> None:
         data_name: of the data and what else was chosen, for the name of the JSON file.
 
     Raises:
-        cli.InputError: the configuration, the checkpoint or the data is wrong.
+        errors.InputError: the configuration, the checkpoint or the data is wrong.
     """
-    from n2n_lightning.aside import write_json
-    from n2n_lightning.checkpoint import load_denoiser
-    from n2n_lightning.compose import build_datamodule, check_data
     from n2n_lightning.metrics import RestorationQuality
+    from n2n_lightning.models.checkpoint import load_denoiser
+    from n2n_lightning.system.atomic import write_json
+    from n2n_lightning.training.build import build_datamodule
+    from n2n_lightning.training.check import check_data
 
     try:
         check_data(config)
@@ -65,7 +67,7 @@ def score(config: dict[str, Any], data_name: str) -> None:
                 f"the data has {datamodule.image_shape[0]}; choose other data or another checkpoint"
             )
     except (ValueError, OSError) as error:
-        raise cli.InputError(error) from error
+        raise errors.InputError(error) from error
     data = config["data"] | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak}
     if datamodule.data.sample_type != "uint8":
         print(f"range 0 to {datamodule.data.peak:g}")
@@ -90,8 +92,8 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     """
     import pytorch_lightning as pl
 
-    from n2n_lightning.sources.clean import CleanPairs
-    from n2n_lightning.training import quiet_lightning
+    from n2n_lightning.data.clean import CleanPairs
+    from n2n_lightning.training.run import quiet_lightning
 
     quiet_lightning()
     trainer = pl.Trainer(
@@ -104,7 +106,7 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     try:
         trainer.validate(module, datamodule, verbose=False)
     except SystemExit as stop:  # Lightning's answer to a signal
-        sys.exit(cli.signal_code(stop))
+        sys.exit(errors.signal_code(stop))
     unprefixed = ("noisy_psnr", "noisy_psnr_pairs", "constant_channels")
     scores = {f"val/{k}": v for k, v in module.scores.items() if k not in unprefixed}
     if "noisy_psnr_pairs" in module.scores:
@@ -133,8 +135,8 @@ def take_range(data: PairData, module: DenoiserModule) -> None:
     """Floats, or whole numbers of more than 8 bits, are scaled as those of the training were; a given range wins."""
     import numpy as np
 
-    from n2n_lightning.ranges import known_range
-    from n2n_lightning.sources.scene_data import SceneData
+    from n2n_lightning.data.scene_data import SceneData
+    from n2n_lightning.image_io.value_range import known_range
 
     peak = known_range(np.dtype(data.sample_type), module.peak, module.sample_type)
     if isinstance(data, SceneData) and data.range is None and peak is not None:
@@ -179,4 +181,4 @@ def as_text(scores: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_hydra(job, "evaluate"))
+    sys.exit(hydra_app.run_hydra(job, "evaluate"))

@@ -14,14 +14,15 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2n_lightning import __version__, cli
-from n2n_lightning.aside import written_aside
+from n2n_lightning import __version__
+from n2n_lightning.system import errors
+from n2n_lightning.system.atomic import written_aside
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
-    from n2n_lightning.module import DenoiserModule
+    from n2n_lightning.models.module import DenoiserModule
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # that --format onnx needs
@@ -37,7 +38,7 @@ class ExportError(RuntimeError):
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 the file could not be made or computes something else, 2 the input was wrong."""
     arguments = parse(argv)
-    return cli.guarded(lambda: export_to_file(arguments))
+    return errors.guarded(lambda: export_to_file(arguments))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -60,7 +61,7 @@ def export_to_file(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: the checkpoint or the output cannot be used, or a package is missing; nothing was written.
     """
-    from n2n_lightning.checkpoint import find_checkpoint, load_denoiser
+    from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
 
     checkpoint, kind = find_checkpoint(arguments.checkpoint), arguments.format
     output = arguments.output or Path(default_name(checkpoint) + SUFFIXES[kind])
@@ -71,12 +72,12 @@ def export_to_file(arguments: argparse.Namespace) -> int:
     try:
         content = export(module, kind)
     except ExportError as error:
-        cli.report_error(error)
-        return cli.FAILED
+        errors.report_error(error)
+        return errors.FAILED
     with written_aside(output) as file:
         file.write(content)
     print(f"{output}, {len(content) / 1e6:.1f} MB")
-    return cli.DONE
+    return errors.DONE
 
 
 def default_name(checkpoint: Path) -> str:

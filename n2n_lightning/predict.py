@@ -10,11 +10,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from n2n_lightning import cli
+from n2n_lightning.system import errors
 
 if TYPE_CHECKING:  # else they are imported once the arguments are seen to be right, because torch takes seconds
-    from n2n_lightning.batch import Batch
-    from n2n_lightning.inputs import Job
+    from n2n_lightning.inference.file_runner import Batch
+    from n2n_lightning.inference.jobs import Job
 
 FORMATS = ("bmp", "jpeg", "npy", "png", "tiff", "webp")
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files can hold any bytes
-    return cli.guarded(lambda: denoise_all(arguments))
+    return errors.guarded(lambda: denoise_all(arguments))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -77,31 +77,31 @@ def denoise_all(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: nothing can be done; nothing was written.
     """
-    from n2n_lightning.batch import DiskFullError
+    from n2n_lightning.inference.file_runner import DiskFullError
 
     batch, jobs = prepare(arguments)
     try:
         with batch.record.locked():
             batch.run(jobs)
     except DiskFullError as error:
-        cli.report_error(error)
-        return cli.FAILED
+        errors.report_error(error)
+        return errors.FAILED
     except (KeyboardInterrupt, SystemExit):
         print("interrupted; the same command goes on", file=sys.stderr)
         raise
     finally:
         for fault in batch.faults:
-            print(f"error: {cli.printable(fault, keep='')}", file=sys.stderr)
-    return cli.BAD_INPUT if batch.faults else cli.DONE
+            print(f"error: {errors.printable(fault, keep='')}", file=sys.stderr)
+    return errors.BAD_INPUT if batch.faults else errors.DONE
 
 
 def prepare(arguments: argparse.Namespace) -> tuple[Batch, list[Job]]:
     """The denoiser, and all files with their places, once nothing stands against them."""
-    from n2n_lightning.batch import PROGRAM_BYTES, Batch
-    from n2n_lightning.checkpoint import find_checkpoint
-    from n2n_lightning.denoiser import Denoiser
-    from n2n_lightning.inputs import plan_jobs
-    from n2n_lightning.record import Record
+    from n2n_lightning.inference.denoiser import Denoiser
+    from n2n_lightning.inference.file_runner import PROGRAM_BYTES, Batch
+    from n2n_lightning.inference.jobs import plan_jobs
+    from n2n_lightning.inference.manifest import Record
+    from n2n_lightning.models.checkpoint import find_checkpoint
 
     checkpoint, folder = find_checkpoint(arguments.checkpoint), arguments.output
     jobs = plan_jobs(arguments.inputs, folder, arguments.format)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning import cli
-from n2n_lightning.runs import Run, read_run
+from n2n_lightning.reporting.runs import Run, read_run
+from n2n_lightning.system import errors
 
 TOLERANCE = 0.01  # of the best values, relative, where versions or device differ: rounding adds up over a training
 ELSE = ("device", "git_commit")  # of the environment, beside versions; a processor's device counts its threads
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or its result.json")
     parser.add_argument("--study", metavar="NAME", default="repeats", help="folder below outputs (default: repeats)")
     args = parser.parse_args(argv)
-    return cli.guarded(lambda: repeat(read_original(args.run), args.study))
+    return errors.guarded(lambda: repeat(read_original(args.run), args.study))
 
 
 def read_original(path: Path) -> Run:
@@ -34,30 +34,32 @@ def read_original(path: Path) -> Run:
     try:
         run = read_run(path.parent if path.name == "result.json" else path)
     except (OSError, ValueError) as error:
-        raise cli.InputError(f"RUN must be a run's folder or its result.json, got {path}: {error}") from error
+        raise errors.InputError(f"RUN must be a run's folder or its result.json, got {path}: {error}") from error
     if run.status not in ("done", "dead") or not run.part("config"):
-        raise cli.InputError(f"RUN must be a finished run, {path} is {run.status}; give one that is done, or finish it")
+        raise errors.InputError(
+            f"RUN must be a finished run, {path} is {run.status}; give one that is done, or finish it"
+        )
     return run
 
 
 def repeat(original: Run, study: str) -> int:
     """Train as ``train`` does, print the comparison, and judge."""
     from n2n_lightning.train import run_job, save_hydra_files
-    from n2n_lightning.training import ADDED
+    from n2n_lightning.training.run import ADDED
 
     folder = Path("outputs") / study / original.folder.resolve().name
     if folder.resolve() == original.folder.resolve():
-        raise cli.InputError(f"{folder} is the original itself; give another --study NAME")
+        raise errors.InputError(f"{folder} is the original itself; give another --study NAME")
     older = {key: value for key, value in ADDED.items() if "." not in key}  # settings that its version may not have had
     config: dict[str, Any] = older | original.part("config") | {"study": study, "resume": True}
     task = [f"{key}={value}" for key, value in original.overrides.items()]
     names = {"model": original.model, "overrides": original.overrides}
     outcome = run_job(folder, names, lambda: config, lambda config: save_hydra_files(folder, config, task))
-    if outcome.code != cli.DONE:
+    if outcome.code != errors.DONE:
         return outcome.code
     good, lines = compare(original, read_run(folder))
     print("\n".join(lines), flush=True)
-    return cli.DONE if good else cli.FAILED
+    return errors.DONE if good else errors.FAILED
 
 
 def compare(original: Run, again: Run) -> tuple[bool, list[str]]:
@@ -103,7 +105,7 @@ def largest(there: dict[str, float], here: dict[str, float]) -> tuple[float, str
 
 def weights(original: Run, again: Run) -> dict[str, tuple[float, str]]:
     """Checkpoint -> the largest difference of its weights; of those that the original still has."""
-    from n2n_lightning.checkpoint import read_checkpoint
+    from n2n_lightning.models.checkpoint import read_checkpoint
 
     found = {}
     for name in ("best.ckpt", "last.ckpt"):

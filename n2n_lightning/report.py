@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from n2n_lightning.results import Comparison, compare, read_runs
-from n2n_lightning.table import as_csv, console, markdown
+from n2n_lightning.reporting.comparison import Comparison, compare
+from n2n_lightning.reporting.runs import read_runs
+from n2n_lightning.reporting.table import as_csv, console_table, markdown
 
 PICTURE_NAMES = [f"{name}.png" for name in ("psnr", "psnr_pairs", "train_loss", "val_loss", "architecture_unet")]
 PICTURE_NAMES += [f"{kind}_images.png" for kind in ("unet", "sequential", "best")]
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths = write_report(comparison, output, name=folder.resolve().name, warnings=found.warnings)
     except OSError as error:
         return _fail(1, f"the report could not be written: {error}")
-    Console(width=None if sys.stdout.isatty() else 150).print(console(comparison))
+    Console(width=None if sys.stdout.isatty() else 150).print(console_table(comparison))
     print("\n".join(str(path) for path in paths))
     return 0
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from n2n_lightning import cli
+from n2n_lightning.system import errors
 
 
 def main() -> int:
@@ -23,9 +23,9 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
 
-    from n2n_lightning.pairs import STAGES, TensorPairs
-    from n2n_lightning.sources.ee559 import FILES, write_pkl
-    from n2n_lightning.sources.photos import PhotoData
+    from n2n_lightning.data.ee559 import FILES, write_pkl
+    from n2n_lightning.data.pairs import STAGES, TensorPairs
+    from n2n_lightning.data.photos import PhotoData
 
     try:
         taken = [args.output / name for name in FILES.values() if (args.output / name).exists()]
@@ -49,9 +49,9 @@ def main() -> int:
                 write_pkl(args.output / FILES[stage], source.source, second)
                 print(args.output / FILES[stage])
     except (ValueError, OSError) as error:
-        cli.report_error(error)
-        return cli.BAD_INPUT
-    return cli.DONE
+        errors.report_error(error)
+        return errors.BAD_INPUT
+    return errors.DONE
 
 
 if __name__ == "__main__":

@@ -16,15 +16,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from n2n_lightning import cli
-from n2n_lightning.sweep import Outcome, best_text, note, noted, one_line, show
+from n2n_lightning.reporting.sweep import Outcome, best_text, note, noted, one_line, show
+from n2n_lightning.system import errors, hydra_app
+from n2n_lightning.system.folders import UNNAMED, config_folder
 
 LOCK = ".lock"  # in a run's folder, while a process trains there
 JOBS = "N2N_JOBS"  # environment: launching process, and the file where workers of hydra/launcher=joblib note their jobs
 outcomes: dict[int | None, Outcome] = {}  # of this process's jobs, by their number in the sweep; None of a single run
 
 
-@hydra.main(config_path=str(cli.config_folder()), config_name="train", version_base="1.3")
+@hydra.main(config_path=str(config_folder()), config_name="train", version_base="1.3")
 def job(cfg: DictConfig) -> None:
     """One run; in a sweep a run that fails leaves the others their turn."""
     # torch reads it when it first takes memory: big pages, which the U-Net trains 5 % faster on
@@ -37,14 +38,14 @@ def job(cfg: DictConfig) -> None:
     def save(config: dict[str, Any]) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
 
-    outcome = run_job(folder, names, lambda: cli.plain(cfg), save)
+    outcome = run_job(folder, names, lambda: hydra_app.plain(cfg), save)
     number = hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None
     outcomes[number] = outcome
     launcher, _, file = os.environ.get(JOBS, f"{os.getpid()}:").partition(":")
     if int(launcher) != os.getpid():
         note(Path(file), number, outcome)
     gc.collect()  # trainers are full of cycles: left to themselves they pile up over a long sweep
-    if outcome.code in (cli.SIGINT, cli.SIGTERM):
+    if outcome.code in (errors.SIGINT, errors.SIGTERM):
         sys.exit(outcome.code)
 
 
@@ -62,8 +63,8 @@ def run_job(
         make_config: gives the resolved configuration.
         save: called with it once the input is known to be right, before anything is written.
     """
-    from n2n_lightning import training
-    from n2n_lightning.lock import hold
+    from n2n_lightning.system.lock import hold
+    from n2n_lightning.training.run import Interrupted, train
 
     started = False
 
@@ -76,33 +77,33 @@ def run_job(
     try:
         config = make_config()
         with hold(folder / LOCK, busy, remove=True):
-            training.train(config, folder, names, on_start)
+            train(config, folder, names, on_start)
             status, text = best_text(folder)
-    except cli.InputError as error:
-        cli.report_error(error)
-        return Outcome(folder, "refused", cli.BAD_INPUT, one_line(error))
-    except training.Interrupted as error:
+    except errors.InputError as error:
+        errors.report_error(error)
+        return Outcome(folder, "refused", errors.BAD_INPUT, one_line(error))
+    except Interrupted as error:
         how = "" if config["resume"] else " with resume=true"
         print(f"{folder.name}: interrupted; the same command{how} goes on from there", file=sys.stderr)
         return Outcome(folder, "interrupted", error.code, "the same command goes on")
     except (KeyboardInterrupt, SystemExit) as error:  # a signal before training
-        code = cli.SIGINT if isinstance(error, KeyboardInterrupt) else cli.signal_code(error)
+        code = errors.SIGINT if isinstance(error, KeyboardInterrupt) else errors.signal_code(error)
         return Outcome(folder, "interrupted", code, "outside of its training")
     except Exception as error:
         where = write_log(folder, error)
-        cli.report_error(error, f"{folder.name} failed: {error}; {where}")
-        return Outcome(folder, "failed", cli.FAILED, f"{type(error).__name__}: {one_line(error)}; {where}")
+        errors.report_error(error, f"{folder.name} failed: {error}; {where}")
+        return Outcome(folder, "failed", errors.FAILED, f"{type(error).__name__}: {one_line(error)}; {where}")
     finally:
         remove_if_empty(folder)
     if not started:
-        return Outcome(folder, "skipped", cli.DONE, f"{status} before, {text}")
-    return Outcome(folder, status, cli.FAILED if status == "failed" else cli.DONE, text)
+        return Outcome(folder, "skipped", errors.DONE, f"{status} before, {text}")
+    return Outcome(folder, status, errors.FAILED if status == "failed" else errors.DONE, text)
 
 
 def overrides(task: list[str]) -> dict[str, str]:
     """Override key -> value, as given, but for those that a run's name leaves out."""
     pairs = (override.lstrip("+~").partition("=") for override in task)
-    return {key: value for key, _, value in pairs if key not in cli.UNNAMED}
+    return {key: value for key, _, value in pairs if key not in UNNAMED}
 
 
 def save_hydra_files(folder: Path, config: dict[str, Any], task: list[str], hydra_cfg: object = None) -> None:
@@ -141,12 +142,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         jobs = Path(folder) / "jobs"
         os.environ[JOBS] = f"{os.getpid()}:{jobs}"
-        code = cli.run_hydra(job, "train")
+        code = hydra_app.run_hydra(job, "train")
         ended = list((outcomes | noted(jobs)).values())
     if ended and None not in outcomes:
         show(ended)
     codes = [code, *(outcome.code for outcome in ended)]
-    return next((c for c in (cli.SIGTERM, cli.SIGINT, cli.FAILED, cli.BAD_INPUT) if c in codes), code)
+    return next((c for c in (errors.SIGTERM, errors.SIGINT, errors.FAILED, errors.BAD_INPUT) if c in codes), code)
 
 
 if __name__ == "__main__":

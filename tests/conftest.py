@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pytest
-from noisy import ALL, source, write_noisy_images
-from tiny import train_in, train_with, write_course_data, write_photograph
+from noisy_files import ALL, source, write_noisy_images
+from small_runs import train_in, train_with, write_course_data, write_photograph
 
 from n2n_lightning import train
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import compose_config
+from small_runs import compose_config
 from torch import nn
 
 from benchmarks import cost

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import ROOT, compose_config, train_in
+from small_runs import ROOT, compose_config, train_in
 from torch import Tensor
 
-from n2n_lightning.compose import advice, build_module
-from n2n_lightning.datamodule import generator
+from n2n_lightning.data.datamodule import generator
+from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import FINDS, LOSSES, charbonnier, hdr, l0, l1, l2, l2_by_noise
-from n2n_lightning.module import DenoiserModule
-from n2n_lightning.noise import Bernoulli
-from n2n_lightning.pairs import NoisyPair
+from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.noise.kinds import Bernoulli
+from n2n_lightning.training.build import build_module
+from n2n_lightning.training.check import advice
 
 ESTIMATE = torch.tensor([0.5, -0.2, 0.3, 1.0])
 TARGET = torch.tensor([0.1, 0.1, 0.3, 1.5])

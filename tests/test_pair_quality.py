@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from n2n_lightning.datamodule import generator
+from n2n_lightning.data.datamodule import generator
 from n2n_lightning.losses import LOSSES, noise_floor
 from n2n_lightning.metrics import PairQuality, bootstrap_interval, pair_error, psnr_db, squared_error, triple_error
 

@@ -16,17 +16,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from identity import Array
-from identity import denoised as through_identity
+from known_nets import Array
+from known_nets import denoised as through_identity
 from PIL import Image
-from predicted import pixels
+from predict_runs import pixels
 from test_tiling import denoise, denoiser_of
 from torch import Tensor
 
-from n2n_lightning.denoiser import Denoiser
-from n2n_lightning.images import open_stack
-from n2n_lightning.noise import make_noise
-from n2n_lightning.tiling import Plan
+from n2n_lightning.image_io.stack import open_stack
+from n2n_lightning.inference.denoiser import Denoiser
+from n2n_lightning.inference.tiling import Plan
+from n2n_lightning.noise.kinds import make_noise
 
 # the same examples in every run, and no fixture of a test that each of them would share
 PROPERTY = settings(

@@ -1,1 +1,1 @@
-"""What ``report.py`` puts on its page: figures, the report's claims, sentences, and the page itself."""
+"""Finished runs as tables, figures and one page."""

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from n2n_lightning.reporting.comparison import Comparison
 from n2n_lightning.reporting.figures import Picture, png_bytes
-from n2n_lightning.results import Comparison
 
 DEPTH = 5  # poolings
 WIDTH = 48  # channels of the encoder

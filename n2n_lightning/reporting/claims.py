@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from n2n_lightning.results import MODEL_TITLES, PSNR, Comparison, Group
-from n2n_lightning.table import signed, status_text
+from n2n_lightning.reporting.comparison import MODEL_TITLES, PSNR, Comparison, Group
+from n2n_lightning.reporting.table import signed, status_text
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot be judged yet"
 SEQUENTIAL = [model for model in MODEL_TITLES if model != "unet"]

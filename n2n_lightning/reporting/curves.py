@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.reporting.figures import DARK, GREY, LIGHT, Picture, Theme, model_colours, png_bytes
-from n2n_lightning.results import PAIRS, PSNR, Comparison, Group, noisy_key
-from n2n_lightning.runs import Curve
+from n2n_lightning.reporting.runs import Curve
 
 STYLES = ["-", "--", ":", "-."]
 HOPELESS_DB = 3.0  # this far below the noisy input a curve is left to the axis' edge

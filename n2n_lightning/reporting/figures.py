@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from n2n_lightning.results import Comparison
+from n2n_lightning.reporting.comparison import Comparison
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; the blue is a little lighter, so that it shows on
 # dark paper as well. The same model always has the same one.

@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from n2n_lightning import __version__
 from n2n_lightning.reporting.architecture import sequential_rows
 from n2n_lightning.reporting.claims import FAILS, HOLDS, judge
+from n2n_lightning.reporting.comparison import MODEL_TITLES, Comparison, noisy_key
 from n2n_lightning.reporting.figures import Picture, model_colours
 from n2n_lightning.reporting.summary import duration, headline, notes, settings
-from n2n_lightning.results import MODEL_TITLES, Comparison, noisy_key
-from n2n_lightning.table import METRIC_TITLES, NOTHING, Column, columns, footnote, why_unranked
+from n2n_lightning.reporting.table import METRIC_TITLES, NOTHING, Column, columns, footnote, why_unranked
 
 
 class Pictures(NamedTuple):

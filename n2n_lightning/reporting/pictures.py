@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from n2n_lightning.reporting.comparison import MODEL_TITLES, PSNR, Comparison, sign
 from n2n_lightning.reporting.figures import Picture, png_bytes
-from n2n_lightning.results import MODEL_TITLES, PSNR, Comparison, sign
-from n2n_lightning.runs import Run
-from n2n_lightning.table import signed
+from n2n_lightning.reporting.runs import Run
+from n2n_lightning.reporting.table import signed
 
 CLEAN = "target"  # the row that a PSNR can be measured against
 COLUMNS = 8  # pictures at most

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from n2n_lightning.results import PAIRS, PSNR, Comparison, Group, noisy_key
-from n2n_lightning.runs import Run
-from n2n_lightning.table import METRIC_TITLES, score_text, signed
+from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
+from n2n_lightning.reporting.runs import Run
+from n2n_lightning.reporting.table import METRIC_TITLES, score_text, signed
 
 SAME_NOISE_DB = 0.01  # noisy inputs further apart than this are not the same images
 MANY = 4  # more names than this make a list that nobody reads

@@ -1,0 +1,1 @@
+"""Pairs of noisy images: one module for each choice of ``data=``, and the data module."""

@@ -1,0 +1,74 @@
+"""The course's files: a tuple of two uint8 tensors in a .pkl written by ``torch.save``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from n2n_lightning.data.pairs import PairSource, Stage, TensorPairs
+from n2n_lightning.system.safe_load import is_stored, safe_load
+
+FILES = {"train": "train_data.pkl", "val": "val_data.pkl"}
+OFFICIAL_SHA256 = {
+    "6a7915d6e2764b862409cf2bcb675b4ec7c4fa4435f1c18eba08441d270228aa": "official_train",
+    "4ae7e2a4eb73a84878446e7bc0f4a55eb3f1e950de65ff838fef70ba73b96966": "official_val",
+}
+
+
+class Ee559Data:
+    """``train_data.pkl`` (noisy, noisy) and ``val_data.pkl`` (noisy, clean) in one folder; ``data=ee559``.
+
+    Args:
+        root: the folder. Only the file that a stage needs has to be there.
+    """
+
+    peak, sample_type = 255.0, "uint8"
+
+    def __init__(self, *, root: str) -> None:
+        self.root = Path(root)
+
+    def load(self, stage: Stage) -> PairSource:
+        """Raises ValueError for a file that is missing, damaged, unsafe or of another form."""
+        first, second = read_pkl(self.root / FILES[stage])
+        return TensorPairs(first, None, second) if stage == "val" else TensorPairs(first, second)
+
+    def fingerprint(self) -> str:
+        """Hashes of the files that are there; the course's own go by name."""
+        sums = [sha256(path) for name in FILES.values() if (path := self.root / name).exists()]
+        return "-".join(OFFICIAL_SHA256.get(digest, digest[:12]) for digest in sums)
+
+
+def read_pkl(path: Path) -> tuple[Tensor, Tensor]:
+    """The file's two (N, C, H, W) uint8 tensors. Code in the pickle is refused, never run."""
+    try:
+        content = safe_load(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; set data.root to a folder whose {path.name} holds two uint8 tensors") from error
+    form = "two uint8 tensors (N, C, H, W) of one shape"
+    if not (isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(t, Tensor) for t in content)):
+        raise ValueError(f"{path} must hold a tuple of {form}, got {type(content).__name__}")
+    first, second = content
+    if first.dtype != torch.uint8 or second.dtype != torch.uint8:
+        raise ValueError(f"{path} must hold {form} with values 0..255, got {first.dtype} and {second.dtype}")
+    if not (is_stored(first) and is_stored(second)):
+        raise ValueError(f"{path} must hold {form}, got tensors that claim more numbers than it holds; write it anew")
+    if first.ndim != 4 or first.shape != second.shape or 0 in first.shape:
+        raise ValueError(f"{path} must hold {form}, got {tuple(first.shape)} and {tuple(second.shape)}")
+    return first, second
+
+
+def write_pkl(path: Path, first: Tensor, second: Tensor) -> None:
+    """Write two uint8 tensors in the course's format."""
+    assert first.dtype == second.dtype == torch.uint8
+    part = path.with_name(path.name + ".part")
+    torch.save((first.contiguous(), second.contiguous()), part)
+    os.replace(part, path)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Image files of any depth: read in windows, written back as they were; TIFF; value range."""

@@ -1,0 +1,273 @@
+"""Image files of any depth, out of core: decoded once, checked pixel by pixel, then read in windows."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from n2n_lightning.image_io.decoding import open_contents
+from n2n_lightning.image_io.image_file import Array, Contents, ImageError
+from n2n_lightning.system.atomic import written_aside
+from n2n_lightning.system.lock import turn
+
+__all__ = ["SUFFIXES", "ImageError", "Stack", "in_threads", "list_images", "open_stack", "open_stacks"]
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
+CACHE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels or to Stack
+SEEK_BYTES = 8192  # seeking to the next row of a window costs as much time as reading this much
+SCAN_BYTES = 2**24
+MAX_REASON = 300  # characters of a library's message
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # beyond it a float64 value is infinite to the net
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The images of one file, of one size: raw values on disk, read in pieces, never as a whole."""
+
+    origin: Path  # the picture file, for names and messages
+    path: Path  # where the raw values lie: the file itself when they lie in it as they are, else a copy in the cache
+    offset: int  # bytes
+    shape: tuple[int, int, int, int]  # (N, H, W, C)
+    dtype: str  # numpy's, with byte order: "|u1", "<u2", ">f4"
+    low: float  # least value
+    high: float  # greatest value
+    digest: str  # sha256 of the picture file's bytes
+
+    @property
+    def name(self) -> str:
+        return str(self.origin)
+
+    def read(self, number: int, top: int, left: int, height: int, width: int) -> Array:
+        """One image's window: (height, width, C) in native byte order.
+
+        Nothing is kept open or mapped: memory would grow with every page touched, in every worker.
+        """
+        images, rows, columns, channels = self.shape
+        assert 0 <= number < images and 0 <= top <= top + height <= rows and 0 <= left <= left + width <= columns
+        dtype = np.dtype(self.dtype)
+        pixel_bytes = channels * dtype.itemsize
+        row_bytes = columns * pixel_bytes
+        start = self.offset + (number * rows + top) * row_bytes
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                if (columns - width) * pixel_bytes <= SEEK_BYTES:
+                    band = np.empty((height, columns, channels), dtype)
+                    read_exactly(file, start, band)
+                    # a copy, because a slice would keep the whole band in memory
+                    window = band if width == columns else band[:, left : left + width].copy()
+                else:
+                    window = np.empty((height, width, channels), dtype)
+                    for y, row in enumerate(window):
+                        read_exactly(file, start + y * row_bytes + left * pixel_bytes, row)
+        except (OSError, EOFError) as error:
+            raise ImageError(f"{self.name} can no longer be read ({error}); leave it alone and start again") from error
+        return window.astype(dtype.newbyteorder("="), copy=False)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Every picture below ``folder``, sorted; hidden files and folders are left out."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; give a folder of images")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not is_hidden(path.relative_to(folder))
+    )
+    if not found:
+        raise ValueError(f"{folder} holds no images ({' '.join(SUFFIXES)}); give a folder that does")
+    return found
+
+
+def is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def open_stacks(paths: Sequence[Path], cache: Path) -> list[Stack | ImageError]:
+    """Open all of ``paths``, in order, in threads; an ImageError takes the place of a file that cannot be used."""
+    opened: list[Stack | ImageError | None] = [recall(path, cache) for path in paths]
+    missing = [number for number, stack in enumerate(opened) if stack is None]
+
+    def decode(place: int) -> None:
+        number = missing[place]
+        try:
+            opened[number] = open_stack(paths[number], cache)
+        except ImageError as error:
+            opened[number] = error
+
+    if missing:
+        with turn(cache):  # the jobs of a sweep may all come at once
+            in_threads(decode, len(missing), f"reading {len(missing)} images")
+    return [stack for stack in opened if stack is not None]
+
+
+def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
+    """Run ``task(0..count-1)`` on all cores with a progress bar; the first exception ends it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(task, number) for number in range(count)]
+        try:
+            for future in track(futures, description=title, console=Console(stderr=True)):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def open_stack(path: Path, cache: Path) -> Stack:
+    """Decode and check a file, or recall what was found when that was done before.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    return recall(path, cache) or decode_stack(path, cache)
+
+
+def recall(path: Path, cache: Path) -> Stack | None:
+    """What the cache knows of the file as it is now; None when that is nothing, or damaged."""
+    try:
+        fields = json.loads(sidecar(path, cache).read_bytes())
+        stack = Stack(**fields | {"origin": path, "path": Path(fields["path"]), "shape": tuple(fields["shape"])})
+        dtype, ours = np.dtype(stack.dtype), (path.absolute(), sidecar(path, cache).with_suffix(".pixels"))
+        if dtype.kind not in "uif" or stack.path not in ours or not all(n > 0 for n in stack.shape) or stack.offset < 0:
+            return None
+        end = stack.offset + math.prod(stack.shape) * dtype.itemsize
+        return stack if stack.path.stat().st_size >= end else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def sidecar(path: Path, cache: Path) -> Path:
+    """Where the cache keeps the fields of the Stack; a changed file has another place."""
+    path, stat = path.absolute(), path.stat()
+    key = repr((str(path), stat.st_size, stat.st_mtime_ns, CACHE_VERSION))
+    return cache.absolute() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def decode_stack(path: Path, cache: Path) -> Stack:
+    with ExitStack() as opened:
+        with blame(path):
+            memory = sidecar(path, cache)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            contents = open_contents(path, opened)
+        survey = Survey(contents.shape)
+        if contents.offset is not None:
+            values, offset, dtype = path.absolute(), contents.offset, contents.dtype
+            with blame(path):
+                for block in raw_blocks(path, contents):
+                    survey.add(block)
+                survey.check()
+        else:
+            values, dtype = memory.with_suffix(".pixels"), contents.dtype.newbyteorder("=")
+            with cached(values) as file:
+                header = {"descr": dtype.str, "fortran_order": False, "shape": contents.shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                offset = file.tell()
+                for image in blamed(path, contents.images):
+                    pixels = np.ascontiguousarray(image, dtype)
+                    survey.add(pixels)
+                    file.write(pixels.data)
+                with blame(path):
+                    survey.check()  # before the copy gets its name
+    stack = Stack(path, values, offset, contents.shape, dtype.str, survey.low, survey.high, digest)
+    with cached(memory) as file:
+        file.write(json.dumps(dataclasses.asdict(stack), default=str).encode())
+    return stack
+
+
+@contextmanager
+def blame(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong inside into an ImageError that names the file."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{path} {error}") from error
+    except Exception as error:  # damaged bytes make decoders raise anything: struct.error, IndexError, PngError, ...
+        reason = " ".join(str(error).split())[:MAX_REASON]  # of whatever lines a library writes
+        raise ImageError(f"{path} cannot be read ({type(error).__name__}: {reason}); mend or remove it") from error
+
+
+def blamed(path: Path, images: Iterator[Array]) -> Iterator[Array]:
+    """``images``, with the blame for their errors, and not for those of whoever takes them, on the file."""
+    with blame(path):
+        yield from images
+
+
+class Survey:
+    """The least and the greatest value of (N, H, W, C), and the pixels that are no numbers; fed in order, in pieces."""
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self.shape = shape
+        self.low, self.high = math.inf, -math.inf
+        self.seen, self.faults, self.first_fault = 0, 0, 0  # in pixels
+
+    def add(self, pixels: Array) -> None:
+        """(..., C)"""
+        low, high = float(pixels.min()), float(pixels.max())
+        if not max(-low, high) <= FLOAT32_MAX:  # NaN comes through min and max
+            wrong = ~(np.abs(pixels) <= FLOAT32_MAX).all(axis=-1).ravel()
+            if not self.faults:
+                self.first_fault = self.seen + int(wrong.argmax())
+            self.faults += int(wrong.sum())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.seen += pixels.size // self.shape[3]
+
+    def check(self) -> None:
+        assert self.seen == math.prod(self.shape[:3])
+        if self.faults:
+            image, row, column = np.unravel_index(self.first_fault, self.shape[:3])
+            raise ImageError(
+                f"has {self.faults} pixels that are NaN or infinite, the first at image {image}, row {row}, "
+                f"column {column}; mend or remove it"
+            )
+
+
+def raw_blocks(path: Path, contents: Contents) -> Iterator[Array]:
+    """All values that lie in the file as they are: (pixels, C) a piece."""
+    *counts, channels = contents.shape
+    pixels, pixel_bytes = math.prod(counts), channels * contents.dtype.itemsize
+    assert contents.offset is not None
+    block = np.empty((min(max(SCAN_BYTES // pixel_bytes, 1), pixels), channels), contents.dtype)
+    with path.open("rb", buffering=0) as file:
+        for first in range(0, pixels, len(block)):
+            part = block[: pixels - first]
+            read_exactly(file, contents.offset + first * pixel_bytes, part)
+            yield part
+
+
+def read_exactly(file: FileIO, start: int, values: Array) -> None:
+    """Fill ``values``, contiguous, from byte ``start`` of an unbuffered file."""
+    file.seek(start)
+    room = values.reshape(-1).view(np.uint8).data
+    while room:  # one read gives 2 GB at most
+        count = file.readinto(room)
+        if not count:
+            raise EOFError(f"it ends {len(room)} bytes early")
+        room = room[count:]
+
+
+@contextmanager
+def cached(path: Path) -> Iterator[IO[bytes]]:
+    """A file that gets its name once it is whole; other processes may write the same at the same time."""
+    try:
+        with written_aside(path, shared=True) as file:
+            yield file
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        room = f"decoded images need room in {path.parent}; set data.cache_dir=FOLDER"
+        raise OSError(f"the disk is full: {room}") from error

@@ -1,0 +1,1 @@
+"""Trained denoisers at work: arrays, tiles, files."""

@@ -1,0 +1,117 @@
+"""Which files are denoised, and where each goes."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from n2n_lightning.image_io.conversion import FORMATS
+from n2n_lightning.image_io.stack import SUFFIXES, list_images
+
+
+class Job(NamedTuple):
+    """A file to denoise."""
+
+    input: Path
+    output: Path
+
+
+def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job]:
+    """The files behind ``inputs``, each once, and their places under ``folder``.
+
+    Args:
+        inputs: files; folders, whose tree is kept; patterns, whose tree is kept from their first wildcard on.
+        folder: of the denoised files.
+        form: their format; None for each file's own.
+
+    Raises:
+        ValueError: there is no such input, two would go to one place, or one would be overwritten.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output must be a folder, {folder} is a file; give another")
+    target = folder.resolve()
+    jobs: dict[str, Job] = {}  # by the input's absolute path, in which links stay
+    for text in inputs:
+        root, found = find(text)
+        if root.resolve() == target:
+            raise ValueError(
+                f"--output {folder} is the folder of the input {text}, and inputs are never overwritten; give another"
+            )
+        nested = root.resolve() in target.parents
+        for path in found:
+            if nested and target in path.resolve().parents:
+                continue  # made at an earlier time: the output lies inside the input
+            output = folder / path.relative_to(root)
+            output = output if form is None else output.with_suffix(FORMATS[form])
+            jobs.setdefault(os.path.abspath(path), Job(path, output))
+    if not jobs:
+        raise ValueError(f"{inputs[0]} holds no images but those in --output {folder}; give another --output")
+    check_places(list(jobs.values()))
+    check_inside(list(jobs.values()), folder)
+    return list(jobs.values())
+
+
+def find(text: str) -> tuple[Path, list[Path]]:
+    """The folder that an input's tree is kept from, and its files."""
+    if not text:  # as a shell makes of a variable that is not set
+        raise ValueError("an INPUT is empty; give a file, a folder, or a pattern such as 'a/*.tif'")
+    path = Path(text)
+    if path.is_dir():
+        return path, list_images(path)
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{path} is no image ({' '.join(SUFFIXES)}); leave it out, or convert it")
+        return path.parent, [path]
+    if not glob.has_magic(text):
+        raise ValueError(f"{path} does not exist; give a file, a folder, or a pattern such as 'a/*.tif'")
+    matches = sorted(map(Path, glob.glob(text, recursive=True)))
+    files = [match for match in matches if match.is_file() and match.suffix.lower() in SUFFIXES]
+    if not files:
+        raise ValueError(
+            f"{text} matches no image ({' '.join(SUFFIXES)}); give a pattern for files, where ** is any folders: "
+            "'a/**/*.tif'"
+        )
+    fixed = path.parts[:-1]
+    first = next((number for number, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
+    return Path(*fixed[:first]), files
+
+
+def check_places(jobs: Sequence[Job]) -> None:
+    """See that no two files go to one place, and none to an input's."""
+    sources = {path.resolve() for path, _ in jobs}
+    going = defaultdict(list)
+    for path, output in jobs:
+        place = place_of(output)
+        going[place].append(path)
+        if place in sources:
+            raise ValueError(f"{output} is an input, and inputs are never overwritten; give another --output")
+    for output, paths in going.items():
+        if len(paths) > 1:
+            raise ValueError(
+                f"{paths[0]} and {paths[1]} would both go to {output}; denoise them one after the other, "
+                "each to its own --output, or give their common folder"
+            )
+
+
+def check_inside(jobs: Sequence[Job], folder: Path) -> None:
+    """See that neither ``..`` in a pattern nor a link leads an output out of the folder."""
+    target = folder.resolve()
+    for _, output in jobs:
+        place = place_of(output)
+        if target not in place.parents:
+            raise ValueError(
+                f"{output} lies outside of --output {folder}, at {place}; give a pattern without '..' after its first "
+                "wildcard, and an --output that holds no links"
+            )
+
+
+def place_of(path: Path) -> Path:
+    """The path with all links followed."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise ValueError(f"{path} is a link that leads nowhere; remove it, or give another --output") from error

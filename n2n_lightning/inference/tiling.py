@@ -1,0 +1,181 @@
+"""Big images through a net in tiles that overlap so far that the result is that of the whole image.
+
+A net is local when each output pixel depends on a bounded part of the input: its reach. Tiles start at multiples of the
+net's stride and see a margin (halo) of at least its reach around what they are for, so that nothing that a tile lacks
+can make a difference. Stride and reach belong to the net; ``measure_reach`` finds the latter by experiment.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from n2n_lightning.image_io.image_file import Array
+
+MIN_PROBE_PX, MAX_PROBE_PX = 1024, 4096  # a net that reaches across half of it takes in the whole image
+GLOBAL_HALO_PX = 64  # of tiles for such a net, when there is no memory for the whole image
+PROBE_PX = 256
+
+
+class Reach(NamedTuple):
+    """How a net's output depends on its input."""
+
+    stride: int  # px; the output shifts with the input in steps of it
+    halo: int  # px, a multiple of the stride: what a tile must see beyond its own pixels
+    is_local: bool  # False: every output pixel depends on the whole image, and tiles differ from it
+
+
+class Plan(NamedTuple):
+    """How an image is cut up: rows and columns of a tile without its halo, px, multiples of the stride."""
+
+    rows: int
+    columns: int
+
+
+@torch.inference_mode()
+def measure_reach(net: Callable[[Tensor], Tensor], stride: int, channels: int) -> Reach:
+    """See how far NaN spreads through the net.
+
+    Args:
+        net: takes (N, C, H, W) of any size.
+        stride: px; the output shifts with the input in steps of it.
+        channels: C.
+    """
+    size = math.ceil(MIN_PROBE_PX / 2 / stride) * 2 * stride
+    while size <= MAX_PROBE_PX:
+        spread = max(nan_spread(net, channels, stride, size, axis, flipped) for axis in (2, 3) for flipped in (0, 1))
+        if spread < size // 2:  # beyond the reach, another stride: a last tile has enough to reflect at its edge
+            return Reach(stride, max(math.ceil(spread / stride), 1) * stride, is_local=True)
+        size *= 2
+    return Reach(stride, math.ceil(GLOBAL_HALO_PX / stride) * stride, is_local=False)
+
+
+def nan_spread(net: Callable[[Tensor], Tensor], channels: int, across: int, size: int, axis: int, flipped: int) -> int:
+    """How many px into the finite half of an image, ``size`` px along ``axis``, the other half makes NaN."""
+    shape = [1, channels, across, across]
+    shape[axis] = size
+    image = torch.zeros(shape)
+    image.narrow(axis, 0 if flipped else size // 2, size // 2).fill_(math.nan)
+    touched = net(image).isnan().any(dim=1)[0].any(dim=3 - axis).nonzero()
+    return int(touched.max()) + 1 - size // 2 if flipped else size // 2 - int(touched.min())
+
+
+class PeakBytes(TorchDispatchMode):
+    """The most bytes that tensors made inside take at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
+        self.now = self.peak = 0
+        self._sizes: dict[int, int] = {}  # by address
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        address = storage.data_ptr()
+        if address and address not in self._sizes:
+            self._sizes[address] = storage.nbytes()
+            self.now += storage.nbytes()
+            weakref.finalize(storage, self._free, address)
+
+    def _free(self, address: int) -> None:
+        self.now -= self._sizes.pop(address)
+
+
+@torch.inference_mode()
+def bytes_per_px(net: Callable[[Tensor], Tensor], channels: int) -> float:
+    """Memory that the net needs at most to denoise an image on the CPU, divided by the image's pixels."""
+    image = torch.zeros(1, channels, PROBE_PX, PROBE_PX).contiguous(memory_format=torch.channels_last)
+    with PeakBytes() as memory:
+        net(image)
+    return float(memory.peak + image.nbytes) / PROBE_PX**2
+
+
+def plan_tiles(height: int, width: int, reach: Reach, fits: Callable[[int, int], bool]) -> Plan | None:
+    """The tiles that need the least computing of all that fit; None when not even the smallest do.
+
+    Args:
+        height, width: of the image, px.
+        reach: of the net.
+        fits: whether there is memory for a tile whose halo makes it so many rows and columns.
+    """
+    side = reach.stride + 2 * reach.halo
+    if not fits(min(height, side), min(width, side)):
+        return None
+    best: tuple[int, Plan] | None = None
+    for parts in range(1, math.ceil(height / reach.stride) + 1):
+        rows = math.ceil(height / parts / reach.stride) * reach.stride
+        down = math.ceil(height / rows)
+        tall = min(rows + 2 * reach.halo, height)
+        columns = most_columns(tall, width, reach, fits)
+        if columns is None:
+            continue
+        across = math.ceil(width / columns)
+        columns = math.ceil(width / across / reach.stride) * reach.stride  # alike in size
+        wide = min(columns + 2 * reach.halo, width)
+        cost = down * tall * across * wide
+        if best is None or cost < best[0]:
+            best = cost, Plan(rows, columns)
+        if across == 1:
+            break  # still lower tiles only add to the overlap
+    return best and best[1]
+
+
+def most_columns(rows: int, width: int, reach: Reach, fits: Callable[[int, int], bool]) -> int | None:
+    """The widest tile, halo left out, that fits at so many rows, halo included; by bisection."""
+    if fits(rows, width):
+        return width
+    low, high = 0, math.ceil(width / reach.stride)  # in strides: fits, does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if fits(rows, min(middle * reach.stride + 2 * reach.halo, width)):
+            low = middle
+        else:
+            high = middle
+    return low * reach.stride or None
+
+
+def denoise_in_tiles(
+    read: Callable[[int, int], Array],
+    denoise: Callable[[Array], Array],
+    height: int,
+    width: int,
+    reach: Reach,
+    plan: Plan,
+) -> Iterator[tuple[int, Array]]:
+    """An image's denoised rows from the top down: the first row's number, and (images, rows, W, C).
+
+    Args:
+        read: rows of the noisy images, from the first up to the last: (images, rows, W, C).
+        denoise: (images, h, w, C) -> same shape.
+        height, width: of the images, px.
+        reach: of the net in ``denoise``.
+        plan: size of the tiles.
+    """
+    for top in range(0, height, plan.rows):
+        bottom = min(top + plan.rows, height)
+        above, below = max(top - reach.halo, 0), min(bottom + reach.halo, height)
+        band = read(above, below)
+        rows: list[Array] = []
+        for left in range(0, width, plan.columns):
+            right = min(left + plan.columns, width)
+            start, end = max(left - reach.halo, 0), min(right + reach.halo, width)
+            tile = denoise(band[:, :, start:end])
+            # a copy, because a slice would keep the whole tile in memory
+            rows.append(tile[:, top - above : bottom - above, left - start : right - start].copy())
+        yield top, np.concatenate(rows, axis=2) if len(rows) > 1 else rows[0]

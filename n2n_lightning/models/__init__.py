@@ -1,0 +1,1 @@
+"""Denoisers as LightningModules: every step, the architecture families, checkpoints."""

@@ -1,0 +1,107 @@
+"""One LightningModule per architecture family: a constructor of plain values, so that a checkpoint describes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from n2n_lightning.models.module import DenoiserModule, Spec
+from n2n_lightning.nets.dncnn import DnCnn
+from n2n_lightning.nets.nafnet import NafNet
+from n2n_lightning.nets.red30 import Red30
+from n2n_lightning.nets.sequential import Sequential
+from n2n_lightning.nets.unet import UNet
+
+
+class UNetDenoiser(DenoiserModule):
+    """The Noise2Noise U-Net (``nets.unet.UNet``)."""
+
+    family = "unet"
+
+    def __init__(self, *, optimizer: Spec, loss: Spec, scheduler: Spec | None = None, channels: int = 3) -> None:
+        super().__init__(optimizer=optimizer, loss=loss, scheduler=scheduler)
+        self.net = UNet(channels)
+
+
+class SequentialDenoiser(DenoiserModule):
+    """The study's simple sequential nets (``nets.sequential.Sequential``)."""
+
+    family = "sequential"
+
+    def __init__(
+        self,
+        *,
+        optimizer: Spec,
+        loss: Spec,
+        scheduler: Spec | None = None,
+        channels: int = 3,
+        upsampling: Literal["nearest", "convtrans"] = "convtrans",
+        activation: Literal["relu", "sigmoid"] = "relu",
+    ) -> None:
+        super().__init__(optimizer=optimizer, loss=loss, scheduler=scheduler)
+        self.net = Sequential(channels, upsampling=upsampling, activation=activation)
+
+
+class NafNetDenoiser(DenoiserModule):
+    """A U-shaped net of NAFNet blocks (``nets.nafnet.NafNet``)."""
+
+    family = "nafnet"
+
+    def __init__(
+        self,
+        *,
+        optimizer: Spec,
+        loss: Spec,
+        scheduler: Spec | None = None,
+        channels: int = 3,
+        width: int = 24,
+        encoder: Sequence[int] = (1, 1, 1),
+        middle: int = 1,
+        decoder: Sequence[int] = (1, 1, 1),
+        attention: bool = True,
+    ) -> None:
+        super().__init__(optimizer=optimizer, loss=loss, scheduler=scheduler)
+        self.net = NafNet(channels, width=width, encoder=encoder, middle=middle, decoder=decoder, attention=attention)
+
+
+class DnCnnDenoiser(DenoiserModule):
+    """DnCNN (``nets.dncnn.DnCnn``)."""
+
+    family = "dncnn"
+
+    def __init__(
+        self,
+        *,
+        optimizer: Spec,
+        loss: Spec,
+        scheduler: Spec | None = None,
+        channels: int = 3,
+        layers: int = 20,
+        width: int = 64,
+    ) -> None:
+        super().__init__(optimizer=optimizer, loss=loss, scheduler=scheduler)
+        self.net = DnCnn(channels, layers=layers, width=width)
+
+
+class Red30Denoiser(DenoiserModule):
+    """RED30 (``nets.red30.Red30``)."""
+
+    family = "red30"
+
+    def __init__(
+        self,
+        *,
+        optimizer: Spec,
+        loss: Spec,
+        scheduler: Spec | None = None,
+        channels: int = 3,
+        layers: int = 30,
+        width: int = 128,
+    ) -> None:
+        super().__init__(optimizer=optimizer, loss=loss, scheduler=scheduler)
+        self.net = Red30(channels, layers=layers, width=width)
+
+
+FAMILIES: dict[str, type[DenoiserModule]] = {
+    family.family: family for family in (UNetDenoiser, SequentialDenoiser, NafNetDenoiser, DnCnnDenoiser, Red30Denoiser)
+}

@@ -1,0 +1,228 @@
+"""``DenoiserModule``: every step, what is logged, and the optimizer; written once for all architectures."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
+
+from n2n_lightning.data.neighbors import regularised_loss
+from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.losses import EXTRA_ARGUMENTS, LOSSES, noise_floor
+from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, pair_error, triple_error
+
+FORMAT = 1  # of what a checkpoint says of itself
+LOGGED = (  # of what validation computes
+    *("loss", "loss_floor", "psnr", "psnr_pooled", "ssim"),
+    *("psnr_pairs", "psnr_pairs_low", "psnr_pairs_high"),
+)
+Spec = Mapping[str, Any]  # {"name": ..., argument: value, ...}
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+def rampdown(optimizer: torch.optim.Optimizer, T_max: int, fraction: float = 0.3) -> LambdaLR:
+    """Full rate, and over the last ``fraction`` of ``T_max`` steps down to 0 as a squared half cosine.
+
+    Source: the official code of Lehtinen et al. 2018.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be above 0, at most 1, got {fraction}; set scheduler.fraction=0.3")
+
+    def factor(step: int) -> float:
+        left = min((T_max - step) / (fraction * T_max), 1.0)
+        return (0.5 - 0.5 * math.cos(math.pi * left)) ** 2
+
+    return LambdaLR(optimizer, factor)
+
+
+SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
+    "cosine": CosineAnnealingLR,
+    "plateau": ReduceLROnPlateau,
+    "rampdown": rampdown,
+    "step": StepLR,
+}
+BY_STEP = ("cosine", "rampdown")  # these move each step and end with the run, the others move each epoch
+
+
+def build(table: Mapping[str, Callable[..., Any]], spec: Spec, *first: Any, **defaults: Any) -> Any:
+    """``table[spec.name]`` called with the spec's other entries, which win over ``defaults``."""
+    return table[spec["name"]](*first, **(defaults | {key: value for key, value in spec.items() if key != "name"}))
+
+
+def make_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, clips: bool = False) -> torch.optim.Optimizer:
+    """The spec's, one kernel for all weights where that can be: in mixed precision Lightning refuses to clip for it."""
+    otherwise = clips or {"foreach", "differentiable"} & set(spec)
+    optimizer: torch.optim.Optimizer = build(OPTIMIZERS, spec, parameters, **({} if otherwise else {"fused": True}))
+    return optimizer
+
+
+def channels_last(module: DenoiserModule) -> DenoiserModule:
+    """Lay the net's weights out as its convolutions run fastest; in place."""
+    for parameter in module.net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
+
+
+class DenoiserModule(pl.LightningModule):
+    """Training and validation of a net on ``NoisyPair`` batches.
+
+    A subclass has a constructor of plain values, which the checkpoint keeps, sets ``self.net``, and adds no step.
+
+    Args:
+        optimizer: name in ``OPTIMIZERS`` and its arguments.
+        loss: name in ``LOSSES`` and its arguments.
+        scheduler: name in ``SCHEDULERS`` and its arguments, or None.
+    """
+
+    family: str
+    net: nn.Module
+    peak, sample_type = 255.0, "uint8"  # of the training data's files: the value that is 1 to the net
+
+    def __init__(self, *, optimizer: Spec, loss: Spec, scheduler: Spec | None) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
+        self.loss = partial(LOSSES[loss["name"]], **{key: value for key, value in loss.items() if key != "name"})
+        self.loss_takes = EXTRA_ARGUMENTS.get(loss["name"], ())
+        self.gamma = float(loss.get("gamma", 0))  # final weight of Neighbor2Neighbor's regulariser
+        self.train_loss, self.val_loss, self.val_floor = WeightedMean(), WeightedMean(), WeightedMean()
+        self.quality, self.pair_quality = RestorationQuality(), PairQuality()
+        self.progress = 0.0  # part of the training that is over, for a loss that changes
+        self.scores: dict[str, Any] = {}  # of the latest validation
+        self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the whole epoch's mean
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """(N, C, H, W) float32 -> same shape, unclipped."""
+        estimate: Tensor = self.net(noisy)
+        return estimate.float()
+
+    def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
+        if "progress" in self.loss_takes:
+            self.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
+        if pair.target is None:
+            epochs = self.trainer.max_epochs or -1  # -1: the Trainer counts steps or time
+            weight = self.gamma * ((self.trainer.current_epoch + 1) / epochs if epochs > 0 else 1)
+            loss = self.single_loss(pair, weight)
+        else:
+            loss = self.pair_loss(self(pair.source), pair.target, pair)
+        self.train_loss.update(loss.detach(), len(pair.source))
+        return loss
+
+    def pair_loss(self, estimate: Tensor, target: Tensor, pair: NoisyPair) -> Tensor:
+        """The loss, where ``pair`` has a mask of what it leaves. (N, C, H, W) twice -> scalar.
+
+        In validation a loss that changes stands half way, so that epochs can be compared.
+        """
+        source = pair.source
+        if pair.mask is not None:
+            estimate, target, source = (images * pair.mask for images in (estimate, target, source))
+        given = {"progress": self.progress if self.training else 0.5, "source": source}
+        return self.loss(estimate, target, **{name: given[name] for name in self.loss_takes})
+
+    def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
+        """The loss of a batch of single noisy images."""
+        assert pair.choice is not None
+        return regularised_loss(self, self.loss, pair.source, pair.choice, weight)
+
+    def on_train_epoch_start(self) -> None:
+        self.train_loss.reset()
+
+    def validation_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
+        """Scores the batch; the estimate goes on to the callbacks."""
+        estimate: Tensor = self(pair.source).clone()  # CUDA graphs of compile=reduce-overhead would write over it
+        reference = pair.target if pair.clean is None else pair.clean
+        loss = self.single_loss(pair, 0) if reference is None else self.pair_loss(estimate, reference, pair)
+        self.val_loss.update(loss, len(estimate))
+        if pair.clean is not None:
+            self.quality.update(pair.source, estimate, pair.clean)
+        if pair.target is not None:
+            self.score_pair(pair, estimate)
+        return estimate
+
+    def score_pair(self, pair: NoisyPair, estimate: Tensor) -> None:
+        """What two noisy images, or three, say of the estimate without a clean one."""
+        noisy, second, third = pair.source, pair.target, pair.third
+        assert second is not None
+        if third is None:
+            errors = pair_error(estimate, self(second), noisy, second)
+            noisy_errors = 0.5 * (noisy - second).square().flatten(1).mean(1)
+        else:
+            errors = triple_error(estimate, second, third)
+            noisy_errors = ((noisy - second) * (noisy - third)).flatten(1).mean(1)
+        self.pair_quality.update(errors, noisy_errors, pair.group)
+        floor = noise_floor(self.hparams["loss"]["name"], noisy, second, third) if pair.clean is None else None
+        if floor is not None:
+            self.val_floor.update(floor, len(noisy))
+
+    def on_validation_epoch_start(self) -> None:
+        for metric in (self.val_loss, self.val_floor, self.quality, self.pair_quality):
+            metric.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self.scores = {"loss": self.val_loss.compute().item()}
+        if self.val_floor.update_count:
+            self.scores["loss_floor"] = max(self.val_floor.compute().item(), 0.0)
+        for metric in (self.pair_quality, self.quality):
+            if metric.update_count:
+                self.scores |= metric.compute()
+        for name in LOGGED:
+            if name in self.scores:
+                self.log(f"val/{name}", self.scores[name], prog_bar=name in ("psnr", "psnr_pairs"), logger=False)
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(self.scores["loss"])
+
+    def configure_optimizers(self) -> Any:
+        clips = self._trainer is not None and self._trainer.gradient_clip_val
+        optimizer = make_optimizer(self.optimizer_spec, self.net.parameters(), clips=bool(clips))
+        if self.scheduler_spec is None:
+            return optimizer
+        by_step = self.scheduler_spec["name"] in BY_STEP
+        defaults = {"T_max": int(self.trainer.estimated_stepping_batches)} if by_step else {}
+        scheduler = build(SCHEDULERS, self.scheduler_spec, optimizer, **defaults)
+        rule = {"scheduler": scheduler, "interval": "step" if by_step else "epoch", "monitor": "val/loss"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            rule["frequency"] = sys.maxsize  # never: validation's end tells it, so that the checkpoint knows of it
+        return {"optimizer": optimizer, "lr_scheduler": rule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        data = self if datamodule is None else datamodule.data
+        about = {"peak": float(data.peak), "sample_type": data.sample_type}
+        checkpoint["n2n_lightning"] = {"format": FORMAT, "family": self.family} | about
+
+    @torch.no_grad()
+    def denoise(self, images: Tensor) -> Tensor:
+        """(N, C, H, W), any H and W from 1 px -> same shape and type.
+
+        Floats have 1 for the range and come back unclipped. Whole numbers have 255 for the range in uint8, else that of
+        the training data (``peak``), and come back rounded and clipped to what their type can hold.
+        """
+        channels = self.hparams["channels"]
+        if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
+            raise ValueError(f"images must be (N, {channels}, H, W), got {tuple(images.shape)}; reshape them first")
+        if images.dtype == torch.bool or images.is_complex():
+            raise ValueError(f"images must be floats or whole numbers, got {images.dtype}; convert them")
+        was_training = self.training
+        self.eval()
+        scale = 1.0 if images.is_floating_point() else 255.0 if images.dtype == torch.uint8 else self.peak
+        noisy = images.to(self.device, torch.float32, memory_format=torch.channels_last) / scale
+        estimate: Tensor = self(noisy) * scale
+        self.train(was_training)
+        if not images.is_floating_point():
+            limits = torch.iinfo(images.dtype)
+            estimate = estimate.round().clamp(limits.min, limits.max)
+        return estimate.to(images.device, images.dtype)

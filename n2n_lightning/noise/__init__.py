@@ -1,0 +1,1 @@
+"""Noise: corruption functions, text overlays, and the choices of ``noise=``."""

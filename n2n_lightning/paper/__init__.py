@@ -1,0 +1,1 @@
+"""The experiments of the Noise2Noise paper: jobs, table, pictures."""

@@ -1,1 +1,0 @@
-"""Where pairs come from: one module for each choice of ``data=``."""

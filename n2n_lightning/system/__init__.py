@@ -1,0 +1,1 @@
+"""Exit codes and messages, the Hydra application, locks, atomic writes, safe loading."""

@@ -1,0 +1,76 @@
+"""Exit codes, and plain messages for errors. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+
+DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
+
+
+SIGNALS = {  # -> exit code; SLURM's --signal=USR1@60 tells a job that its time is nearly up
+    getattr(signal, name): code
+    for name, code in (("SIGINT", SIGINT), ("SIGTERM", SIGTERM), ("SIGUSR1", SIGTERM))
+    if hasattr(signal, name)
+}
+
+
+HYDRA_FULL_ERROR, ASKED_FOR_TRACEBACKS = "HYDRA_FULL_ERROR", "N2N_FULL_ERROR"
+
+
+class InputError(ValueError):
+    """The input or the configuration was wrong: exit code 2 and one message."""
+
+
+def report_error(error: BaseException, message: str | None = None) -> None:
+    """One plain message on standard error; the traceback too when the user set ``HYDRA_FULL_ERROR=1``."""
+    if os.environ.get(ASKED_FOR_TRACEBACKS, os.environ.get(HYDRA_FULL_ERROR)) == "1":
+        traceback.print_exception(error)
+    print(f"error: {printable(message or str(error))}", file=sys.stderr, flush=True)
+
+
+def printable(text: str, keep: str = "\n") -> str:
+    """The same with what would steer a terminal, and names of files can hold, as escapes.
+
+    >>> printable("a\x1b[2Jb.png")
+    'a\\x1b[2Jb.png'
+    """
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def signal_code(error: SystemExit) -> int:
+    """Exit code for the signal behind a SystemExit: ours carries 143, Lightning's none for SIGTERM and 1 for SIGINT."""
+    return SIGTERM if error.code in (None, SIGTERM) else SIGINT
+
+
+def guarded(main: Callable[[], int | None]) -> int:
+    """Run a command and turn every way to end into an exit code and at most one message."""
+    ending = [number for number in SIGNALS if number != signal.SIGINT]  # that one is Python's KeyboardInterrupt
+    before = {number: signal.signal(number, lambda *_: sys.exit(SIGTERM)) for number in ending}
+    try:
+        return main() or DONE
+    except KeyboardInterrupt:
+        return SIGINT
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else DONE
+    except ValueError as error:  # InputError, and Hydra about values that it cannot parse
+        report_error(error)
+        return BAD_INPUT
+    except Exception as error:
+        report_error(error, f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where")
+        return FAILED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The hint "; did you mean 'x'?", or nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,53 @@
+"""Folders that come with the package, and the name of a run's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+UNNAMED = (  # overrides that a run folder's name leaves out
+    *("model", "study", "resume", "experiment", "debug"),
+    *("save_minutes", "save_steps"),
+)
+
+
+MAX_NAME = 180
+
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def bundled(name: str) -> Path:
+    """Return ``conf`` or ``weights``: inside the package when installed from a wheel, beside it in a checkout."""
+    inside = PACKAGE / name
+    return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def config_folder() -> Path:
+    """Return the folder of the Hydra configs."""
+    return bundled("conf")
+
+
+def weights_folder() -> Path:
+    """Return the folder of the trained models."""
+    return bundled("weights")
+
+
+def run_name(model: str, overrides: Sequence[str]) -> str:
+    """Folder name of a run: the model, then every other override, sorted; paths by their last part.
+
+    >>> run_name("unet", ["model=unet", "seed=1", "optimizer=sgd"])
+    'unet,optimizer=sgd,seed=1'
+    """
+    named = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in UNNAMED and not key.startswith("hydra."):
+            value = value.strip("'\"").rstrip("/").rpartition("/")[2] if "/" in value else value
+            named.append(f"{key}={re.sub(r'[^A-Za-z0-9_.+=,-]', '', value)}")
+    name = ",".join([model, *sorted(named)])
+    if len(name) <= MAX_NAME:
+        return name
+    return f"{name[:MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

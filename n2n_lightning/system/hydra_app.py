@@ -1,0 +1,96 @@
+"""Run a Hydra application with our exit codes, and explain Hydra's errors. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from n2n_lightning.system.errors import ASKED_FOR_TRACEBACKS, HYDRA_FULL_ERROR, InputError, guarded, nearest
+from n2n_lightning.system.folders import config_folder, run_name
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration in plain types.
+
+    Raises:
+        InputError: a value that has no default was not given.
+    """
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]  # a dict it is
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise InputError(f"{key} is needed and not set; set {key}=...") from error
+    return config
+
+
+def run_hydra(main: Callable[[], None], config_name: str) -> int:
+    """Run a ``hydra.main`` function and turn every way to end into an exit code and at most one message."""
+    asked = os.environ.get(HYDRA_FULL_ERROR, "0")
+    os.environ |= {ASKED_FOR_TRACEBACKS: asked, HYDRA_FULL_ERROR: "1"}  # else Hydra exits by itself, with code 1
+
+    def explained() -> None:
+        try:
+            main()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(explain(error, config_name)) from error
+
+    try:
+        return guarded(explained)
+    finally:
+        os.environ[HYDRA_FULL_ERROR] = asked
+
+
+# at import, since a worker of hydra/launcher=joblib asks for it before it calls anything of ours
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+
+def explain(error: BaseException, config_name: str) -> str:
+    """Hydra's chain of causes as one message, with the nearest key or option there is."""
+    lines: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        lines += [line.strip() for line in str(cause).splitlines() if line.strip()]
+        cause = cause.__cause__
+    text = "\n".join(dict.fromkeys(lines))
+    match = re.search(r"Could not find '([\w@./]+)/([\w.-]+)'", text)
+    if match:
+        group, name = match.groups()
+        options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        return f"{group} must be one of {', '.join(options)}, got {name!r}" + nearest(name, options)
+    match = re.search(r"Could not override '([\w@./]+)'", text)
+    if match:
+        keys = known_keys(config_name)
+        hint = "; --help lists them, + before a key adds one"
+        if {"-m", "--multirun"} & set(sys.argv):
+            hint += f", and where a sweep chooses the group itself ++{match[1]}=... sets it"
+        return f"{match[1]!r} is no setting" + nearest(match[1], keys) + hint
+    return text
+
+
+def known_keys(config_name: str) -> list[str]:
+    """Every key of the configuration with the groups that the command line chose, dotted, and the groups."""
+    GlobalHydra.instance().clear()
+    chosen = [
+        argument for argument in sys.argv[1:] if (config_folder() / f"{argument.replace('=', '/')}.yaml").exists()
+    ]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = OmegaConf.to_container(compose(config_name, chosen))
+    keys: list[str] = []
+
+    def walk(prefix: str, node: object) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                keys.append(f"{prefix}{key}")
+                walk(f"{prefix}{key}.", value)
+
+    walk("", config)
+    return keys

@@ -1,0 +1,1 @@
+"""One training run: configuration to objects, checks, callbacks, checkpoints, metadata."""

@@ -1,0 +1,76 @@
+"""From a plain configuration to objects, after a check of every name, argument and value that lists all faults."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from n2n_lightning.data.clean import CleanData
+from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.ee559 import Ee559Data
+from n2n_lightning.data.paired import BurstData, PairsData
+from n2n_lightning.data.pairs import PairData
+from n2n_lightning.data.photos import PhotoData
+from n2n_lightning.data.single import SingleData
+from n2n_lightning.models.families import FAMILIES
+from n2n_lightning.models.module import (
+    DenoiserModule,
+    build,
+    channels_last,
+)
+from n2n_lightning.system.errors import nearest
+from n2n_lightning.system.folders import config_folder
+from n2n_lightning.system.hydra_app import plain
+
+Config = dict[str, Any]
+DATA: dict[str, Callable[..., PairData]] = {
+    "burst": BurstData,
+    "clean": CleanData,
+    "ee559": Ee559Data,
+    "pairs": PairsData,
+    "photos": PhotoData,
+    "single": SingleData,
+}
+LOADER_KEYS = tuple(
+    name for name in inspect.signature(NoisyPairDataModule).parameters if name not in ("data", "seed")
+)  # the rest of ``data`` is the data set's
+
+
+def split_data(data: Config) -> tuple[Config, Config]:
+    """The ``data`` group -> the data set's own settings (with its name), and the loader's."""
+    return (
+        {key: value for key, value in data.items() if key not in LOADER_KEYS},
+        {key: value for key, value in data.items() if key in LOADER_KEYS},
+    )
+
+
+def compose_model(model: str) -> Config:
+    """The configuration of ``train`` with a model of ``conf/model`` and all else as it is by default.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    folder = config_folder()
+    names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
+    if model not in names:
+        raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{nearest(model, names)}")
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return plain(compose("train", [f"model={model}"]))
+
+
+def build_datamodule(config: Config) -> NoisyPairDataModule:
+    data_args, loader_args = split_data(config["data"])
+    noise = {"noise": config["noise"]} if data_args["name"] == "clean" else {}
+    return NoisyPairDataModule(build(DATA, data_args, **noise), **{"seed": config.get("seed", 0)} | loader_args)
+
+
+def build_module(config: Config, channels: int) -> DenoiserModule:
+    """The model's family for images of so many channels."""
+    parts = {"optimizer": config["optimizer"], "loss": config["loss"], "channels": channels}
+    if config["scheduler"]["name"] is not None:
+        parts["scheduler"] = config["scheduler"]
+    arguments = {key: value for key, value in config["model"].items() if key != "family"}
+    return channels_last(FAMILIES[config["model"]["family"]](**parts, **arguments))

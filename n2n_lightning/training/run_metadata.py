@@ -1,0 +1,99 @@
+"""What is known of a run beside its results: configuration, size, machine, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.system.folders import PACKAGE
+from n2n_lightning.training.build import Config
+
+VERSIONED = ("n2n_lightning", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
+UNCOMPARED = (  # change no result
+    *("resume", "study", "save_minutes", "save_steps"),
+    *("data.cache_dir", "data.num_workers", "data.val_batch_size"),
+)
+
+
+def describe(config: Config, module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[str, Any]:
+    """What ``result.json`` says of a run before its training."""
+    pairs = {f"{part}_pairs": len(source) for part, source in datamodule.sources.items()}
+    return {
+        "format": 1,
+        "family": module.family,
+        "optimizer": config["optimizer"],
+        "scheduler": config["scheduler"] if config["scheduler"]["name"] else None,
+        "loss": config["loss"],
+        "data": config["data"] | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak},
+        "noise": config["noise"] if config["noise"]["name"] else None,
+        **pairs,
+        "image_shape": list(datamodule.image_shape),
+        "batch_size": datamodule.batch_size,
+        "params": sum(p.numel() for p in module.net.parameters()),
+        "gmac": count_gmac(module, datamodule.image_shape),
+        "max_epochs": config["trainer"]["max_epochs"],
+        "device": device_name(config["trainer"]["accelerator"]),
+        "seed": config["seed"],
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+        "git_commit": git_commit(),
+        "config": config,
+    }
+
+
+def count_gmac(module: DenoiserModule, image_shape: tuple[int, int, int]) -> float:
+    """Multiplications and additions, in 1e9 pairs, to denoise one image of (C, H, W)."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module.net(torch.zeros(1, *image_shape))
+    return float(counter.get_total_flops()) / 2e9
+
+
+def device_name(accelerator: str = "auto") -> str:
+    """The accelerator's name, or the processor's with the number of threads."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, "-dirty" when files differ from it; None without one."""
+    checkout = PACKAGE.parent
+    if not (checkout / "pyproject.toml").exists():  # installed, maybe inside somebody else's repository
+        return None
+    command = ["git", "-C", os.fspath(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def hyper_parameters(config: Config, model: str, overrides: dict[str, str]) -> dict[str, Any]:
+    """What the HPARAMS tab compares: what studies sweep most, and whatever else this run was given."""
+    common = {
+        "model": model,
+        "optimizer": config["optimizer"]["name"],
+        "lr": config["optimizer"]["lr"],
+        "batch_size": config["data"]["batch_size"],
+        "loss": config["loss"]["name"],
+        "scheduler": config["scheduler"]["name"] or "none",
+        "seed": config["seed"],
+    }
+    return common | {key: value for key, value in overrides.items() if key.rpartition(".")[2] not in common}
+
+
+def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
+    """Nested -> dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,98 @@
+"""Check plain values against the signature of what they are passed to."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from n2n_lightning.system.errors import nearest
+from n2n_lightning.training.build import Config
+
+
+def check_spec(
+    where: str,
+    table: Mapping[str, Callable[..., Any]],
+    spec: Config,
+    *,
+    key: str = "name",
+    given: Sequence[str] = (),
+    also: Sequence[str] = (),
+) -> list[str]:
+    """Faults of ``{key: name, argument: value, ...}``: the name is in the table, the arguments fit what it names."""
+    name = str(spec.get(key))
+    if name not in table:
+        return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{nearest(name, table)}"]
+    arguments = {k: v for k, v in spec.items() if k != key}
+    return check_arguments(where, table[name], arguments, given=given, also=also)
+
+
+def check_arguments(
+    where: str,
+    function: Callable[..., Any],
+    arguments: Config,
+    *,
+    given: Sequence[str] = (),
+    also: Sequence[str] = (),
+) -> list[str]:
+    """Faults of calling ``function`` with ``arguments`` beside those that are ``given`` otherwise.
+
+    ``also`` are settings of the same group that another part takes; a misspelt one may have been meant.
+    """
+    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in given}
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    faults = []
+    for name, value in arguments.items():
+        if name not in parameters:
+            names = [*parameters, *also]
+            takes = ", ".join(names) or "no settings"
+            faults.append(f"{where}.{name} is no setting here{nearest(name, names)}; {where} takes {takes}")
+        elif not fits(value, hints.get(name, Any)):
+            expected = describe(hints[name])
+            faults.append(f"{where}.{name} must be {expected}, got {value!r}; set {where}.{name} to such a value")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            faults.append(f"{where}.{name} is needed and not set; set {where}.{name}=...")
+    return faults
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value (of YAML) suits a type hint; hints that YAML cannot express let everything through."""
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, choice) for choice in choices)
+    if origin is typing.Literal:
+        return value in choices
+    if origin in (list, tuple, Sequence):
+        items = [choice for choice in choices if choice is not Ellipsis]
+        if origin is tuple and Ellipsis not in choices and isinstance(value, (list, tuple)):
+            return len(value) == len(items) and all(map(fits, value, items))
+        return isinstance(value, (list, tuple)) and all(fits(item, items[0]) for item in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool, types.NoneType):
+        return isinstance(value, hint)
+    return hint is Any or not inspect.isclass(hint)
+
+
+def describe(hint: Any) -> str:
+    """A type hint in words."""
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(repr, choices))
+    if origin in (typing.Union, types.UnionType):
+        plain = [describe(choice) for choice in choices if fits_plain(choice)]
+        return " or ".join(plain)
+    if origin in (list, tuple, Sequence):
+        return "a list" if origin is not tuple or Ellipsis in choices else f"a list of {len(choices)}"
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
+    return words.get(hint, str(hint))
+
+
+def fits_plain(hint: Any) -> bool:
+    """Whether YAML can express a type."""
+    return typing.get_origin(hint) is not None or hint in (int, float, str, bool, types.NoneType)

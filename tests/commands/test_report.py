@@ -1,0 +1,309 @@
+"""The report: its page, its figures, and the command."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from fake_runs import FIVE_MODELS, Kind, write_run, write_study
+from matplotlib.figure import Figure
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+
+from n2n_lightning import report
+from n2n_lightning.reporting import curves, pictures
+from n2n_lightning.reporting.architecture import sequential_rows, unet_blocks, unet_parameters
+from n2n_lightning.reporting.comparison import Comparison, compare
+from n2n_lightning.reporting.curves import draw_curves
+from n2n_lightning.reporting.page import Pictures, render
+from n2n_lightning.reporting.pictures import draw_best, psnr_db
+from n2n_lightning.reporting.runs import read_runs
+from n2n_lightning.reporting.summary import headline, notes
+
+
+def comparison_of(root: Path) -> Comparison:
+    return compare(read_runs(root).runs)
+
+
+def page_of(root: Path) -> str:
+    """The page without its pictures, which take their time."""
+    found = read_runs(root)
+    return render(compare(found.runs), Pictures([], [], []), name=root.name, warnings=found.warnings)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five finished models, reported."""
+    root = write_study(tmp_path_factory.mktemp("runs") / "five")
+    assert report.main([str(root)]) == 0
+    return root
+
+
+def test_the_report_has_its_files(study: Path) -> None:
+    figures = {"psnr.png", "train_loss.png", "val_loss.png", "architecture_unet.png"}
+    figures |= {"unet_images.png", "sequential_images.png"}
+    assert {path.name for path in (study / "report").iterdir()} == {"index.html", "table.md", "table.csv"} | figures
+    for name in figures:
+        assert Image.open(study / "report" / name).width >= 1200
+
+
+def test_the_page_needs_nothing_from_outside(study: Path) -> None:
+    page = (study / "report" / "index.html").read_text(encoding="utf-8")
+    links = re.findall(r"""(?:src|srcset|href|url)\s*[=(]\s*["']?([^"'\s>)]{1,40})""", page)
+    assert links and all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert "<script" not in page and "@import" not in page
+    anchors = {link[1:] for link in links if link.startswith("#")}
+    assert anchors <= set(re.findall(r'id="(\w+)"', page))
+
+
+def test_the_page_says_what_the_runs_say(study: Path) -> None:
+    page = (study / "report" / "index.html").read_text(encoding="utf-8")
+    assert "U-Net comes out ahead: 25.40\u00a0dB, 1.30\u00a0dB above Convtrans + ReLU" in page
+    assert "makes 5 claims: 5 hold" in page
+    assert page.index("Convtrans + ReLU</td>") < page.index("NN + Sigmoid</td>")
+
+
+def test_other_runs_give_another_headline_and_other_verdicts(tmp_path: Path) -> None:
+    write_study(tmp_path, FIVE_MODELS | {"nn_sigmoid": 26.05})
+    comparison = comparison_of(tmp_path)
+    assert headline(comparison).title == "NN + Sigmoid comes out ahead: 26.05 dB, 0.65 dB above U-Net"
+    page = page_of(tmp_path)
+    assert "does not hold" in page and "1.30" not in page.split("</h1>")[0]
+
+
+def test_a_study_that_does_worse_than_its_input_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path / "nn_relu", "nn_relu", 20.6, images=False)
+    title = headline(comparison_of(tmp_path)).title
+    assert title == "No run beats its noisy input: the best, NN + ReLU, ends 0.50 dB below it"
+
+
+def test_one_run_gives_a_page(tmp_path: Path) -> None:
+    page = page_of(write_run(tmp_path / "unet", "unet", 24.6))
+    assert "U-Net reaches 24.60\u00a0dB, 3.50\u00a0dB above its noisy input" in page
+    assert "5 cannot be judged yet" in page
+
+
+def test_an_unfinished_sweep_is_reported_and_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
+    write_run(tmp_path / "nn_relu", "nn_relu", 23.1, status="interrupted", epochs=3)
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "result.json").write_text("{")
+    (tmp_path / "report").mkdir()
+    for name in ("unet_images.png", "mine.png"):
+        (tmp_path / "report" / name).write_bytes(b"old")
+    assert report.main([str(tmp_path)]) == 0
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "No run has finished yet" in page and "3/20" in page and "unet/result.json is left out" in page
+    pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert pictures == {"mine.png", "psnr.png", "train_loss.png", "val_loss.png", "sequential_images.png"}
+
+
+def test_runs_that_recorded_nothing_give_a_page(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "result.json").write_text('{"model": "drunet", "status": "failed", "reason": "<b>no</b> data"}')
+    assert report.main([str(tmp_path)]) == 0
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "No run came to a good end" in page and "&lt;b&gt;no&lt;/b&gt; data" in page
+
+
+def test_different_data_is_said(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", psnr=25.0)
+    assert notes(comparison_of(tmp_path)) == []
+    write_run(tmp_path / "b", "nn_relu", 27.0, noisy_psnr=24.0, data={"name": "ee559"})
+    text = " ".join(notes(comparison_of(tmp_path)))
+    assert "21.10 to 24.00 dB" in text and "name is photos or ee559" in text
+
+
+def test_a_lead_within_the_seeds_spread_is_called_so(tmp_path: Path) -> None:
+    for seed, (unet, other) in enumerate([(25.0, 24.9), (25.4, 25.3)]):
+        write_run(tmp_path / f"u{seed}", "unet", unet, overrides={"seed": str(seed)})
+        write_run(tmp_path / f"c{seed}", "convtrans_relu", other, overrides={"seed": str(seed)})
+    assert "may be chance" in headline(comparison_of(tmp_path)).lede
+
+
+def test_a_bad_run_is_cut_off_by_the_axis_and_named(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    write_run(tmp_path / "dead", "nn_relu", 6.5, curve=[6.5] * 20, status="dead", overrides={"optimizer": "adam"})
+    comparison = comparison_of(tmp_path)
+    picture = draw_curves(comparison, "val/psnr")
+    assert picture is not None
+    assert "below the axis: NN + ReLU (optimizer adam, dead)" in picture.caption
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 300])
+def test_curves_of_any_length_and_many_settings_are_drawn(tmp_path: Path, epochs: int) -> None:
+    for lr in ("0.1", "0.2", "0.3", "0.4", "0.5"):
+        write_run(tmp_path / lr, "nn_relu", overrides={"optimizer.lr": lr}, epochs=epochs, images=False)
+    picture = draw_curves(comparison_of(tmp_path), "train/loss")
+    assert picture is not None and "Bold: each model's best setting" in picture.caption
+
+
+def test_pictures_show_the_best_runs_with_their_psnr(tmp_path: Path) -> None:
+    write_run(tmp_path / "low", "nn_relu", 22.0, images=False)
+    folder = write_run(tmp_path / "high", "convtrans_relu", 24.0)
+    (picture,) = draw_best(comparison_of(tmp_path))
+    with np.load(folder / "images.npz") as file:
+        pairs = list(zip(file["denoised"], file["target"], strict=True))
+    expected = [float(peak_signal_noise_ratio(*pair)) for pair in pairs]  # type: ignore[no-untyped-call]  # scikit-image
+    assert [psnr_db(*pair) for pair in pairs] == pytest.approx(expected)
+    assert picture.name == "sequential_images.png" and f"{np.mean(expected):.2f} dB after" in picture.caption
+    assert Image.open(io.BytesIO(picture.png)).width > 400
+
+
+def caught_figures(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[Figure]:
+    """The figures that a module draws from now on."""
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, dpi: int = 0) -> bytes:
+        figures.append(figure)
+        return b""
+
+    monkeypatch.setattr(module, "png_bytes", keep)
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        ("clean", ["noisy", "denoised", "target"]),
+        ("pairs", ["noisy", "denoised", "second noisy image"]),
+        ("single", ["noisy", "denoised"]),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_only_clean_targets_give_pictures_a_psnr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, rows: list[str], channels: int
+) -> None:
+    figures = caught_figures(monkeypatch, pictures)
+    write_run(tmp_path / "unet", kind=kind, image_shape=[channels, 16, 24])
+    (picture,) = draw_best(comparison_of(tmp_path))
+    texts = [text.get_text() for text in figures[0].texts]
+    assert [text.replace("\n", " ") for text in texts if "dB" not in text] == rows
+    assert len(texts) - len(rows) == (8 if kind == "clean" else 0)  # of four images, noisy and denoised
+    assert len(figures[0].axes) == 4 * len(rows)
+    assert ("dB" in picture.caption) == (kind == "clean") and picture.title == f"U-Net: {', '.join(rows)}"
+    assert (f"the first of {channels} channels" in picture.caption) == (channels in (2, 4))
+
+
+def test_the_best_seed_without_clean_images_is_pictured(tmp_path: Path) -> None:
+    for seed, loss in (("0", 0.2), ("1", 0.1), ("2", 0.3)):
+        write_run(tmp_path / seed, kind="single", val_loss=[loss], curve=[20.0], overrides={"seed": seed})
+    assert "best epoch, seed 1;" in draw_best(comparison_of(tmp_path))[0].caption
+
+
+def test_broken_pictures_are_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "unet")
+    (folder / "images.npz").write_bytes(b"PK\x03\x04 not a whole archive")
+    assert draw_best(comparison_of(tmp_path)) == []
+
+
+def test_the_loss_has_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = caught_figures(monkeypatch, curves)
+    write_run(tmp_path / "pairs" / "a", kind="pairs")
+    write_run(tmp_path / "clean" / "a")
+    for kind in ("pairs", "clean"):
+        picture = draw_curves(comparison_of(tmp_path / kind), "val/loss")
+        axes = figures[-1].axes[0]
+        floors = [line for line in axes.lines if list(line.get_ydata()) == [0.0035, 0.0035]]  # type: ignore[arg-type]
+        labels = [text.get_text() for text in axes.texts if "floor" in text.get_text()]
+        assert picture is not None and ("no net can come below" in picture.caption) == (kind == "pairs")
+        if kind == "clean":
+            assert not floors and not labels
+        else:
+            assert floors[0].is_dashed() and labels == ["floor: the targets' noise"]
+            assert axes.get_ylim()[0] < 0.0035
+
+
+def test_runs_without_clean_images_have_a_curve_of_their_estimate(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", psnr=31.2, kind="pairs", image_shape=[1, 32, 32])
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "psnr.png").write_bytes(b"of an earlier report")
+    assert report.main([str(tmp_path)]) == 0
+    names = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert names == {"psnr_pairs.png", "train_loss.png", "val_loss.png", "architecture_unet.png", "unet_images.png"}
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "U-Net reaches an estimated 31.20\u00a0dB, 10.10\u00a0dB above its noisy input" in page
+    assert "There are no clean images" in page and "31.20 [30.9, 31.6]" in page
+    assert (
+        "1 channel," in page
+        and "claims" not in page
+        and "SSIM" not in page
+        and "against the clean image, with" not in page
+    )
+
+
+def test_a_lead_between_estimates_is_said(tmp_path: Path) -> None:
+    write_study(tmp_path, {"unet": 31.2, "nn_relu": 30.0}, kind="pairs")
+    found = headline(comparison_of(tmp_path))
+    assert found.title == "U-Net comes out ahead: an estimated 31.20 dB, 1.20 dB above NN + ReLU"
+    assert "The noisy validation images have 21.10 dB" in found.lede
+    assert found.figures[:2] == [("31.20 dB", "PSNR from noisy pairs, U-Net"), ("+10.10 dB", "above the noisy input")]
+
+
+def test_single_noisy_images_have_no_psnr_anywhere(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "unet", kind="single")
+    assert headline(comparison_of(tmp_path)).title == "U-Net reaches a val/loss of 0.004"
+    write_run(tmp_path / "b", "nn_relu", kind="single", loss={"name": "l1"}, val_loss=[0.1] * 20)
+    assert headline(comparison_of(tmp_path)).title == "U-Net has the best val/loss: 0.004"
+    assert "does not compare across different losses: l2, l1" in " ".join(notes(comparison_of(tmp_path)))
+    assert " dB" not in page_of(tmp_path) and "\u00a0dB" not in page_of(tmp_path)
+
+
+def test_mixed_runs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = caught_figures(monkeypatch, curves)
+    write_study(tmp_path, {"unet": 25.4, "nn_relu": 23.8})
+    write_run(tmp_path / "pairs", "drunet", 31.2, kind="pairs")
+    comparison = comparison_of(tmp_path)
+    assert headline(comparison).title == "U-Net comes out ahead: 25.40 dB, 1.60 dB above NN + ReLU"
+    assert "2 of 3 runs are in the ranking" in headline(comparison).lede
+    assert "Runs measured by val/psnr_pairs are out of the ranking" in " ".join(notes(comparison))
+    picture = draw_curves(comparison, "val/loss")
+    assert picture is not None and "A cross" not in picture.caption  # it is done and not dead
+    assert all(line.get_marker() != "X" for line in figures[0].axes[0].lines)
+    page = page_of(tmp_path)
+    assert "no clean images: val/psnr_pairs 31.20 dB" in page and "independent" in page and "SSIM" in page
+
+
+def test_the_drawn_unet_is_the_papers() -> None:
+    encoder, decoder = unet_blocks(3)
+    assert unet_parameters(3) == 991_203
+    assert [layer.name for block in encoder for layer in block.layers] == [f"enc_conv{i}" for i in range(7)]
+    assert decoder[-1].layers[0].inputs == 99 and decoder[1].layers[0].inputs == 144
+    assert [channels for _, _, channels in sequential_rows(3)] == [48, 48, 96, 96, 48, 48, 3, 3]
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "n2n_lightning.report", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_writes_where_it_is_told_and_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "unet", "unet", 25.0)
+    done = run_command(str(tmp_path / "runs"), "--output", str(tmp_path / "there"))
+    assert done.returncode == 0 and done.stderr == ""
+    assert str(tmp_path / "there" / "index.html") in done.stdout and "U-Net" in done.stdout and "25.00" in done.stdout
+    assert not (tmp_path / "runs" / "report").exists()
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "broken"])
+def test_nothing_to_report_on_is_exit_code_2(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "runs"
+    if kind != "missing":
+        folder.mkdir()
+    if kind == "broken":
+        (folder / "result.json").write_text("{")
+    done = run_command(str(folder))
+    assert done.returncode == 2 and "Traceback" not in done.stderr and done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(errors) == 1 and errors[0].startswith("error: ") and str(folder) in errors[0]
+
+
+def test_a_report_that_cannot_be_written_is_exit_code_1(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a", images=False)
+    (tmp_path / "file").write_text("")
+    assert report.main([str(tmp_path / "runs"), "--output", str(tmp_path / "file")]) == 1

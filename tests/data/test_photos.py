@@ -1,0 +1,275 @@
+"""Pairs from photographs: the recipe, the choice of photographs, the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from small_runs import photo_data, tensors, write_photograph
+
+from n2n_lightning.data import photos
+from n2n_lightning.data.datamodule import generator
+from n2n_lightning.data.pairs import CellPairs
+from n2n_lightning.data.photos import PhotoData, box_mean, read_photograph, render_cells
+from n2n_lightning.noise.kinds import draw_cell_pixels
+
+
+def with_numpy(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
+    rng = np.random.default_rng(7)
+    return np.stack([photos.draw(cells, rng) for _ in range(draws)])
+
+
+def with_torch(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
+    rng = torch.Generator().manual_seed(7)
+    return draw_cell_pixels(torch.from_numpy(cells)[None].expand(draws, -1, -1, -1, -1), rng).numpy()
+
+
+DRAWS = pytest.mark.parametrize("drawn", [with_numpy, with_torch])
+Drawn = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
+
+
+@pytest.fixture(scope="module")
+def cells(photographs: Path) -> npt.NDArray[np.uint8]:
+    """(32, 32, 64, 3) of a textured picture."""
+    return render_cells(read_photograph(photographs / "a.png"), np.random.default_rng(1))
+
+
+# The recipe
+
+
+@DRAWS
+def test_the_mean_of_many_draws_is_the_clean_pixel(drawn: Drawn, cells: npt.NDArray[np.uint8]):
+    draws = drawn(cells, 2000).astype(np.float64)
+    spread = np.moveaxis(cells.std(axis=2, dtype=np.float64), -1, 0)
+    off = np.abs(draws.mean(0) - box_mean(cells))
+    assert spread.mean() > 5, "the picture has no texture to draw from"
+    assert (off <= 0.5 + 6 * spread / np.sqrt(len(draws))).all()  # 0.5: the clean pixel is rounded
+
+
+@DRAWS
+def test_a_noisy_pixel_is_one_of_its_cell_at_one_place_for_all_channels(drawn: Drawn, cells: npt.NDArray[np.uint8]):
+    for noisy in drawn(cells, 3):
+        is_it = (cells == np.moveaxis(noisy, 0, -1)[:, :, None]).all(-1)  # (H, W, K): R, G and B match together
+        assert is_it.any(-1).all()
+
+
+@DRAWS
+def test_every_pixel_of_a_cell_is_drawn_equally_often(drawn: Drawn):
+    numbered = np.arange(64, dtype=np.uint8)[None, None, :, None].repeat(3, 3)
+    counts = np.bincount(drawn(numbered, 6400)[:, 0].ravel(), minlength=64)
+    # chi-squared with 63 degrees of freedom: above 124 once in 200,000 tries
+    assert ((counts - 100) ** 2 / 100).sum() < 124
+
+
+@DRAWS
+def test_two_draws_are_independent_and_the_noise_is_white(drawn: Drawn, cells: npt.NDArray[np.uint8]):
+    noise = drawn(cells, 40).astype(np.float64) - np.moveaxis(cells.mean(2), -1, 0)
+    assert abs(correlation(noise[0::2], noise[1::2])) < 5 / np.sqrt(noise[0::2, 0].size)
+    assert abs(correlation(noise[..., 1:], noise[..., :-1])) < 5 / np.sqrt(noise[:, 0].size)
+    assert correlation(noise[:, 0], noise[:, 1]) > 0.5, "R and G come from the same place"
+
+
+@DRAWS
+def test_flat_cells_have_no_noise(drawn: Drawn):
+    flat = np.broadcast_to(np.array([10, 200, 77], np.uint8), (4, 4, 64, 3)).copy()
+    assert (drawn(flat, 5) == np.array([10, 200, 77])[:, None, None]).all()
+
+
+def correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def test_a_smallest_photograph_is_rendered_as_the_recipe_says(tmp_path: Path):
+    """At 160 px there is one crop only, so that all but the flip can be computed by other means."""
+    path = write_photograph(tmp_path / "photo.png", width=160, height=160)
+    resized = np.asarray(Image.open(path).resize((256, 256), Image.Resampling.BICUBIC), np.float64)
+    full = np.rint((resized.mean() + 1.1 * (resized - resized.mean())).clip(0, 255))
+    clean = full.reshape(32, 8, 32, 8, 3).mean((1, 3))
+    flips = set()
+    for seed in range(8):
+        cells = render_cells(read_photograph(path), np.random.default_rng(seed))
+        means = cells.mean(2)
+        (flipped,) = (flip for flip in (False, True) if np.abs(means - clean[:, :: -1 if flip else 1]).max() < 0.1)
+        flips.add(flipped)
+    assert flips == {False, True}
+
+
+def test_the_clean_pixel_is_the_rounded_mean(cells: npt.NDArray[np.uint8]):
+    exact = np.moveaxis(cells.astype(np.int64).sum(2) / 64, -1, 0)
+    assert np.abs(box_mean(cells) - exact).max() <= 0.5
+
+
+def test_a_pictures_orientation_tag_is_followed(tmp_path: Path):
+    upright = write_photograph(tmp_path / "upright.png", width=170, height=200)
+    pixels = np.asarray(Image.open(upright))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees clockwise to show"
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_photograph(tmp_path / "turned.png"), np.rot90(pixels, -1))
+
+
+def test_a_grey_or_transparent_picture_is_read_as_rgb(tmp_path: Path):
+    grey = np.asarray(Image.open(write_photograph(tmp_path / "photo.png")).convert("L"))
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(np.dstack([grey] * 3 + [grey // 2])).save(tmp_path / "transparent.png")
+    for name in ("grey.png", "transparent.png"):
+        np.testing.assert_array_equal(read_photograph(tmp_path / name), np.dstack([grey] * 3))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_a_picture_of_more_than_eight_bits_is_refused_and_not_clipped_to_white(tmp_path: Path, kind: type[np.generic]):
+    Image.fromarray(np.full((170, 170), 40000, kind)).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=r"deep\.tif .*more than 8 bits"):
+        read_photograph(tmp_path / "deep.tif")
+
+
+# Which photographs
+
+
+def test_bundled_photographs_are_disjoint():
+    data = PhotoData()
+    train, val = data.photographs("train"), data.photographs("val")
+    assert train and val and not set(train) & set(val)
+    assert all(path.is_file() for path in train + val)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_one_folder_is_split_into_disjoint_parts(photographs: Path, seed: int):
+    data = PhotoData(root=str(photographs), seed=seed)
+    train, val = data.photographs("train"), data.photographs("val")
+    names = [path.relative_to(photographs).as_posix() for path in train + val]
+    assert sorted(names) == ["a.png", "b.jpg", "c.bmp", "sub/d.png", "sub/deep/f.webp", "sub/e.JPEG"]
+    assert len(val) == 1
+
+
+def test_a_validation_photograph_below_root_is_refused(tmp_path: Path):
+    """A search of root's sub-folders would find it, and a model would be scored on what it was trained on."""
+    write_photograph(tmp_path / "root" / "a.png", seed=1)
+    seen = write_photograph(tmp_path / "root" / "val" / "b.png", seed=2)
+    data = PhotoData(root=str(tmp_path / "root"), val_root=str(seen.parent), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match=r"b\.png is among the training photographs too"):
+        data.load("val")
+
+
+def test_val_root_holds_all_of_the_validation_photographs(photographs: Path, tmp_path: Path):
+    other = write_photograph(tmp_path / "val" / "other.png")
+    data = PhotoData(root=str(photographs), val_root=str(other.parent))
+    assert data.photographs("val") == [other]
+    assert len(data.photographs("train")) == 6
+
+
+def test_one_photograph_cannot_be_split(tmp_path: Path):
+    write_photograph(tmp_path / "only.png")
+    with pytest.raises(ValueError, match="one photograph"):
+        PhotoData(root=str(tmp_path)).photographs("train")
+
+
+@pytest.mark.parametrize("draws", ["fixed", "fresh"])
+def test_photographs_take_turns(tmp_path: Path, draws: Literal["fixed", "fresh"]):
+    """Photographs of one colour each show from which one a pair was cut."""
+    for name, level in (("a", 50), ("b", 100), ("c", 200)):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        Image.new("RGB", (170, 165), (level, level, level)).save(tmp_path / "train" / f"{name}.png")
+    write_photograph(tmp_path / "val" / "other.png")
+    data = photo_data(tmp_path / "train", tmp_path / "cache", val_root=str(tmp_path / "val"), draws=draws)
+    pair = data.load("train").batch(torch.arange(8), generator(0))
+    assert torch.equal(pair.source, pair.target), "a flat photograph has no noise"
+    assert pair.source[:, 0, 0, 0].tolist() == [50, 100, 200, 50, 100, 200, 50, 100]
+
+
+# The arrays
+
+
+def test_validation_pairs_are_a_draw_and_the_clean_image(photographs: Path, tmp_path: Path):
+    source = tensors(photo_data(photographs, tmp_path), "val")
+    pair = source.batch(torch.arange(4), generator(0))
+    assert pair.target is None and pair.clean is not None, "there is no second noisy image"
+    assert pair.source.shape == (4, 3, 32, 32) and pair.source.dtype == pair.clean.dtype == torch.uint8
+    noise = pair.source.double() - pair.clean.double()
+    assert noise.square().mean().sqrt() > 5 and abs(noise.mean()) < 1
+
+
+def test_fixed_and_fresh_draws_are_of_the_same_scenes(photographs: Path, tmp_path: Path):
+    fixed = tensors(photo_data(photographs, tmp_path), "train")
+    fresh = photo_data(photographs, tmp_path, draws="fresh").load("train")
+    assert isinstance(fresh, CellPairs) and fresh.image_shape == fixed.image_shape == (3, 32, 32)
+    cells = fresh.cells.permute(0, 4, 1, 2, 3)  # (N, 3, 32, 32, 64)
+    for images in (fixed.source, fixed.target):
+        assert (cells == images[..., None]).any(-1).all()
+    noise = [images.double() - cells.double().mean(-1) for images in (fixed.source, fixed.target)]
+    assert abs(correlation(*(n.numpy() for n in noise))) < 5 / np.sqrt(noise[0].numel() / 3)
+    assert noise[0].std() > 5
+
+
+def test_both_ways_of_drawing_validate_on_the_same_images(photographs: Path, tmp_path: Path):
+    one, other = (
+        tensors(photo_data(photographs, tmp_path / draws, draws=draws), "val") for draws in ("fixed", "fresh")
+    )
+    assert torch.equal(one.source, other.source) and torch.equal(one.clean, other.clean)
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("built again")
+
+
+@pytest.mark.parametrize("draws", ["fixed", "fresh"])
+def test_a_second_load_comes_from_the_cache(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draws: str
+):
+    first = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    monkeypatch.setattr(PhotoData, "_build", refuse)
+    again = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    assert torch.equal(first.source, again.source) and torch.equal(first.target, again.target)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}, "nothing unfinished is left"
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"train_pairs": 9}, {"draws": "fresh"}])
+def test_another_setting_is_built_anew(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+):
+    val_root = str(write_photograph(tmp_path / "val" / "other.png", seed=9).parent)  # else a seed splits anew, too
+    photo_data(photographs, tmp_path, val_root=val_root).load("train")
+    monkeypatch.setattr(PhotoData, "_build", refuse)
+    photo_data(photographs, tmp_path, val_root=val_root).load("train")
+    with pytest.raises(AssertionError, match="built again"):
+        photo_data(photographs, tmp_path, val_root=val_root, **change).load("train")
+
+
+def test_a_changed_photograph_is_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for number in range(3):
+        write_photograph(tmp_path / "root" / f"{number}.png", seed=number)
+    data = photo_data(tmp_path / "root", tmp_path / "cache")
+    data.load("train")
+    before = data.fingerprint()
+    write_photograph(data.photographs("train")[0], seed=99)
+    data = photo_data(tmp_path / "root", tmp_path / "cache")
+    assert data.fingerprint() != before
+    monkeypatch.setattr(PhotoData, "_build", refuse)
+    with pytest.raises(AssertionError, match="built again"):
+        data.load("train")
+
+
+@pytest.mark.parametrize("draws", ["fixed", "fresh"])
+@pytest.mark.parametrize("kept", [0, 100, 20000])
+def test_a_damaged_cache_is_built_anew(photographs: Path, tmp_path: Path, draws: str, kept: int):
+    whole = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    (cached,) = tmp_path.iterdir()
+    cached.write_bytes(cached.read_bytes()[:kept])
+    again = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    assert torch.equal(whole.source, again.source) and torch.equal(whole.target, again.target)
+
+
+def test_a_failed_build_leaves_nothing_behind(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def break_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(photos, "render_cells", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        photo_data(photographs, tmp_path).load("train")
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,99 @@
+"""Nets whose results are known beforehand, put to work on files in small tiles."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from n2n_lightning.image_io.banded import open_picture
+from n2n_lightning.inference.denoiser import Denoiser
+from n2n_lightning.inference.file_runner import Batch
+from n2n_lightning.inference.jobs import Job
+from n2n_lightning.inference.manifest import NAME, Record
+from n2n_lightning.inference.tiling import Plan
+from n2n_lightning.models.families import SequentialDenoiser
+
+Array = npt.NDArray[Any]
+ICC = b"".join([(132).to_bytes(4), bytes(32), b"acsp", bytes(88), (0).to_bytes(4)])  # a profile's header, no table
+
+
+class Same(nn.Identity):
+    """Gives back what it is given."""
+
+    stride = 1
+
+
+class Negative(nn.Module):
+    """Turns black into white."""
+
+    stride = 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 1 - images
+
+
+class InSmallTiles(Denoiser):
+    """Whose tiles coincide with none of a file's."""
+
+    def plan(self, *_: Any) -> Plan:
+        return Plan(11, 13)
+
+
+@functools.cache  # measuring a net takes longer than most tests
+def denoiser(net: type[nn.Module]) -> Denoiser:
+    module = SequentialDenoiser(optimizer={"name": "adam"}, loss={"name": "l2"}, channels=1)
+    module.net = net()
+    return InSmallTiles(module, per_channel=True)
+
+
+def denoised(path: Path, suffix: str | None = None, form: str | None = None, net: type[nn.Module] = Same) -> Path:
+    """``path`` through the net, in a folder beside it, once it has been seen to be alone there."""
+    output = path.parent / "denoised" / f"{path.stem}{suffix or path.suffix}"
+    shutil.rmtree(output.parent, ignore_errors=True)
+    output.parent.mkdir()
+    batch = Batch(denoiser(net), Record(output.parent, path, {}), form)
+    assert batch.run([Job(path, output)]) == 1, batch.faults
+    assert {left.name for left in output.parent.iterdir()} == {output.name, NAME}
+    return output
+
+
+def refusal(path: Path, form: str | None = None) -> str:
+    """Why ``path`` is not denoised, once it has been named and nothing has been left behind."""
+    output = path.parent / "denoised" / path.name
+    output.parent.mkdir()
+    batch = Batch(denoiser(Same), Record(output.parent, path, {}), form)
+    assert batch.run([Job(path, output)]) == 0
+    assert not list(output.parent.iterdir())
+    (fault,) = batch.faults
+    assert fault.startswith(f"{path} ") and "; " in fault, fault
+    return fault
+
+
+def replaced(path: Path, values: Array, band: int = 11) -> Path:
+    """A file like ``path`` with other values, (images, H, W, C), given ``band`` rows at a time."""
+    output = path.with_name(f"replaced{path.suffix}")
+    with open_picture(path) as picture, picture.copied(output) as write:
+        for group, images in enumerate(values.reshape(picture.count, *picture.shape)):
+            for top in range(0, images.shape[1], band):
+                write(group, top, images[:, top : top + band])
+    return output
+
+
+def fresh(*shape: int, dtype: str = "u1", seed: int = 0) -> Array:
+    """Every value that the type has, or floats around 0: incompressible."""
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return rng.normal(0, 100, shape).astype(dtype)
+    limits = np.iinfo(dtype)
+    return rng.integers(limits.min, limits.max, shape, np.dtype(dtype).newbyteorder("="), endpoint=True).astype(dtype)
+
+
+def ramp(*shape: int, dtype: str = "u1") -> Array:
+    """Small numbers, each unlike its neighbours': compressible."""
+    return np.indices(shape).sum(0).astype(dtype)

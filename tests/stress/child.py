@@ -1,0 +1,196 @@
+"""The real ``train`` command in a process of its own, forked to start at once, and struck at a chosen moment."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+import torch
+
+from n2n_lightning import train
+from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.training import callbacks, checkpointing
+
+Strike = Callable[[], None]  # sets the trap in the child
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended: exit code, below 0 for a signal, and what it printed."""
+
+    code: int
+    output: str
+
+
+def run_train(arguments: Sequence[str], cwd: Path, strike: Strike | None = None) -> Ending:
+    """``python -m n2n_lightning.train ARGUMENT...`` in ``cwd``; the parent must not have computed with torch yet."""
+    log = cwd / "output.txt"
+    sys.stdout.flush()
+    process = os.fork()
+    if process == 0:
+        become_train(arguments, cwd, log, strike)
+    _, status = os.waitpid(process, 0)
+    return Ending(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"))
+
+
+def become_train(arguments: Sequence[str], cwd: Path, log: Path, strike: Strike | None) -> NoReturn:
+    """What the child does instead of returning."""
+    code = 99
+    try:
+        with log.open("wb") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+        os.chdir(cwd)
+        torch.set_num_threads(1)
+        sys.argv = ["train", *arguments]
+        if strike is not None:
+            strike()
+        code = train.main()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at(owner: Any, name: str, nth: int, blow: Strike, *, after: bool = False, match: str = "") -> Strike:
+    """Strike before, or after, the ``nth`` call of ``owner.name`` whose arguments, as text, contain ``match``."""
+
+    def set_trap() -> None:
+        original, calls = getattr(owner, name), 0
+
+        def trapped(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            hit = match in str(args)
+            calls += hit
+            if hit and calls == nth and not after:
+                blow()
+            result = original(*args, **kwargs)
+            if hit and calls == nth and after:
+                blow()
+            return result
+
+        setattr(owner, name, trapped)
+
+    return set_trap
+
+
+def half_written(suffix: str, nth: int, blow: Strike) -> Strike:
+    """Strike when a file with this ending has been begun the ``nth`` time and holds 4 KiB."""
+
+    def set_trap() -> None:
+        on_write(lambda path, begun, size: blow() if path.endswith(suffix) and begun == nth and size > 4096 else None)
+
+    return set_trap
+
+
+def disk_full_from(nth: int) -> Strike:
+    """From the ``nth`` write of the run on, no write succeeds."""
+    written = 0
+
+    def refuse(*_: Any) -> None:
+        nonlocal written
+        written += 1
+        if written >= nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def set_trap() -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        on_write(refuse)
+        for owner, name in ((RecordWriter, "write"), (os, "link"), (shutil, "copyfile"), (os, "mkdir")):
+            original = getattr(owner, name)
+
+            def full(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
+                refuse()
+                return _original(*args, **kwargs)
+
+            setattr(owner, name, full)
+
+    return set_trap
+
+
+def on_write(look: Callable[[str, int, int], None]) -> None:
+    """Call ``look(path, how often it was begun, bytes so far)`` before each write to a file opened by ``Path.open``."""
+    begun: dict[str, int] = {}
+    original = Path.open
+
+    class Watched:
+        """The file, with an eye on its writing."""
+
+        def __init__(self, file: Any, path: str) -> None:
+            self.file, self.path, self.size = file, path, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def __enter__(self) -> Watched:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def write(self, content: Any) -> Any:
+            look(self.path, begun[self.path], self.size)
+            self.size += memoryview(content).nbytes if not isinstance(content, str) else len(content)
+            return self.file.write(content)
+
+    def watched(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        file = original(self, mode, *args, **kwargs)
+        if not set(mode) & set("wax+"):
+            return file
+        begun[str(self)] = begun.get(str(self), 0) + 1
+        return Watched(file, str(self))
+
+    Path.open = watched  # type: ignore[method-assign]
+
+
+def within_training(seconds: float) -> Strike:
+    """Kill so long after training has begun."""
+
+    def set_trap() -> None:
+        original = pl.Trainer.fit
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            timer = threading.Timer(seconds, kill)
+            timer.daemon = True
+            timer.start()
+            return original(*args, **kwargs)
+
+        pl.Trainer.fit = timed  # type: ignore[method-assign]
+
+    return set_trap
+
+
+def named_moments() -> dict[str, Strike]:
+    """Ten moments of a run of several epochs, with a checkpoint every five steps, at which to kill it."""
+    module, record = DenoiserModule, callbacks.RunRecord
+    writer, step = checkpointing.AsideCheckpointIO, torch.optim.Adam
+    return {
+        "before the first step": at(module, "training_step", 1, kill),
+        "within a step, weights half updated": at(step, "step", 17, kill, after=True),
+        "last step of an epoch": at(module, "training_step", 24, kill, after=True),
+        "validation": at(module, "validation_step", 2, kill),
+        "a checkpoint is about to be written": at(writer, "save_checkpoint", 5, kill),
+        "half a checkpoint is written": half_written("last.ckpt.part", 4, kill),
+        "a checkpoint is written, not renamed": at(os, "replace", 2, kill, match="best.ckpt"),
+        "best is renamed, last is not": at(checkpointing, "name_also", 2, kill, match="best.ckpt"),
+        "the table is written, the result is not": at(callbacks, "write_json", 3, kill),
+        "trained, and not recorded as done": at(record, "write", 1, kill, match="'d"),
+    }

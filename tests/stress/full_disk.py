@@ -1,0 +1,48 @@
+"""A disk that is full from some write on: one message, nothing lost that there was, and the same command goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from n2n_lightning.system.safe_load import safe_load
+from stress.child import disk_full_from, run_train
+from stress.compare import differences
+from stress.figures import Figure
+from stress.kills import RECIPES, only_run, uninterrupted
+from stress.tiny_data import overrides, write_course_data
+
+
+def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
+    """Ten moments spread over a run's writes; quick: two."""
+    root = write_course_data(scratch / "data")
+    whole, _ = uninterrupted(scratch, "adam", root)
+    moments = (40, 600) if quick else (3, 12, 30, 60, 120, 250, 400, 600, 800, 1000)
+    bad = []
+    for number in moments:
+        found = one_case(scratch, root, number, whole)
+        print(f"disk full from write {number} on: {'; '.join(found) or 'identical in the end'}", flush=True)
+        bad += [f"write {number}: {found[0]}"] if found else []
+    measured = "; ".join([f"{len(moments) - len(bad)} of {len(moments)} went on to the same end", *bad])
+    bar = "one message, nothing lost, the same end after the same command"
+    return [Figure(f"disk full at {len(moments)} moments", bar, measured, not bad)]
+
+
+def one_case(scratch: Path, root: Path, number: int, whole: Path) -> list[str]:
+    """What is wrong after a disk that was full from the ``number``-th write on, and the same command again."""
+    folder = scratch / "case"
+    folder.mkdir()
+    line = [*RECIPES["adam"], *overrides(root)]
+    try:
+        ending = run_train(line, folder, disk_full_from(number))
+        errors = ending.output.count("error:")
+        found = [] if (ending.code, errors) == (1, 1) else [f"exit code {ending.code}, {errors} messages"]
+        found += ["a traceback"] if "Traceback" in ending.output else []
+        for path in folder.glob("outputs/*/*/checkpoints/*.ckpt"):
+            safe_load(path)
+        again = run_train(line, folder)
+        if again.code != 0:
+            return [*found, f"again: exit code {again.code}: {again.output[-300:]}"]
+        return found + differences(whole, only_run(folder))
+    finally:
+        shutil.rmtree(folder)

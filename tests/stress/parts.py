@@ -1,0 +1,18 @@
+"""The parts of the stress tests by name, each to be run in a process of its own."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from pathlib import Path
+
+from stress.figures import Figure
+
+PARTS = ("kills", "damage", "full_disk", "sweep", "inputs", "pickles", "sameness", "endurance")
+
+
+def run_part(name: str, quick: bool, seed: int) -> list[Figure]:
+    """A part in a folder that is gone afterwards; in a new process, since some fork and some count memory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found: list[Figure] = importlib.import_module(f"stress.{name}").run(Path(scratch), quick=quick, seed=seed)
+        return found

@@ -1,0 +1,148 @@
+"""The process that reads damaged files: ``python -m stress.worker FOLDER``, a path a line on its input.
+
+It answers each with a line of JSON: what every reader made of the file, the memory that took, the seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measuring import resident_mb
+from n2n_lightning.data.ee559 import read_pkl
+from n2n_lightning.data.photos import read_photograph
+from n2n_lightning.image_io.stack import open_stack
+from n2n_lightning.inference.denoiser import Denoiser
+from n2n_lightning.inference.file_runner import Batch
+from n2n_lightning.inference.jobs import Job
+from n2n_lightning.inference.manifest import Record
+from n2n_lightning.models.checkpoint import load_denoiser
+from n2n_lightning.models.families import SequentialDenoiser
+
+WORKING_BYTES = 2e8  # of predict, whose budget the rest of it does not count in
+READ, REFUSED = "read", "refused"
+
+
+class Same(torch.nn.Module):
+    """A net that changes nothing, so that reading and writing are what takes time."""
+
+    stride = 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+class Readers:
+    """Every way by which a file gets into the framework, for a file at a time.
+
+    Args:
+        folder: for what is written.
+        reference: any file, in the place of the checkpoint that a record is kept for.
+    """
+
+    def __init__(self, folder: Path, reference: Path) -> None:
+        self.cache, self.output, self.reference = folder / "cache", folder / "denoised", reference
+        module = SequentialDenoiser(optimizer={"name": "adam"}, loss={"name": "l2"}, channels=1)
+        module.net = Same()
+        self.denoiser = Denoiser(module, per_channel=True, working_bytes=WORKING_BYTES)
+
+    def of(self, path: Path) -> list[Callable[[Path], str]]:
+        match path.suffix:
+            case ".pkl":
+                return [self.course]
+            case ".ckpt":
+                return [self.checkpoint]
+            case ".npy":
+                return [self.train, self.predict]
+        return [self.train, self.predict, self.photograph]
+
+    def train(self, path: Path) -> str:
+        """As ``data=pairs`` and its like."""
+        stack = open_stack(path, self.cache)
+        for number in range(min(stack.shape[0], 4)):
+            stack.read(number, 0, 0, *stack.shape[1:3])
+        return ""
+
+    def predict(self, path: Path) -> str:
+        """Read, denoised, written; as TIFF where the name's number is even. The fault, where there is one."""
+        self.output.mkdir(exist_ok=True)
+        form = None if int(path.stem.partition("-")[0]) % 4 else "tiff"
+        batch = Batch(self.denoiser, Record(self.output, self.reference, {}), form)
+        batch.run([Job(path, self.output / f"{path.stem}{'.tif' if form else path.suffix}")])
+        left = [part.name for part in self.output.iterdir() if part.name.endswith(".part")]
+        assert not left, f"left behind: {left}"
+        return "; ".join(batch.faults)
+
+    def photograph(self, path: Path) -> str:
+        """As ``data=photos``, but that images may be small."""
+        try:
+            read_photograph(path)
+        except ValueError as error:
+            if "photographs need" not in str(error):
+                raise
+        return ""
+
+    def course(self, path: Path) -> str:
+        """As ``data=ee559``."""
+        read_pkl(path)
+        return ""
+
+    def checkpoint(self, path: Path) -> str:
+        """As ``init_from``, ``evaluate`` and ``predict``."""
+        load_denoiser(path)
+        return ""
+
+
+def outcome(reader: Callable[[Path], str], path: Path) -> dict[str, str]:
+    """How a reader ended; anything but ValueError and OSError is what no command turns into a plain message."""
+    try:
+        message = reader(path)
+    except (ValueError, OSError) as error:
+        message = str(error)
+        if str(path) not in message:
+            return {"reader": reader.__name__, "how": "unnamed", "message": message}
+    except BaseException as error:
+        return {"reader": reader.__name__, "how": type(error).__name__, "message": str(error)[:300]}
+    how = "traceback" if "Traceback" in message else "lines" if len(message.splitlines()) > 1 else REFUSED
+    return {"reader": reader.__name__, "how": how if message else READ, "message": message[:300]}
+
+
+def answer(readers: Readers, path: Path, start_mb: float) -> dict[str, Any]:
+    Path("/proc/self/clear_refs").write_text("5")  # the most that was resident counts anew
+    begin = time.perf_counter()
+    outcomes = [outcome(reader, path) for reader in readers.of(path)]
+    seconds = time.perf_counter() - begin
+    more_mb = resident_mb("VmHWM") - start_mb
+    for folder in (readers.cache, readers.output):
+        shutil.rmtree(folder, ignore_errors=True)
+    return {"outcomes": outcomes, "mb": more_mb, "seconds": seconds}
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)  # what the libraries print must not get among the answers
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    folder, good = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
+    readers = Readers(folder, Path(__file__))
+    for path in good:  # so that what the libraries load at first use counts as the start
+        answer(readers, path, 0.0)
+    start_mb = resident_mb("VmRSS")
+    print(json.dumps({"start_mb": start_mb}), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(readers, Path(line.rstrip("\n")), start_mb)), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
