@@ -163,7 +163,7 @@ def test_pictures_are_of_the_first_seeds_runs_that_have_ended(tmp_path: Path, mo
 
 
 def test_the_net_for_two_cores_is_that_of_the_experiments():
-    from tiny import compose_config
+    from small_runs import compose_config
 
     for size, suffix in SUFFIXES.items():
         (own, named) = (
