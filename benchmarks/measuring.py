@@ -19,7 +19,7 @@ from n2n_lightning.training.run_metadata import device_name
 def configuration(*overrides: str) -> dict[str, Any]:
     """What ``train`` would run with these overrides."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra_app.plain(compose("train", list(overrides)))
+        return hydra_app.resolve_config(compose("train", list(overrides)))
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:

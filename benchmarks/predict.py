@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmarks.measuring import machine, save, show
 from benchmarks.turns import Convolutions
 from n2n_lightning.data.scenes import by
-from n2n_lightning.image_io.banded import open_picture
+from n2n_lightning.image_io.banded import open_banded
 from n2n_lightning.image_io.image_file import Array
 from n2n_lightning.image_io.stack import list_images
 from n2n_lightning.image_io.value_range import to_net
@@ -75,7 +75,7 @@ def seconds_of(task: Callable[[], object]) -> float:
 
 def from_file(denoiser: Denoiser, path: Path) -> list[Array]:
     """All that ``predict`` does with a file but writing it."""
-    with open_picture(path) as picture:
+    with open_banded(path) as picture:
         shape = colours(picture)
         plan = denoiser.plan(shape, picture.dtype.itemsize, picture.held_bytes)
         bands = denoiser.bands(lambda top, bottom: picture.read(0, top, bottom), shape, 255.0, plan=plan)
@@ -93,7 +93,7 @@ def speed(name: str, folder: Path) -> dict[str, Any]:
     denoiser, paths, padded = Denoiser.load(name), list_images(folder), []
     assert denoiser.reach and denoiser.bytes_per_px  # measured before the clock runs
     for path in paths:
-        with open_picture(path) as picture:
+        with open_banded(path) as picture:
             image = to_net(picture.read(0, 0, picture.shape[1]), 255.0)
         padded.append(pad_to_multiple(image, denoiser.reach.stride))
     pixels = sum(images.shape[2] * images.shape[3] for images in padded)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.data.crops import GridCrops, Region
-from n2n_lightning.image_io.stack import Stack, list_images, open_stacks
+from n2n_lightning.image_io.stack import ImageStack, list_images, open_stacks
 from n2n_lightning.metrics import PairQuality, pair_error, psnr_of, squared_error, triple_error
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
@@ -39,7 +39,7 @@ BATCH = 50
 def read_tiles(folder: Path, crop_px: int, most: int) -> Tensor:
     """Disjoint tiles of the folder's 8-bit RGB images: (N, 3, crop_px, crop_px) float32 in [0, 1]."""
     opened = open_stacks(list_images(folder), Path("outputs/cache"))
-    stacks = [stack for stack in opened if isinstance(stack, Stack)]
+    stacks = [stack for stack in opened if isinstance(stack, ImageStack)]
     regions = [Region(number, 0, 0, *stack.shape[1:3]) for number, stack in enumerate(stacks)]
     tiles = GridCrops(regions, (crop_px, crop_px), most, seed=0).tiles
     pixels = np.stack([stacks[n].read(0, int(top), int(left), crop_px, crop_px) for n, top, left in tiles])

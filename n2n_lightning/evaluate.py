@@ -31,7 +31,7 @@ def job(cfg: DictConfig) -> None:
         word for word in hydra_config.overrides.task if word.partition("=")[0] not in ("checkpoint", "data", "output")
     ]
     try:
-        score(hydra_app.plain(cfg), run_name(hydra_config.runtime.choices["data"], said))
+        score(hydra_app.resolve_config(cfg), run_name(hydra_config.runtime.choices["data"], said))
     except errors.InputError as error:
         errors.report_error(error)
         sys.exit(errors.BAD_INPUT)
@@ -106,7 +106,7 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     try:
         trainer.validate(module, datamodule, verbose=False)
     except SystemExit as stop:  # Lightning's answer to a signal
-        sys.exit(errors.signal_code(stop))
+        sys.exit(errors.signal_exit_code(stop))
     unprefixed = ("noisy_psnr", "noisy_psnr_pairs", "constant_channels")
     scores = {f"val/{k}": v for k, v in module.scores.items() if k not in unprefixed}
     if "noisy_psnr_pairs" in module.scores:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from n2n_lightning import __version__
 from n2n_lightning.system import errors
-from n2n_lightning.system.atomic import written_aside
+from n2n_lightning.system.atomic import atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class ExportError(RuntimeError):
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 the file could not be made or computes something else, 2 the input was wrong."""
     arguments = parse(argv)
-    return errors.guarded(lambda: export_to_file(arguments))
+    return errors.run_command(lambda: export_to_file(arguments))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -74,7 +74,7 @@ def export_to_file(arguments: argparse.Namespace) -> int:
     except ExportError as error:
         errors.report_error(error)
         return errors.FAILED
-    with written_aside(output) as file:
+    with atomic_write(output) as file:
         file.write(content)
     print(f"{output}, {len(content) / 1e6:.1f} MB")
     return errors.DONE
@@ -121,7 +121,7 @@ def export(module: DenoiserModule, kind: str) -> bytes:
         with quiet():
             content = write_as(traced(module), about)
             run = runner(content)
-        compare(module, run)
+        check_same_results(module, run)
     except ExportError:
         raise
     except Exception as error:  # the exporters' errors have no class of their own
@@ -205,7 +205,7 @@ def pt2_runner(content: bytes) -> Callable[[Tensor], Tensor]:
     return torch.export.load(io.BytesIO(content)).module()
 
 
-def compare(module: DenoiserModule, run: Callable[[Tensor], Tensor]) -> None:
+def check_same_results(module: DenoiserModule, run: Callable[[Tensor], Tensor]) -> None:
     """Print the largest difference between the file's results and the net's.
 
     Raises:

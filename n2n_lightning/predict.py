@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from n2n_lightning.system import errors
 
 if TYPE_CHECKING:  # else they are imported once the arguments are seen to be right, because torch takes seconds
-    from n2n_lightning.inference.file_runner import Batch
-    from n2n_lightning.inference.jobs import Job
+    from n2n_lightning.inference.file_runner import FileDenoiser
+    from n2n_lightning.inference.jobs import FileJob
 
 FORMATS = ("bmp", "jpeg", "npy", "png", "tiff", "webp")
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files can hold any bytes
-    return errors.guarded(lambda: denoise_all(arguments))
+    return errors.run_command(lambda: denoise_all(arguments))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -91,16 +91,16 @@ def denoise_all(arguments: argparse.Namespace) -> int:
         raise
     finally:
         for fault in batch.faults:
-            print(f"error: {errors.printable(fault, keep='')}", file=sys.stderr)
+            print(f"error: {errors.escape_controls(fault, keep='')}", file=sys.stderr)
     return errors.BAD_INPUT if batch.faults else errors.DONE
 
 
-def prepare(arguments: argparse.Namespace) -> tuple[Batch, list[Job]]:
+def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]:
     """The denoiser, and all files with their places, once nothing stands against them."""
     from n2n_lightning.inference.denoiser import Denoiser
-    from n2n_lightning.inference.file_runner import PROGRAM_BYTES, Batch
+    from n2n_lightning.inference.file_runner import PROGRAM_BYTES, FileDenoiser
     from n2n_lightning.inference.jobs import plan_jobs
-    from n2n_lightning.inference.manifest import Record
+    from n2n_lightning.inference.manifest import Manifest
     from n2n_lightning.models.checkpoint import find_checkpoint
 
     checkpoint, folder = find_checkpoint(arguments.checkpoint), arguments.output
@@ -111,7 +111,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Batch, list[Job]]:
         denoiser.module.to(arguments.device)
     except (RuntimeError, AssertionError) as error:  # torch's
         raise ValueError(f"--device {arguments.device} cannot be used ({error}); give --device cpu") from error
-    record = Record(folder, checkpoint, options | {"format": arguments.format})
+    record = Manifest(folder, checkpoint, options | {"format": arguments.format})
     foreign = [job.output for job in jobs if job.output.exists() and not record.holds(job)]
     if foreign and not arguments.overwrite:
         others = f" and {len(foreign) - 1} other outputs are" if len(foreign) > 1 else " is"
@@ -123,7 +123,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Batch, list[Job]]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output {folder} cannot be made ({error.strerror}); give another") from error
-    return Batch(denoiser, record, arguments.format, arguments.range), jobs
+    return FileDenoiser(denoiser, record, arguments.format, arguments.range), jobs
 
 
 if __name__ == "__main__":

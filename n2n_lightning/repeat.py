@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or its result.json")
     parser.add_argument("--study", metavar="NAME", default="repeats", help="folder below outputs (default: repeats)")
     args = parser.parse_args(argv)
-    return errors.guarded(lambda: repeat(read_original(args.run), args.study))
+    return errors.run_command(lambda: repeat(read_original(args.run), args.study))
 
 
 def read_original(path: Path) -> Run:
@@ -45,27 +45,29 @@ def read_original(path: Path) -> Run:
 def repeat(original: Run, study: str) -> int:
     """Train as ``train`` does, print the comparison, and judge."""
     from n2n_lightning.train import run_job, save_hydra_files
-    from n2n_lightning.training.run import ADDED
+    from n2n_lightning.training.run import LATER_SETTINGS
 
     folder = Path("outputs") / study / original.folder.resolve().name
     if folder.resolve() == original.folder.resolve():
         raise errors.InputError(f"{folder} is the original itself; give another --study NAME")
-    older = {key: value for key, value in ADDED.items() if "." not in key}  # settings that its version may not have had
+    older = {
+        key: value for key, value in LATER_SETTINGS.items() if "." not in key
+    }  # settings that its version may not have had
     config: dict[str, Any] = older | original.part("config") | {"study": study, "resume": True}
     task = [f"{key}={value}" for key, value in original.overrides.items()]
     names = {"model": original.model, "overrides": original.overrides}
     outcome = run_job(folder, names, lambda: config, lambda config: save_hydra_files(folder, config, task))
     if outcome.code != errors.DONE:
         return outcome.code
-    good, lines = compare(original, read_run(folder))
+    good, lines = compare_repeat(original, read_run(folder))
     print("\n".join(lines), flush=True)
     return errors.DONE if good else errors.FAILED
 
 
-def compare(original: Run, again: Run) -> tuple[bool, list[str]]:
+def compare_repeat(original: Run, again: Run) -> tuple[bool, list[str]]:
     """Whether the second run is what the environment promises of it, and what there is to say."""
     prints = {run.part("data").get("fingerprint") for run in (original, again)}
-    sets = {"metrics.csv": (table(original), table(again)), "best values": (best(original), best(again))}
+    sets = {"metrics.csv": (table_cells(original), table_cells(again)), "best values": (best(original), best(again))}
     found = {name: largest(*both) for name, both in sets.items()} | weights(original, again)
     there, here = (run.part("versions") | {key: run.record.get(key) for key in ELSE} for run in (original, again))
     other = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
@@ -87,7 +89,7 @@ def compare(original: Run, again: Run) -> tuple[bool, list[str]]:
     return good and len(prints) == 1, [*lines, verdict]
 
 
-def table(run: Run) -> dict[str, float]:
+def table_cells(run: Run) -> dict[str, float]:
     """Every cell of ``metrics.csv``, but for the seconds."""
     columns = {name: curve for name, curve in run.history.items() if name != "seconds"}
     return {f"{name} in epoch {epoch}": value for name, curve in columns.items() for epoch, value in curve.items()}

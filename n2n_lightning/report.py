@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from n2n_lightning.reporting.comparison import Comparison, compare
+from n2n_lightning.reporting.comparison import Comparison, compare_runs
 from n2n_lightning.reporting.runs import read_runs
 from n2n_lightning.reporting.table import as_csv, console_table, markdown
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     if not found.runs:
         return _fail(2, f"{folder} holds no runs, that is no readable result.json; train first, or name another folder")
-    comparison, output = compare(found.runs), arguments.output or folder / "report"
+    comparison, output = compare_runs(found.runs), arguments.output or folder / "report"
     try:
         paths = write_report(comparison, output, name=folder.resolve().name, warnings=found.warnings)
     except OSError as error:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.paper.experiments import BENCHMARKS, TESTED_WITH
-from n2n_lightning.paper.jobs import NETS, OURS, STUDIES, make_jobs, run
-from n2n_lightning.paper.table import judge, make_rows, markdown, show
+from n2n_lightning.paper.jobs import NETS, OURS, STUDIES, make_jobs, run_and_score
+from n2n_lightning.paper.table import judge_paper_claims, make_rows, paper_markdown, print_rows
 from n2n_lightning.system import errors
 
 STOPPED = (errors.SIGINT, errors.SIGTERM, errors.BAD_INPUT)  # exit codes of a run that no other follows
@@ -58,15 +58,15 @@ def main() -> int:
     codes = [errors.DONE]
     for number, job in enumerate(() if args.collect else jobs, 1):
         print(f"{number} of {len(jobs)}: {' '.join(job.overrides)}", flush=True)
-        codes.append(run(job, folders))
+        codes.append(run_and_score(job, folders))
         if codes[-1] in STOPPED:
             break
     rows = make_rows(jobs)
-    lines = judge(rows)
-    show(rows, lines)
+    lines = judge_paper_claims(rows)
+    print_rows(rows, lines)
     table = Path("outputs") / STUDIES[args.size] / "table.md"
     if set(args.only) == set(TESTED_WITH) and table.parent.is_dir():
-        table.write_text(markdown(rows, lines))
+        table.write_text(paper_markdown(rows, lines))
         print(table)
         pictures = table.with_name("pictures.png")
         if args.kodak24 and codes[-1] not in STOPPED:
@@ -81,4 +81,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(errors.guarded(main))
+    sys.exit(errors.run_command(main))

@@ -16,9 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from n2n_lightning.reporting.sweep import Outcome, best_text, note, noted, one_line, show
+from n2n_lightning.reporting.sweep import Outcome, append_outcome, best_text, one_line, print_outcomes, read_outcomes
 from n2n_lightning.system import errors, hydra_app
-from n2n_lightning.system.folders import UNNAMED, config_folder
+from n2n_lightning.system.folders import UNNAMED_OVERRIDES, config_folder
 
 LOCK = ".lock"  # in a run's folder, while a process trains there
 JOBS = "N2N_JOBS"  # environment: launching process, and the file where workers of hydra/launcher=joblib note their jobs
@@ -38,12 +38,12 @@ def job(cfg: DictConfig) -> None:
     def save(config: dict[str, Any]) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
 
-    outcome = run_job(folder, names, lambda: hydra_app.plain(cfg), save)
+    outcome = run_job(folder, names, lambda: hydra_app.resolve_config(cfg), save)
     number = hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None
     outcomes[number] = outcome
     launcher, _, file = os.environ.get(JOBS, f"{os.getpid()}:").partition(":")
     if int(launcher) != os.getpid():
-        note(Path(file), number, outcome)
+        append_outcome(Path(file), number, outcome)
     gc.collect()  # trainers are full of cycles: left to themselves they pile up over a long sweep
     if outcome.code in (errors.SIGINT, errors.SIGTERM):
         sys.exit(outcome.code)
@@ -63,7 +63,7 @@ def run_job(
         make_config: gives the resolved configuration.
         save: called with it once the input is known to be right, before anything is written.
     """
-    from n2n_lightning.system.lock import hold
+    from n2n_lightning.system.lock import file_lock
     from n2n_lightning.training.run import Interrupted, train
 
     started = False
@@ -76,7 +76,7 @@ def run_job(
     busy = f"{folder} is being trained in by another process; wait for it to end, or set another study=NAME"
     try:
         config = make_config()
-        with hold(folder / LOCK, busy, remove=True):
+        with file_lock(folder / LOCK, busy, remove=True):
             train(config, folder, names, on_start)
             status, text = best_text(folder)
     except errors.InputError as error:
@@ -87,7 +87,7 @@ def run_job(
         print(f"{folder.name}: interrupted; the same command{how} goes on from there", file=sys.stderr)
         return Outcome(folder, "interrupted", error.code, "the same command goes on")
     except (KeyboardInterrupt, SystemExit) as error:  # a signal before training
-        code = errors.SIGINT if isinstance(error, KeyboardInterrupt) else errors.signal_code(error)
+        code = errors.SIGINT if isinstance(error, KeyboardInterrupt) else errors.signal_exit_code(error)
         return Outcome(folder, "interrupted", code, "outside of its training")
     except Exception as error:
         where = write_log(folder, error)
@@ -103,7 +103,7 @@ def run_job(
 def overrides(task: list[str]) -> dict[str, str]:
     """Override key -> value, as given, but for those that a run's name leaves out."""
     pairs = (override.lstrip("+~").partition("=") for override in task)
-    return {key: value for key, _, value in pairs if key not in UNNAMED}
+    return {key: value for key, _, value in pairs if key not in UNNAMED_OVERRIDES}
 
 
 def save_hydra_files(folder: Path, config: dict[str, Any], task: list[str], hydra_cfg: object = None) -> None:
@@ -143,9 +143,9 @@ def main() -> int:
         jobs = Path(folder) / "jobs"
         os.environ[JOBS] = f"{os.getpid()}:{jobs}"
         code = hydra_app.run_hydra(job, "train")
-        ended = list((outcomes | noted(jobs)).values())
+        ended = list((outcomes | read_outcomes(jobs)).values())
     if ended and None not in outcomes:
-        show(ended)
+        print_outcomes(ended)
     codes = [code, *(outcome.code for outcome in ended)]
     return next((c for c in (errors.SIGTERM, errors.SIGINT, errors.FAILED, errors.BAD_INPUT) if c in codes), code)
 

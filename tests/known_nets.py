@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from n2n_lightning.image_io.banded import open_picture
+from n2n_lightning.image_io.banded import open_banded
 from n2n_lightning.inference.denoiser import Denoiser
-from n2n_lightning.inference.file_runner import Batch
-from n2n_lightning.inference.jobs import Job
-from n2n_lightning.inference.manifest import NAME, Record
+from n2n_lightning.inference.file_runner import FileDenoiser
+from n2n_lightning.inference.jobs import FileJob
+from n2n_lightning.inference.manifest import MANIFEST_NAME, Manifest
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.models.families import SequentialDenoiser
 
@@ -57,9 +57,9 @@ def denoised(path: Path, suffix: str | None = None, form: str | None = None, net
     output = path.parent / "denoised" / f"{path.stem}{suffix or path.suffix}"
     shutil.rmtree(output.parent, ignore_errors=True)
     output.parent.mkdir()
-    batch = Batch(denoiser(net), Record(output.parent, path, {}), form)
-    assert batch.run([Job(path, output)]) == 1, batch.faults
-    assert {left.name for left in output.parent.iterdir()} == {output.name, NAME}
+    batch = FileDenoiser(denoiser(net), Manifest(output.parent, path, {}), form)
+    assert batch.run([FileJob(path, output)]) == 1, batch.faults
+    assert {left.name for left in output.parent.iterdir()} == {output.name, MANIFEST_NAME}
     return output
 
 
@@ -67,8 +67,8 @@ def refusal(path: Path, form: str | None = None) -> str:
     """Why ``path`` is not denoised, once it has been named and nothing has been left behind."""
     output = path.parent / "denoised" / path.name
     output.parent.mkdir()
-    batch = Batch(denoiser(Same), Record(output.parent, path, {}), form)
-    assert batch.run([Job(path, output)]) == 0
+    batch = FileDenoiser(denoiser(Same), Manifest(output.parent, path, {}), form)
+    assert batch.run([FileJob(path, output)]) == 0
     assert not list(output.parent.iterdir())
     (fault,) = batch.faults
     assert fault.startswith(f"{path} ") and "; " in fault, fault
@@ -78,7 +78,7 @@ def refusal(path: Path, form: str | None = None) -> str:
 def replaced(path: Path, values: Array, band: int = 11) -> Path:
     """A file like ``path`` with other values, (images, H, W, C), given ``band`` rows at a time."""
     output = path.with_name(f"replaced{path.suffix}")
-    with open_picture(path) as picture, picture.copied(output) as write:
+    with open_banded(path) as picture, picture.copied(output) as write:
         for group, images in enumerate(values.reshape(picture.count, *picture.shape)):
             for top in range(0, images.shape[1], band):
                 write(group, top, images[:, top : top + band])

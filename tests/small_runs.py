@@ -93,7 +93,7 @@ def compose_config(*overrides: str, name: str = "train") -> dict[str, Any]:
 @functools.cache  # a composition takes Hydra a tenth of a second
 def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra_app.plain(compose(name, list(overrides)))
+        return hydra_app.resolve_config(compose(name, list(overrides)))
 
 
 def small(model: str) -> list[str]:

@@ -17,7 +17,7 @@ from n2n_lightning.losses import FINDS, LOSSES, charbonnier, hdr, l0, l1, l2, l2
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.noise.kinds import Bernoulli
 from n2n_lightning.training.build import build_module
-from n2n_lightning.training.check import advice
+from n2n_lightning.training.check import loss_advice
 
 ESTIMATE = torch.tensor([0.5, -0.2, 0.3, 1.0])
 TARGET = torch.tensor([0.1, 0.1, 0.3, 1.5])
@@ -178,14 +178,14 @@ def test_the_masked_loss_is_that_of_clean_targets_on_average():
     ],
 )
 def test_a_loss_that_looks_for_what_the_noise_moves_is_advised_against(overrides: list[str], words: list[str]):
-    said = advice(compose_config(*overrides))
+    said = loss_advice(compose_config(*overrides))
     assert said is not None
     for word in words:
         assert word in said
 
 
 def test_noise_that_moves_everything_has_no_loss_to_try():
-    said = advice(compose_config(*CLEAN, "noise=chain", "noise.steps=[{name:poisson},{name:text}]"))
+    said = loss_advice(compose_config(*CLEAN, "noise=chain", "noise.steps=[{name:poisson},{name:text}]"))
     assert said == "chain noise keeps neither mean, median nor mode: set data.targets=clean"
 
 
@@ -209,7 +209,7 @@ def test_noise_that_moves_everything_has_no_loss_to_try():
     ],
 )
 def test_a_loss_that_suits_or_whose_noise_is_unknown_is_not_advised_against(overrides: list[str]):
-    assert advice(compose_config(*overrides)) is None
+    assert loss_advice(compose_config(*overrides)) is None
 
 
 def test_the_advice_is_given_where_training_starts(

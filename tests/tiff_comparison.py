@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from known_nets import Array, denoised, fresh, replaced
 
-from n2n_lightning.image_io.banded import open_picture
+from n2n_lightning.image_io.banded import open_banded
 
 H, W = 37, 45
 PLACES = {273, 279, 324, 325}  # tags: offsets and byte counts of strips and tiles
@@ -57,11 +57,11 @@ def assert_rewritten(path: Path, values: Array, *, but: set[int] = PLACES) -> No
     assert found.dtype == values.dtype
     np.testing.assert_array_equal(found, values)
     assert_kept(path, same, but)
-    with open_picture(path) as picture:  # axes in the order that ``replaced`` takes
+    with open_banded(path) as picture:  # axes in the order that ``replaced`` takes
         shape = (picture.count * picture.shape[0], *picture.shape[1:])
     others = fresh(*shape, dtype=values.dtype.str)
     other = replaced(path, others)
-    with open_picture(other) as picture:
+    with open_banded(other) as picture:
         found = np.concatenate([picture.read(group, 0, shape[1]) for group in range(picture.count)])
     np.testing.assert_array_equal(found, others)
     assert np.array_equal(np.sort(tifffile.imread(other), axis=None), np.sort(others, axis=None))

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from n2n_lightning.data.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs
 from n2n_lightning.image_io.image_file import ImageError, check_packing
 from n2n_lightning.image_io.stack import in_threads
-from n2n_lightning.system.lock import turn
+from n2n_lightning.system.lock import exclusive_build
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # named, because some of Pillow's others run programs
@@ -88,7 +88,7 @@ class PhotoData:
         path = self.cache_dir / f"photos-{kind}-{self.pairs[stage]}-{self.key(stage)}.npy"
         stored = mapped(path)
         if stored is None:
-            with turn(path):  # the jobs of a sweep may all come at once
+            with exclusive_build(path):  # the jobs of a sweep may all come at once
                 stored = mapped(path)
                 if stored is None:
                     self._build(stage, kind, path)

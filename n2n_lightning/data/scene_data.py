@@ -14,15 +14,15 @@ import numpy as np
 
 from n2n_lightning.data.crops import Crops, DrawnCrops, GridCrops, Region, WholeRegions, split_region
 from n2n_lightning.data.pairs import STAGES, PairSource, Stage
-from n2n_lightning.data.scenes import Images, Listing, Scene, by, kind_in_words
-from n2n_lightning.image_io.stack import ImageError, Stack, open_stacks
+from n2n_lightning.data.scenes import Listing, Scene, WindowedImages, by, kind_in_words
+from n2n_lightning.image_io.stack import ImageError, ImageStack, open_stacks
 from n2n_lightning.image_io.value_range import covering_range
 
 SHOWN_FAULTS = 50
 
 
 @dataclass(frozen=True)
-class Content:
+class CheckedImages:
     """A data set once it has been looked through."""
 
     scenes: list[Scene]
@@ -140,7 +140,9 @@ class SceneData:
             return None
         paths = list(dict.fromkeys(path for listing in listings for path in listing.paths))
         opened = dict(zip(paths, open_stacks(paths, Path(self.cache_dir)), strict=True))
-        stacks: dict[Path, Images] = {path: stack for path, stack in opened.items() if isinstance(stack, Stack)}
+        stacks: dict[Path, WindowedImages] = {
+            path: stack for path, stack in opened.items() if isinstance(stack, ImageStack)
+        }
         faults += [str(error) for error in opened.values() if isinstance(error, ImageError)]
         scenes = []
         for listing in [listing.without_bad_frames(stacks, faults) for listing in listings]:
@@ -152,7 +154,7 @@ class SceneData:
         return scenes
 
     @cached_property
-    def content(self) -> Content:
+    def content(self) -> CheckedImages:
         """Every file opened, checked and given to a stage."""
         faults: list[str] = []
         found = {stage: self.find_scenes(stage, faults) for stage in STAGES}
@@ -177,7 +179,7 @@ class SceneData:
         scenes = [*train, *(val or ())]
         if self.range not in (None, 255.0) and scenes[0].kind[1] == "uint8":
             raise ValueError(f"8-bit images have the range 255, got {self.range:g}; set data.range=null")
-        return Content(scenes, self._regions(train, val, crop), crop, self.range or find_range(scenes))
+        return CheckedImages(scenes, self._regions(train, val, crop), crop, self.range or find_range(scenes))
 
     def _fits(self, scene: Scene, kind: tuple[int, str], crop: tuple[int, int], faults: list[str]) -> bool:
         """Whether the scene fits the others and the crop; if not, ``faults`` says so."""

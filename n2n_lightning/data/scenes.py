@@ -17,7 +17,7 @@ from n2n_lightning.data.crops import Places
 from n2n_lightning.image_io.stack import ImageError
 
 
-class Images(Protocol):
+class WindowedImages(Protocol):
     """Images of one size that are read in windows: ``images.Stack``, or arrays in memory."""
 
     @property
@@ -42,7 +42,7 @@ class Images(Protocol):
 class Frame(NamedTuple):
     """One image of a stack."""
 
-    stack: Images
+    stack: WindowedImages
     number: int
 
 
@@ -97,7 +97,7 @@ class Listing:
     def paths(self) -> tuple[Path, ...]:
         return self.frames if self.clean is None else (*self.frames, self.clean)
 
-    def without_bad_frames(self, stacks: dict[Path, Images], faults: list[str]) -> Listing:
+    def without_bad_frames(self, stacks: dict[Path, WindowedImages], faults: list[str]) -> Listing:
         """What is left of a burst's frames that could be read and are like most; others need all of their files."""
         frames = [path for path in self.frames if path in stacks]
         if not self.burst or not frames or all(stacks[path].shape[0] > 1 for path in frames):
@@ -109,7 +109,7 @@ class Listing:
                 faults.append(unlike(stacks[path], other))
         return replace(self, frames=tuple(path for path in frames if like(stacks[path]) == usual))
 
-    def scenes(self, stacks: dict[Path, Images]) -> list[Scene]:
+    def scenes(self, stacks: dict[Path, WindowedImages]) -> list[Scene]:
         """Raises ImageError where the files do not fit together."""
         opened = [stacks[path] for path in self.paths]
         if self.burst and all(stack.shape[0] > 1 for stack in opened):
@@ -150,23 +150,23 @@ def kind_in_words(kind: tuple[int, str]) -> str:
     return f"{channels} channel{'s' if channels > 1 else ''} of {dtype}"
 
 
-def sample_type(stack: Images) -> str:
+def sample_type(stack: WindowedImages) -> str:
     dtype = np.dtype(stack.dtype)
     return "float" if dtype.kind == "f" else dtype.name
 
 
-def like(stack: Images) -> tuple[object, ...]:
+def like(stack: WindowedImages) -> tuple[object, ...]:
     """What the images of one scene have in common."""
     return stack.shape, sample_type(stack)
 
 
-def unlike(stack: Images, other: Images) -> str:
+def unlike(stack: WindowedImages, other: WindowedImages) -> str:
     return (
         f"{stack.name} holds {in_words(stack)}, {other.name} {in_words(other)}; images of one scene must be alike: "
         "crop, convert or remove one"
     )
 
 
-def in_words(stack: Images) -> str:
+def in_words(stack: WindowedImages) -> str:
     pages = f"{stack.shape[0]} images of " if stack.shape[0] > 1 else ""
     return f"{pages}{by(stack.shape[1:3])} px, {kind_in_words((stack.shape[3], sample_type(stack)))}"

@@ -34,7 +34,7 @@ INCH, CENTIMETRE = 2, 3
 Write = Callable[[int, int, Array], None]  # group of images, first row, (images, rows, W, C)
 
 
-class Picture(Protocol):
+class BandedImage(Protocol):
     """A picture file whose images are read as they are stored: not turned, alpha among their channels."""
 
     path: Path
@@ -60,7 +60,7 @@ class Picture(Protocol):
 
 
 @contextmanager
-def open_picture(path: Path) -> Iterator[Picture]:
+def open_banded(path: Path) -> Iterator[BandedImage]:
     """A file's images.
 
     Raises:
@@ -68,7 +68,7 @@ def open_picture(path: Path) -> Iterator[Picture]:
     """
     if path.stat().st_size == 0:
         raise ImageError("is empty; remove it")
-    picture: Picture
+    picture: BandedImage
     with ExitStack() as opened:
         match path.suffix.lower():
             case ".npy":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from n2n_lightning.image_io.banded import XMP, Picture, Write
+from n2n_lightning.image_io.banded import XMP, BandedImage, Write
 from n2n_lightning.image_io.decoding import as_images
 from n2n_lightning.image_io.encoding import MAX_SIDE, Metadata, check_holds, encode
 from n2n_lightning.image_io.image_file import ORIENTATION, Array, ImageError, naming, upright
@@ -26,7 +26,7 @@ Shape = tuple[int, int, int, int]
 Take = Callable[[Array], object]  # the next image, (H, W, C)
 
 
-def check_convertible(picture: Picture, form: str) -> None:
+def check_convertible(picture: BandedImage, form: str) -> None:
     """Raises ImageError where the format cannot hold what the file holds."""
     if form in ("npy", "tiff"):
         return
@@ -39,7 +39,7 @@ def check_convertible(picture: Picture, form: str) -> None:
 
 
 @contextmanager
-def converted(picture: Picture, form: str, path: Path) -> Iterator[Write]:
+def converted(picture: BandedImage, form: str, path: Path) -> Iterator[Write]:
     """A context in which a file of another format is written: upright images, with the metadata that it can hold."""
     _, height, width, channels = picture.shape
     group_rows = np.empty(picture.shape, picture.dtype.newbyteorder("="))

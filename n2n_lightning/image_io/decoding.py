@@ -18,8 +18,8 @@ from tifffile import TiffFile
 from n2n_lightning.image_io.image_file import (
     ORIENTATION,
     Array,
-    Contents,
     ImageError,
+    ImageFile,
     check_packing,
     check_size,
     upright,
@@ -36,7 +36,7 @@ _pillow_limit = threading.Lock()
 _npy_header = threading.Lock()  # numpy parses it by ast, which two threads break in Python 3.11 (python/cpython#106905)
 
 
-def open_contents(path: Path, opened: ExitStack) -> Contents:
+def open_contents(path: Path, opened: ExitStack) -> ImageFile:
     """Look into a file; what ``images`` need open stays so until ``opened`` is closed.
 
     Raises:
@@ -92,22 +92,22 @@ def as_images(array: Array) -> Array:
     return array
 
 
-def open_npy(path: Path) -> Contents:
+def open_npy(path: Path) -> ImageFile:
     array = load_npy(path, "r")
     pixels = as_images(array)
     images, height, width, channels = pixels.shape
     offset = array.offset if array.flags.c_contiguous else None
-    return Contents((images, height, width, channels), array.dtype, offset, iter(pixels))
+    return ImageFile((images, height, width, channels), array.dtype, offset, iter(pixels))
 
 
-def open_photo(path: Path) -> Contents:
+def open_photo(path: Path) -> ImageFile:
     """The image of a PNG, JPEG, WebP or BMP file, upright and without alpha."""
     with open_pillow(path) as image:
         check_photo(image, path)
         pixels = read_photo(image, path)
         pixels = upright(without_alpha(pixels, photo_alphas(pixels.shape[2])), image.getexif().get(ORIENTATION, 1))
     height, width, channels = pixels.shape
-    return Contents((1, height, width, channels), pixels.dtype, None, iter([pixels]))
+    return ImageFile((1, height, width, channels), pixels.dtype, None, iter([pixels]))
 
 
 def check_photo(image: Image.Image, path: Path) -> None:

@@ -29,7 +29,7 @@ def naming(path: Path) -> Iterator[None]:
         raise ImageError(f"{path} {error}") from error
 
 
-class Contents(NamedTuple):
+class ImageFile(NamedTuple):
     """The images of one file."""
 
     shape: tuple[int, int, int, int]  # (N, H, W, C)

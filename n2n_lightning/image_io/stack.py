@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import track
 
 from n2n_lightning.image_io.decoding import open_contents
-from n2n_lightning.image_io.image_file import Array, Contents, ImageError
-from n2n_lightning.system.atomic import written_aside
-from n2n_lightning.system.lock import turn
+from n2n_lightning.image_io.image_file import Array, ImageError, ImageFile
+from n2n_lightning.system.atomic import atomic_write
+from n2n_lightning.system.lock import exclusive_build
 
-__all__ = ["SUFFIXES", "ImageError", "Stack", "in_threads", "list_images", "open_stack", "open_stacks"]
+__all__ = ["SUFFIXES", "ImageError", "ImageStack", "in_threads", "list_images", "open_stack", "open_stacks"]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 CACHE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels or to Stack
@@ -36,7 +36,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)  # beyond it a float64 value is in
 
 
 @dataclass(frozen=True)
-class Stack:
+class ImageStack:
     """The images of one file, of one size: raw values on disk, read in pieces, never as a whole."""
 
     origin: Path  # the picture file, for names and messages
@@ -97,9 +97,9 @@ def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def open_stacks(paths: Sequence[Path], cache: Path) -> list[Stack | ImageError]:
+def open_stacks(paths: Sequence[Path], cache: Path) -> list[ImageStack | ImageError]:
     """Open all of ``paths``, in order, in threads; an ImageError takes the place of a file that cannot be used."""
-    opened: list[Stack | ImageError | None] = [recall(path, cache) for path in paths]
+    opened: list[ImageStack | ImageError | None] = [recall(path, cache) for path in paths]
     missing = [number for number, stack in enumerate(opened) if stack is None]
 
     def decode(place: int) -> None:
@@ -110,7 +110,7 @@ def open_stacks(paths: Sequence[Path], cache: Path) -> list[Stack | ImageError]:
             opened[number] = error
 
     if missing:
-        with turn(cache):  # the jobs of a sweep may all come at once
+        with exclusive_build(cache):  # the jobs of a sweep may all come at once
             in_threads(decode, len(missing), f"reading {len(missing)} images")
     return [stack for stack in opened if stack is not None]
 
@@ -127,7 +127,7 @@ def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
             raise
 
 
-def open_stack(path: Path, cache: Path) -> Stack:
+def open_stack(path: Path, cache: Path) -> ImageStack:
     """Decode and check a file, or recall what was found when that was done before.
 
     Raises:
@@ -136,11 +136,11 @@ def open_stack(path: Path, cache: Path) -> Stack:
     return recall(path, cache) or decode_stack(path, cache)
 
 
-def recall(path: Path, cache: Path) -> Stack | None:
+def recall(path: Path, cache: Path) -> ImageStack | None:
     """What the cache knows of the file as it is now; None when that is nothing, or damaged."""
     try:
         fields = json.loads(sidecar(path, cache).read_bytes())
-        stack = Stack(**fields | {"origin": path, "path": Path(fields["path"]), "shape": tuple(fields["shape"])})
+        stack = ImageStack(**fields | {"origin": path, "path": Path(fields["path"]), "shape": tuple(fields["shape"])})
         dtype, ours = np.dtype(stack.dtype), (path.absolute(), sidecar(path, cache).with_suffix(".pixels"))
         if dtype.kind not in "uif" or stack.path not in ours or not all(n > 0 for n in stack.shape) or stack.offset < 0:
             return None
@@ -157,7 +157,7 @@ def sidecar(path: Path, cache: Path) -> Path:
     return cache.absolute() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def decode_stack(path: Path, cache: Path) -> Stack:
+def decode_stack(path: Path, cache: Path) -> ImageStack:
     with ExitStack() as opened:
         with blame(path):
             memory = sidecar(path, cache)
@@ -183,7 +183,7 @@ def decode_stack(path: Path, cache: Path) -> Stack:
                     file.write(pixels.data)
                 with blame(path):
                     survey.check()  # before the copy gets its name
-    stack = Stack(path, values, offset, contents.shape, dtype.str, survey.low, survey.high, digest)
+    stack = ImageStack(path, values, offset, contents.shape, dtype.str, survey.low, survey.high, digest)
     with cached(memory) as file:
         file.write(json.dumps(dataclasses.asdict(stack), default=str).encode())
     return stack
@@ -236,7 +236,7 @@ class Survey:
             )
 
 
-def raw_blocks(path: Path, contents: Contents) -> Iterator[Array]:
+def raw_blocks(path: Path, contents: ImageFile) -> Iterator[Array]:
     """All values that lie in the file as they are: (pixels, C) a piece."""
     *counts, channels = contents.shape
     pixels, pixel_bytes = math.prod(counts), channels * contents.dtype.itemsize
@@ -264,7 +264,7 @@ def read_exactly(file: FileIO, start: int, values: Array) -> None:
 def cached(path: Path) -> Iterator[IO[bytes]]:
     """A file that gets its name once it is whole; other processes may write the same at the same time."""
     try:
-        with written_aside(path, shared=True) as file:
+        with atomic_write(path, shared=True) as file:
             yield file
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

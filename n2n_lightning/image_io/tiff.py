@@ -13,8 +13,8 @@ from n2n_lightning.image_io.codec_headers import check_embedded
 from n2n_lightning.image_io.image_file import (
     ORIENTATION,
     Array,
-    Contents,
     ImageError,
+    ImageFile,
     check_size,
     upright,
     without_alpha,
@@ -26,14 +26,14 @@ ALPHA = (1, 2)  # ExtraSamples that are opacity
 JPEG_IN_TIFF = (6, 7)  # compressions that tifffile decodes from YCbCr to RGB
 
 
-def open_tiff(tiff: TiffFile) -> Contents:
+def open_tiff(tiff: TiffFile) -> ImageFile:
     """Every page that is no thumbnail, mask or lower level of a pyramid."""
     parts = [part.contents() for part in find_images(tiff)]
     if len(parts) == 1:
         return parts[0]
     count, (_, height, width, channels) = sum(part.shape[0] for part in parts), parts[0].shape
     images = itertools.chain.from_iterable(part.images for part in parts)
-    return Contents((count, height, width, channels), parts[0].dtype, None, images)
+    return ImageFile((count, height, width, channels), parts[0].dtype, None, images)
 
 
 def find_images(tiff: TiffFile) -> list[TiffImages]:
@@ -118,12 +118,12 @@ class TiffImages:
         segments = Segments(self.page)
         return math.prod(self.shape) // self.shape[1] * segments.height * self.dtype.itemsize
 
-    def contents(self) -> Contents:
+    def contents(self) -> ImageFile:
         as_it_is = self.in_order and self.orientation == 1 and not self.alphas
         offset = self.series.dataoffset if as_it_is else None
         if offset is None:
             check_size(self.shape[2], self.shape[1])
-        return Contents((len(self.groups) * self.shape[0], *self.upright_shape), self.dtype, offset, self.images())
+        return ImageFile((len(self.groups) * self.shape[0], *self.upright_shape), self.dtype, offset, self.images())
 
     def images(self) -> Iterator[Array]:
         """(H, W, C) each, upright and without alpha."""

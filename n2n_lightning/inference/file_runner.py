@@ -16,14 +16,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from n2n_lightning.image_io.banded import Picture, open_picture
+from n2n_lightning.image_io.banded import BandedImage, open_banded
 from n2n_lightning.image_io.conversion import check_convertible, converted
 from n2n_lightning.image_io.image_file import Array, ImageError, naming
 from n2n_lightning.image_io.stack import FLOAT32_MAX, blame
 from n2n_lightning.image_io.value_range import found_range
 from n2n_lightning.inference.denoiser import Denoiser
-from n2n_lightning.inference.jobs import Job
-from n2n_lightning.inference.manifest import Record
+from n2n_lightning.inference.jobs import FileJob
+from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.inference.tiling import Plan
 
 PROGRAM_BYTES = 0.7e9  # Python, torch and the other libraries, and what they keep
@@ -38,7 +38,7 @@ class DiskFullError(Exception):
 class Found(NamedTuple):
     """A file that can be denoised, by its header."""
 
-    job: Job
+    job: FileJob
     pixels: int  # of all its images
     dtype: np.dtype[Any]
     plan: Plan
@@ -51,7 +51,7 @@ class Found(NamedTuple):
 
 
 @dataclass
-class Batch:
+class FileDenoiser:
     """Files to denoise, and how.
 
     Args:
@@ -63,12 +63,12 @@ class Batch:
     """
 
     denoiser: Denoiser
-    record: Record
+    record: Manifest
     form: str | None = None
     range: float | None = None
     faults: list[str] = field(default_factory=list)
 
-    def run(self, jobs: Sequence[Job]) -> int:
+    def run(self, jobs: Sequence[FileJob]) -> int:
         """Denoise all that can be; the number of files done.
 
         Raises:
@@ -97,7 +97,7 @@ class Batch:
         print(self.summary(done, skipped, time.perf_counter() - start))
         return len(done)
 
-    def look(self, job: Job) -> Found | None:
+    def look(self, job: FileJob) -> Found | None:
         """See that a file can be denoised; None, and a fault, when it cannot."""
         path, denoiser = job.input, self.denoiser
         try:
@@ -131,7 +131,7 @@ class Batch:
             self.faults.append(str(error))
             return None
 
-    def converts(self, picture: Picture) -> bool:
+    def converts(self, picture: BandedImage) -> bool:
         return self.form not in (None, picture.form)
 
     def find_ranges(self, found: Sequence[Found]) -> dict[str, float]:
@@ -192,7 +192,7 @@ class Batch:
             print(f"{job.output} ({time.perf_counter() - start:.1f} s)", flush=True)
         return True
 
-    def bands(self, picture: Picture, group: int, look: Found, peak: float) -> Iterator[tuple[int, Array]]:
+    def bands(self, picture: BandedImage, group: int, look: Found, peak: float) -> Iterator[tuple[int, Array]]:
         """A group's denoised rows from the top down, alpha as it was."""
         path = look.job.input
         inside = colour_channels(picture)
@@ -221,19 +221,19 @@ class Batch:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Picture]:
-    """``open_picture``; only what goes wrong with opening is blamed on the file."""
+def opened(path: Path) -> Iterator[BandedImage]:
+    """``open_banded``; only what goes wrong with opening is blamed on the file."""
     with ExitStack() as stack:
         with blame(path):
-            picture = stack.enter_context(open_picture(path))
+            picture = stack.enter_context(open_banded(path))
         yield picture
 
 
-def colour_channels(picture: Picture) -> list[int]:
+def colour_channels(picture: BandedImage) -> list[int]:
     return [channel for channel in range(picture.shape[3]) if channel not in picture.alphas]
 
 
-def colours(picture: Picture) -> tuple[int, int, int, int]:
+def colours(picture: BandedImage) -> tuple[int, int, int, int]:
     """(images, H, W, C) of a group, alpha left out."""
     count, height, width, channels = picture.shape
     return count, height, width, channels - len(picture.alphas)
@@ -243,7 +243,7 @@ def extremes(path: Path) -> tuple[float, float]:
     """Least and greatest colour of a file; zeros for one that cannot be read, which is said later."""
     low, high = 0.0, 0.0
     try:
-        with blame(path), open_picture(path) as picture:
+        with blame(path), open_banded(path) as picture:
             count, height, width, channels = picture.shape
             inside = colour_channels(picture)
             rows = max(SCAN_BYTES // (count * width * channels * picture.dtype.itemsize), 1)

@@ -13,14 +13,14 @@ from n2n_lightning.image_io.conversion import FORMATS
 from n2n_lightning.image_io.stack import SUFFIXES, list_images
 
 
-class Job(NamedTuple):
+class FileJob(NamedTuple):
     """A file to denoise."""
 
     input: Path
     output: Path
 
 
-def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job]:
+def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[FileJob]:
     """The files behind ``inputs``, each once, and their places under ``folder``.
 
     Args:
@@ -34,7 +34,7 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output must be a folder, {folder} is a file; give another")
     target = folder.resolve()
-    jobs: dict[str, Job] = {}  # by the input's absolute path, in which links stay
+    jobs: dict[str, FileJob] = {}  # by the input's absolute path, in which links stay
     for text in inputs:
         root, found = find(text)
         if root.resolve() == target:
@@ -47,7 +47,7 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Job
                 continue  # made at an earlier time: the output lies inside the input
             output = folder / path.relative_to(root)
             output = output if form is None else output.with_suffix(FORMATS[form])
-            jobs.setdefault(os.path.abspath(path), Job(path, output))
+            jobs.setdefault(os.path.abspath(path), FileJob(path, output))
     if not jobs:
         raise ValueError(f"{inputs[0]} holds no images but those in --output {folder}; give another --output")
     check_places(list(jobs.values()))
@@ -80,7 +80,7 @@ def find(text: str) -> tuple[Path, list[Path]]:
     return Path(*fixed[:first]), files
 
 
-def check_places(jobs: Sequence[Job]) -> None:
+def check_places(jobs: Sequence[FileJob]) -> None:
     """See that no two files go to one place, and none to an input's."""
     sources = {path.resolve() for path, _ in jobs}
     going = defaultdict(list)
@@ -97,7 +97,7 @@ def check_places(jobs: Sequence[Job]) -> None:
             )
 
 
-def check_inside(jobs: Sequence[Job], folder: Path) -> None:
+def check_inside(jobs: Sequence[FileJob], folder: Path) -> None:
     """See that neither ``..`` in a pattern nor a link leads an output out of the folder."""
     target = folder.resolve()
     for _, output in jobs:

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.inference.jobs import Job
-from n2n_lightning.system.lock import hold
+from n2n_lightning.inference.jobs import FileJob
+from n2n_lightning.system.lock import file_lock
 
-NAME, PART = "predict.jsonl", ".predict.part"
+MANIFEST_NAME, PART = "predict.jsonl", ".predict.part"
 
 
-class Record:
+class Manifest:
     """The file ``predict.jsonl`` in the folder of the output.
 
     Args:
@@ -26,7 +26,7 @@ class Record:
     """
 
     def __init__(self, folder: Path, checkpoint: Path, options: dict[str, Any]) -> None:
-        self.folder, self.path = folder, folder / NAME
+        self.folder, self.path = folder, folder / MANIFEST_NAME
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         self.made_by = {"checkpoint": str(checkpoint), "sha256": digest, **options}
         self._made: dict[str, dict[str, Any]] = {}
@@ -42,7 +42,7 @@ class Record:
             except (ValueError, KeyError, TypeError, RecursionError):  # cut off while it was written, or another's
                 continue
 
-    def holds(self, job: Job, range: float | None = None) -> bool:
+    def holds(self, job: FileJob, range: float | None = None) -> bool:
         """Whether the output is there, finished, and made from the input as it is now in the same way.
 
         Args:
@@ -58,10 +58,10 @@ class Record:
     def locked(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the folder; an InputError where one does."""
         refusal = f"{self.folder} is being written to by another predict; wait for it, or give another --output"
-        return hold(self.path, refusal)
+        return file_lock(self.path, refusal)
 
     @contextmanager
-    def finishing(self, job: Job, **facts: Any) -> Iterator[Path]:
+    def finishing(self, job: FileJob, **facts: Any) -> Iterator[Path]:
         """A path to write the output to; it gets its own name, and its line, once it is whole."""
         part, source = job.output.with_name(PART), stamp(job.input)
         part.unlink(missing_ok=True)  # of a killed process; or a link, through which another file would be written
@@ -78,7 +78,7 @@ class Record:
         finally:
             part.unlink(missing_ok=True)
 
-    def _name(self, job: Job) -> str:
+    def _name(self, job: FileJob) -> str:
         return job.output.relative_to(self.folder).as_posix()
 
 

@@ -53,10 +53,10 @@ SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
     "rampdown": rampdown,
     "step": StepLR,
 }
-BY_STEP = ("cosine", "rampdown")  # these move each step and end with the run, the others move each epoch
+STEP_SCHEDULERS = ("cosine", "rampdown")  # these move each step and end with the run, the others move each epoch
 
 
-def build(table: Mapping[str, Callable[..., Any]], spec: Spec, *first: Any, **defaults: Any) -> Any:
+def build_from_spec(table: Mapping[str, Callable[..., Any]], spec: Spec, *first: Any, **defaults: Any) -> Any:
     """``table[spec.name]`` called with the spec's other entries, which win over ``defaults``."""
     return table[spec["name"]](*first, **(defaults | {key: value for key, value in spec.items() if key != "name"}))
 
@@ -64,7 +64,9 @@ def build(table: Mapping[str, Callable[..., Any]], spec: Spec, *first: Any, **de
 def make_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, clips: bool = False) -> torch.optim.Optimizer:
     """The spec's, one kernel for all weights where that can be: in mixed precision Lightning refuses to clip for it."""
     otherwise = clips or {"foreach", "differentiable"} & set(spec)
-    optimizer: torch.optim.Optimizer = build(OPTIMIZERS, spec, parameters, **({} if otherwise else {"fused": True}))
+    optimizer: torch.optim.Optimizer = build_from_spec(
+        OPTIMIZERS, spec, parameters, **({} if otherwise else {"fused": True})
+    )
     return optimizer
 
 
@@ -190,9 +192,9 @@ class DenoiserModule(pl.LightningModule):
         optimizer = make_optimizer(self.optimizer_spec, self.net.parameters(), clips=bool(clips))
         if self.scheduler_spec is None:
             return optimizer
-        by_step = self.scheduler_spec["name"] in BY_STEP
+        by_step = self.scheduler_spec["name"] in STEP_SCHEDULERS
         defaults = {"T_max": int(self.trainer.estimated_stepping_batches)} if by_step else {}
-        scheduler = build(SCHEDULERS, self.scheduler_spec, optimizer, **defaults)
+        scheduler = build_from_spec(SCHEDULERS, self.scheduler_spec, optimizer, **defaults)
         rule = {"scheduler": scheduler, "interval": "step" if by_step else "epoch", "monitor": "val/loss"}
         if isinstance(scheduler, ReduceLROnPlateau):
             rule["frequency"] = sys.maxsize  # never: validation's end tells it, so that the checkpoint knows of it

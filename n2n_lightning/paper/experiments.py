@@ -78,7 +78,7 @@ EXPERIMENTS = (
 
 
 @dataclass(frozen=True)
-class Claim:
+class PaperClaim:
     """That one run scores at least so much above another on a benchmark."""
 
     text: str
@@ -88,7 +88,7 @@ class Claim:
     least_db: float
 
 
-def claims() -> Sequence[Claim]:
+def claims() -> Sequence[PaperClaim]:
     """Noisy targets do as well as clean ones; and which loss it takes."""
     twins = (
         ("gaussian", "fresh"),
@@ -98,7 +98,7 @@ def claims() -> Sequence[Claim]:
         ("bernoulli", "fresh"),
     )
     found = [
-        Claim(
+        PaperClaim(
             f"{noise}, {draws} draws: noisy targets over clean ones",
             "bsds300",
             (noise, "l2", "noisy", draws),
@@ -113,5 +113,5 @@ def claims() -> Sequence[Claim]:
         ("text", "l1", "l2", 4.0),
     ):
         runs = [(noise, name, "noisy", "fresh") for name in (loss, other)]
-        found.append(Claim(f"{noise}: {loss} over {other}", "kodak24", runs[0], runs[1], least_db))
+        found.append(PaperClaim(f"{noise}: {loss} over {other}", "kodak24", runs[0], runs[1], least_db))
     return found

@@ -30,7 +30,7 @@ ENDED = ("done", "dead")
 
 
 @dataclass(frozen=True)
-class Job:
+class PaperRun:
     """An experiment with one seed, and the folder of its run."""
 
     experiment: Experiment
@@ -66,7 +66,7 @@ class Job:
         return read_json(path).get("val/psnr")
 
 
-def make_jobs(args: argparse.Namespace) -> list[Job]:
+def make_jobs(args: argparse.Namespace) -> list[PaperRun]:
     """Every chosen experiment with every seed."""
     jobs = []
     for experiment, seed in product(EXPERIMENTS, args.seeds):
@@ -82,11 +82,11 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
                 *args.overrides,
             )
             folder = Path("outputs") / STUDIES[args.size] / experiment.noise / run_name(args.model, overrides)
-            jobs.append(Job(experiment, seed, overrides, folder))
+            jobs.append(PaperRun(experiment, seed, overrides, folder))
     return jobs
 
 
-def run(job: Job, folders: dict[str, str]) -> int:
+def run_and_score(job: PaperRun, folders: dict[str, str]) -> int:
     """Train, or go on, and score on the benchmarks whose folders are given; the worst exit code."""
     codes = [call("train", *job.overrides)]
     for benchmark in job.experiment.benchmarks:

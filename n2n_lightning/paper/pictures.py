@@ -15,7 +15,7 @@ from n2n_lightning.image_io.stack import list_images
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.noise.kinds import Noise, make_noise
 from n2n_lightning.paper.experiments import TESTED_WITH
-from n2n_lightning.paper.jobs import ENDED, Job
+from n2n_lightning.paper.jobs import ENDED, PaperRun
 from n2n_lightning.reporting.figures import png_bytes
 from n2n_lightning.reporting.pictures import LABEL, MATTE, psnr_db
 
@@ -23,10 +23,10 @@ PICTURED = 7  # which of Kodak's photographs: a flower before shutters, smooth a
 CROP_PX = 128  # shown of the image's middle; the dB are of the whole image
 CELL, LEFT, TOP, BETWEEN, BOTTOM = CROP_PX / 100, 0.9, 0.3, 0.04, 0.06  # inches; the PNG has 2x2 pixels for each
 
-Row = tuple[Noise, Mapping[str, Path]]  # a noise, and title -> checkpoint of a net trained for it
+PictureRow = tuple[Noise, Mapping[str, Path]]  # a noise, and title -> checkpoint of a net trained for it
 
 
-def draw_restored(clean: NDArray[np.uint8], rows: Mapping[str, Row], seed: int = 0) -> bytes:
+def draw_restored(clean: NDArray[np.uint8], rows: Mapping[str, PictureRow], seed: int = 0) -> bytes:
     """A row for each noise: the noisy image, what each net makes of it, the clean one.
 
     Args:
@@ -77,7 +77,7 @@ def middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image[top : top + CROP_PX, left : left + CROP_PX]
 
 
-def draw_pictures(jobs: Sequence[Job], kodak: Path, path: Path) -> bool:
+def draw_pictures(jobs: Sequence[PaperRun], kodak: Path, path: Path) -> bool:
     """One photograph with each noise, and what the first seed's runs that have ended make of it.
 
     Returns:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from n2n_lightning.paper.experiments import Experiment, claims
-from n2n_lightning.paper.jobs import ENDED, Job
+from n2n_lightning.paper.jobs import ENDED, PaperRun
 
 TOLERANCE_DB = 0.1
 
@@ -26,10 +26,10 @@ def budget(result: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """An experiment on a benchmark, over all seeds."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[PaperRun, ...]
     benchmark: str
 
     @property
@@ -79,17 +79,17 @@ class Row:
         }
 
 
-def make_rows(jobs: Sequence[Job]) -> list[Row]:
+def make_rows(jobs: Sequence[PaperRun]) -> list[TableRow]:
     """A row for every experiment and benchmark."""
     experiments = dict.fromkeys(job.experiment for job in jobs)
     return [
-        Row(tuple(job for job in jobs if job.experiment == experiment), benchmark)
+        TableRow(tuple(job for job in jobs if job.experiment == experiment), benchmark)
         for experiment in experiments
         for benchmark in experiment.benchmarks
     ]
 
 
-def judge(rows: Sequence[Row]) -> list[str]:
+def judge_paper_claims(rows: Sequence[TableRow]) -> list[str]:
     """What the paper says of the rows among themselves, over the seeds that both have."""
     known = {(row.experiment.key, row.benchmark): row.scores for row in rows}
     lines = []
@@ -105,14 +105,14 @@ def judge(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def markdown(rows: Sequence[Row], lines: Sequence[str]) -> str:
+def paper_markdown(rows: Sequence[TableRow], lines: Sequence[str]) -> str:
     table = [list(row.cells.values()) for row in rows]
     titles = list(rows[0].cells)
     text = [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *table)]
     return "\n".join([*text, "", *(f"* {line}" for line in lines)]) + "\n"
 
 
-def show(rows: Sequence[Row], lines: Sequence[str]) -> None:
+def print_rows(rows: Sequence[TableRow], lines: Sequence[str]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from n2n_lightning.reporting.comparison import Comparison
-from n2n_lightning.reporting.figures import Picture, png_bytes
+from n2n_lightning.reporting.figures import PngFigure, png_bytes
 
 DEPTH = 5  # poolings
 WIDTH = 48  # channels of the encoder
@@ -56,7 +56,7 @@ def unet_blocks(channels: int) -> tuple[list[Block], list[Block]]:
     return encoder, decoder
 
 
-def draw_architecture(comparison: Comparison) -> list[Picture]:
+def draw_architecture(comparison: Comparison) -> list[PngFigure]:
     """The U-Net's picture where one was run, for the size of its images."""
     runs = [run for run in comparison.runs if run.model == "unet"]
     if not runs:
@@ -69,7 +69,7 @@ def draw_architecture(comparison: Comparison) -> list[Picture]:
     )
     if (found := next((params for run in runs if (params := run.number("params"))), expected)) != expected:
         caption += f" The U-Net of these runs is another one: it has {found:,.0f} parameters."
-    return [Picture("architecture_unet.png", "The U-Net", caption, png_bytes(draw_unet(shape)))]
+    return [PngFigure("architecture_unet.png", "The U-Net", caption, png_bytes(draw_unet(shape)))]
 
 
 def count(channels: int) -> str:

@@ -23,7 +23,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Claim:
+class StudyClaim:
     """A sentence of the report, the rule it is judged by, and the checks."""
 
     statement: str
@@ -41,7 +41,7 @@ class Claim:
 class Judgement:
     """The claims, and which runs they were judged on."""
 
-    claims: list[Claim]
+    claims: list[StudyClaim]
     basis: str
 
     @property
@@ -66,7 +66,7 @@ class _Study:
     missing: dict[str, str]
 
 
-def judge(comparison: Comparison) -> Judgement | None:
+def judge_study_claims(comparison: Comparison) -> Judgement | None:
     """The five claims; None where not one of the report's models was run with clean validation images."""
     theirs = any(run.model in MODEL_TITLES and run.monitor == PSNR for run in comparison.runs)
     if comparison.metric != PSNR or not theirs:
@@ -145,13 +145,13 @@ def _missing(comparison: Comparison, model: str) -> str:
     return "no run of it"
 
 
-def _unet_first(study: _Study) -> Claim:
+def _unet_first(study: _Study) -> StudyClaim:
     checks = []
     for model in SEQUENTIAL:
         absent = study.missing.get("unet") or study.missing.get(model)
         checks.append(_absent(model, study) if absent else _ahead(study.groups["unet"], study.groups[model]))
     rule = "At every epoch that both have, the U-Net's validation PSNR is above the sequential model's."
-    return Claim("The U-Net is ahead of every sequential model from the first epoch on.", rule, checks)
+    return StudyClaim("The U-Net is ahead of every sequential model from the first epoch on.", rule, checks)
 
 
 def _ahead(unet: Group, other: Group) -> Check:
@@ -168,7 +168,7 @@ def _ahead(unet: Group, other: Group) -> Check:
     return Check(other.title, text, False)
 
 
-def _flat(study: _Study, column: str, name: str, *, mark: int) -> Claim:
+def _flat(study: _Study, column: str, name: str, *, mark: int) -> StudyClaim:
     checks = [
         _absent(model, study) if model in study.missing else _flat_after(study.groups[model], column, mark)
         for model in MODEL_TITLES
@@ -177,7 +177,7 @@ def _flat(study: _Study, column: str, name: str, *, mark: int) -> Claim:
         f"What the loss still changes after epoch {mark} is at most {FLAT_SHARE:.0%} of its fall from the first epoch "
         f"to the last; judged on runs of at least {2 * mark} epochs."
     )
-    return Claim(f"The {name} loss is flat after about epoch {mark}.", rule, checks)
+    return StudyClaim(f"The {name} loss is flat after about epoch {mark}.", rule, checks)
 
 
 def _flat_after(group: Group, column: str, mark: int) -> Check:
@@ -194,18 +194,18 @@ def _flat_after(group: Group, column: str, mark: int) -> Check:
     return Check(group.title, f"{left} ({path})", abs(share) <= FLAT_SHARE)
 
 
-def _relu_above_sigmoid(study: _Study) -> Claim:
+def _relu_above_sigmoid(study: _Study) -> StudyClaim:
     pairs = [("NN", "nn_relu", "nn_sigmoid"), ("Convtrans", "convtrans_relu", "convtrans_sigmoid")]
     checks = [_above(study, subject, relu, sigmoid) for subject, relu, sigmoid in pairs]
     rule = "With either upsampling, the best validation PSNR with ReLU is above the one with Sigmoid."
-    return Claim("An output ReLU does better than a Sigmoid, with either upsampling.", rule, checks)
+    return StudyClaim("An output ReLU does better than a Sigmoid, with either upsampling.", rule, checks)
 
 
-def _best_sequential(study: _Study) -> Claim:
+def _best_sequential(study: _Study) -> StudyClaim:
     best = "convtrans_relu"
     checks = [_above(study, f"over {MODEL_TITLES[model]}", best, model) for model in SEQUENTIAL if model != best]
     rule = "Its best validation PSNR is above that of each of the other three."
-    return Claim("Convtrans + ReLU is the best of the sequential models.", rule, checks)
+    return StudyClaim("Convtrans + ReLU is the best of the sequential models.", rule, checks)
 
 
 def _above(study: _Study, subject: str, upper: str, lower: str) -> Check:

@@ -1,7 +1,7 @@
 """Runs compared: which of them are the same but for the seed, what was swept, who is ahead.
 
-``read_runs`` (from ``runs.py``) reads the folders, ``compare`` makes a ``Comparison`` of them; tables, claims, figures
-and the page are all made from that one object. ``table.py`` has the table's columns.
+``read_runs`` (from ``runs.py``) reads the folders, ``compare_runs`` makes a ``Comparison`` of them; tables, claims,
+figures and the page are all made from that one object. ``table.py`` has the table's columns.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OTHER_TITLES = {  # of models that are not the report's
     "dncnn": "DnCNN",
     "red30": "RED30",
 }
-OPTIMIZERS = {"unet": ("adam", 0.001)}  # the report's choice for each of its models: name and learning rate
+STUDY_OPTIMIZERS = {"unet": ("adam", 0.001)}  # the report's choice for each of its models: name and learning rate
 SEQUENTIAL_OPTIMIZER = ("sgd", 0.1)
 
 
@@ -98,7 +98,7 @@ class Group:
         if self.model not in MODEL_TITLES:
             return False
         optimizer = self.runs[0].part("optimizer")
-        own = OPTIMIZERS.get(self.model, SEQUENTIAL_OPTIMIZER)
+        own = STUDY_OPTIMIZERS.get(self.model, SEQUENTIAL_OPTIMIZER)
         return (_short_name(optimizer), optimizer.get("lr")) == own
 
 
@@ -124,7 +124,7 @@ class Comparison:
         return sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
+def compare_runs(runs: Sequence[Run]) -> Comparison:
     """Group runs that differ in the seed only, and rank the groups by the mean of their best value."""
     metric = _metric(runs)
     swept = _swept(runs)

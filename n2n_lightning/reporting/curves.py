@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
-from n2n_lightning.reporting.figures import DARK, GREY, LIGHT, Picture, Theme, model_colours, png_bytes
+from n2n_lightning.reporting.figures import DARK, GREY, LIGHT, PngFigure, Theme, model_colours, png_bytes
 from n2n_lightning.reporting.runs import Curve
 
 STYLES = ["-", "--", ":", "-."]
@@ -51,7 +51,7 @@ class _Line:
     bold: bool
 
 
-def draw_curves(comparison: Comparison, column: str) -> Picture | None:
+def draw_curves(comparison: Comparison, column: str) -> PngFigure | None:
     """One line per group against the epoch; None where no run has the column."""
     lines = _lines(comparison, column)
     if not lines:
@@ -59,7 +59,7 @@ def draw_curves(comparison: Comparison, column: str) -> Picture | None:
     figure, notes = _figure(comparison, column, lines, LIGHT)
     dark, _ = _figure(comparison, column, lines, DARK)
     chart = CHARTS[column]
-    return Picture(chart.file, chart.title, " ".join(notes), png_bytes(figure), png_bytes(dark))
+    return PngFigure(chart.file, chart.title, " ".join(notes), png_bytes(figure), png_bytes(dark))
 
 
 def _figure(comparison: Comparison, column: str, lines: Sequence[_Line], theme: Theme) -> tuple[Figure, list[str]]:

@@ -24,7 +24,7 @@ GREY = "#7d8792"  # shows on either paper
 
 
 @dataclass(frozen=True)
-class Picture:
+class PngFigure:
     """A figure as PNG, with the words to go with it."""
 
     name: str  # file name, "psnr.png"

@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from n2n_lightning import __version__
 from n2n_lightning.reporting.architecture import sequential_rows
-from n2n_lightning.reporting.claims import FAILS, HOLDS, judge
+from n2n_lightning.reporting.claims import FAILS, HOLDS, judge_study_claims
 from n2n_lightning.reporting.comparison import MODEL_TITLES, Comparison, noisy_key
-from n2n_lightning.reporting.figures import Picture, model_colours
+from n2n_lightning.reporting.figures import PngFigure, model_colours
 from n2n_lightning.reporting.summary import duration, headline, notes, settings
 from n2n_lightning.reporting.table import METRIC_TITLES, NOTHING, Column, columns, footnote, why_unranked
 
@@ -21,9 +21,9 @@ from n2n_lightning.reporting.table import METRIC_TITLES, NOTHING, Column, column
 class Pictures(NamedTuple):
     """The figures, by section of the page."""
 
-    curves: list[Picture]
-    images: list[Picture]
-    networks: list[Picture]
+    curves: list[PngFigure]
+    images: list[PngFigure]
+    networks: list[PngFigure]
 
 
 def render(comparison: Comparison, pictures: Pictures, *, name: str, warnings: Sequence[str] = ()) -> str:
@@ -48,7 +48,7 @@ def render(comparison: Comparison, pictures: Pictures, *, name: str, warnings: S
         footnote=footnote(shown),
         pictures=pictures,
         sequential=_sequential(comparison),
-        judgement=judge(comparison),
+        judgement=judge_study_claims(comparison),
         settings=settings(comparison),
         runs=comparison.runs,
         monitors={run.monitor for run in comparison.runs},

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from n2n_lightning.reporting.comparison import MODEL_TITLES, PSNR, Comparison, sign
-from n2n_lightning.reporting.figures import Picture, png_bytes
+from n2n_lightning.reporting.figures import PngFigure, png_bytes
 from n2n_lightning.reporting.runs import Run
 from n2n_lightning.reporting.table import signed
 
@@ -17,10 +17,10 @@ CLEAN = "target"  # the row that a PSNR can be measured against
 COLUMNS = 8  # pictures at most
 MATTE, LABEL = "#1b1f24", "#d7dde3"  # dark, so that pictures look the same on a light page and on a dark one
 
-Images = dict[str, NDArray[np.uint8]]  # row's name -> (n, H, W, C)
+ExampleImages = dict[str, NDArray[np.uint8]]  # row's name -> (n, H, W, C)
 
 
-def read_images(run: Run) -> Images | None:
+def read_images(run: Run) -> ExampleImages | None:
     """The arrays of a run by the names of their rows, or None where they are not there or not whole.
 
     A run without ``val/psnr`` had no clean images: its target, if it has one, is another noisy image.
@@ -44,7 +44,7 @@ def psnr_db(image: NDArray[np.uint8], target: NDArray[np.uint8]) -> float:
     return float(10 * np.log10(1 / max(mse, 1e-8)))
 
 
-def draw_best(comparison: Comparison) -> list[Picture]:
+def draw_best(comparison: Comparison) -> list[PngFigure]:
     """The best U-Net, the best sequential model, and the best of all where that is another one."""
     drawn, metric = [], comparison.metric
 
@@ -72,7 +72,7 @@ def _kind(run: Run) -> str:
     return "sequential" if family.startswith("sequential") or run.model in MODEL_TITLES else run.model
 
 
-def _draw(comparison: Comparison, run: Run, images: Images, name: str) -> Picture:
+def _draw(comparison: Comparison, run: Run, images: ExampleImages, name: str) -> PngFigure:
     group = next(group for group in comparison.groups if run in group.runs)
     count, *_, channels = images["noisy"].shape
     title = f"{group.label}: {', '.join(images)}"
@@ -90,10 +90,10 @@ def _draw(comparison: Comparison, run: Run, images: Images, name: str) -> Pictur
         caption += "; there are no clean ones to measure them against"
     if channels not in (1, 3):
         caption += f"; shown is the first of {channels} channels"
-    return Picture(name, title, f"{caption}.", png_bytes(_draw_rows(images), dpi=160))
+    return PngFigure(name, title, f"{caption}.", png_bytes(_draw_rows(images), dpi=160))
 
 
-def _draw_rows(images: Images) -> Figure:
+def _draw_rows(images: ExampleImages) -> Figure:
     """One column per image, every pixel a square; the PSNR stands below where there is a clean target."""
     count, height, width, channels = images["noisy"].shape
     columns = max(count, 3)

@@ -58,14 +58,14 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRuns:
     """What a folder holds: its runs, sorted by name, and a warning for every run that could not be read."""
 
     runs: list[Run]
     warnings: list[str]
 
 
-def read_runs(folder: Path) -> Found:
+def read_runs(folder: Path) -> FoundRuns:
     """Every run at any depth below ``folder``; a folder is a run when it holds a result.json."""
     runs, warnings = [], []
     for path in sorted(folder.rglob("result.json")):
@@ -73,7 +73,7 @@ def read_runs(folder: Path) -> Found:
             runs.append(read_run(path.parent, root=folder))
         except (OSError, ValueError) as error:
             warnings.append(f"{path.relative_to(folder)} is left out, it cannot be read: {error}")
-    return Found(runs, warnings)
+    return FoundRuns(runs, warnings)
 
 
 def read_run(folder: Path, *, root: Path | None = None) -> Run:

@@ -128,7 +128,9 @@ def notes(comparison: Comparison) -> list[str]:
             f"Runs measured by {' or '.join(sorted(apart))} are out of the ranking, and their losses do not compare "
             "with the others'."
         )
-    losses = list(dict.fromkeys(describe(run.part("loss")) for group in comparison.ranked for run in group.runs))
+    losses = list(
+        dict.fromkeys(setting_in_words(run.part("loss")) for group in comparison.ranked for run in group.runs)
+    )
     if "loss" in metric and len(losses) > 1:
         found.append(
             f"The ranking is by {metric}, which does not compare across different losses: {', '.join(losses)}."
@@ -145,7 +147,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 def _values(parts: Iterable[dict[str, Any]], key: str) -> list[str]:
     """The distinct values of a key, in words."""
-    return list(dict.fromkeys(describe(part.get(key)) for part in parts))
+    return list(dict.fromkeys(setting_in_words(part.get(key)) for part in parts))
 
 
 SETTINGS = (
@@ -185,8 +187,8 @@ def _setting_text(key: str, value: Any) -> str:
         case "git_commit", str(commit):
             return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
         case "data", {**data}:
-            return describe({key: item for key, item in data.items() if key not in OWN_LINE})
-    return describe(value)
+            return setting_in_words({key: item for key, item in data.items() if key not in OWN_LINE})
+    return setting_in_words(value)
 
 
 def _unknown(run: Run, key: str) -> bool:
@@ -194,17 +196,19 @@ def _unknown(run: Run, key: str) -> bool:
     return run.record[key] is None and not (key == "scheduler" and run.part("optimizer"))
 
 
-def describe(value: object) -> str:
+def setting_in_words(value: object) -> str:
     """A setting in a few words: ``adam, lr 0.001, betas (0.9, 0.99)``; what is off or empty is left out."""
     if isinstance(value, dict):
         name = value.get("name")
         rest = {key: item for key, item in value.items() if key != "name"}
         parts = [
-            f"{key} {describe(item)}" for key, item in rest.items() if item not in (None, [], "") and item is not False
+            f"{key} {setting_in_words(item)}"
+            for key, item in rest.items()
+            if item not in (None, [], "") and item is not False
         ]
         return ", ".join([str(name), *parts] if name else parts)
     if isinstance(value, (list, tuple)):
-        return f"({', '.join(describe(item) for item in value)})"
+        return f"({', '.join(setting_in_words(item) for item in value)})"
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)

@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     text: str
 
 
-def note(path: Path, number: int | None, outcome: Outcome) -> None:
+def append_outcome(path: Path, number: int | None, outcome: Outcome) -> None:
     """Add a job to the file at ``path``, a line a job, where jobs of other processes are noted too.
 
     Raises:
@@ -32,7 +32,7 @@ def note(path: Path, number: int | None, outcome: Outcome) -> None:
         file.write(line.encode())
 
 
-def noted(path: Path) -> dict[int | None, Outcome]:
+def read_outcomes(path: Path) -> dict[int | None, Outcome]:
     """Number -> job, in the sweep's order; those that began and did not end are not among them."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     jobs = {number: Outcome(Path(folder), *rest) for number, folder, *rest in rows}
@@ -56,7 +56,7 @@ def best_text(folder: Path) -> tuple[str, str]:
     return run.status, ": ".join(filter(None, [score, run.reason]))
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def outcome_lines(outcomes: Sequence[Outcome]) -> str:
     """A line for every job, and a last one that counts them. Never cut: paths in it are to be copied."""
     rows = [(o.state, o.folder.name, o.text) for o in outcomes]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
@@ -66,15 +66,15 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join([*lines, f"{jobs} of the sweep: {counts or 'none ended'}"])
 
 
-def show(outcomes: Sequence[Outcome]) -> None:
+def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print the finished runs in comparison, best first, and then the table of every job, of which there is one."""
     finished = [o.folder for o in outcomes if o.state in ("done", "dead", "skipped")]
     if len(finished) > 1:
         from rich.console import Console
 
-        from n2n_lightning.reporting.comparison import compare
+        from n2n_lightning.reporting.comparison import compare_runs
         from n2n_lightning.reporting.runs import read_run
         from n2n_lightning.reporting.table import console_table
 
-        Console().print(console_table(compare([read_run(folder) for folder in finished])))
-    print(f"\nJobs in {os.path.relpath(outcomes[0].folder.parent)}:\n{table(outcomes)}", flush=True)
+        Console().print(console_table(compare_runs([read_run(folder) for folder in finished])))
+    print(f"\nJobs in {os.path.relpath(outcomes[0].folder.parent)}:\n{outcome_lines(outcomes)}", flush=True)

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 
 @contextmanager
-def written_aside(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
     """A file that gets its name once it is whole and on the disk; until then what had the name before stays.
 
     Args:
@@ -35,7 +35,7 @@ def written_aside(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -48,14 +48,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def name_also(file: Path, path: Path) -> None:
+def link_or_copy(file: Path, path: Path) -> None:
     """Give a file a second name, in place of what had it before: a hard link, or a copy where there are none."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     try:
         os.link(file, part)
     except OSError:
-        with file.open("rb") as source, written_aside(path) as target:
+        with file.open("rb") as source, atomic_write(path) as target:
             shutil.copyfileobj(source, target)
     else:
         os.replace(part, path)

@@ -30,10 +30,10 @@ def report_error(error: BaseException, message: str | None = None) -> None:
     """One plain message on standard error; the traceback too when the user set ``HYDRA_FULL_ERROR=1``."""
     if os.environ.get(ASKED_FOR_TRACEBACKS, os.environ.get(HYDRA_FULL_ERROR)) == "1":
         traceback.print_exception(error)
-    print(f"error: {printable(message or str(error))}", file=sys.stderr, flush=True)
+    print(f"error: {escape_controls(message or str(error))}", file=sys.stderr, flush=True)
 
 
-def printable(text: str, keep: str = "\n") -> str:
+def escape_controls(text: str, keep: str = "\n") -> str:
     """The same with what would steer a terminal, and names of files can hold, as escapes.
 
     >>> printable("a\x1b[2Jb.png")
@@ -44,12 +44,12 @@ def printable(text: str, keep: str = "\n") -> str:
     )
 
 
-def signal_code(error: SystemExit) -> int:
+def signal_exit_code(error: SystemExit) -> int:
     """Exit code for the signal behind a SystemExit: ours carries 143, Lightning's none for SIGTERM and 1 for SIGINT."""
     return SIGTERM if error.code in (None, SIGTERM) else SIGINT
 
 
-def guarded(main: Callable[[], int | None]) -> int:
+def run_command(main: Callable[[], int | None]) -> int:
     """Run a command and turn every way to end into an exit code and at most one message."""
     ending = [number for number in SIGNALS if number != signal.SIGINT]  # that one is Python's KeyboardInterrupt
     before = {number: signal.signal(number, lambda *_: sys.exit(SIGTERM)) for number in ending}
@@ -70,7 +70,7 @@ def guarded(main: Callable[[], int | None]) -> int:
             signal.signal(number, handler)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def suggest(name: str, names: Iterable[str]) -> str:
     """The hint "; did you mean 'x'?", or nothing."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-UNNAMED = (  # overrides that a run folder's name leaves out
+UNNAMED_OVERRIDES = (  # overrides that a run folder's name leaves out
     *("model", "study", "resume", "experiment", "debug"),
     *("save_minutes", "save_steps"),
 )
 
 
-MAX_NAME = 180
+MAX_RUN_NAME = 180
 
 
 PACKAGE = Path(__file__).parents[1]
@@ -44,10 +44,10 @@ def run_name(model: str, overrides: Sequence[str]) -> str:
     named = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if key not in UNNAMED and not key.startswith("hydra."):
+        if key not in UNNAMED_OVERRIDES and not key.startswith("hydra."):
             value = value.strip("'\"").rstrip("/").rpartition("/")[2] if "/" in value else value
             named.append(f"{key}={re.sub(r'[^A-Za-z0-9_.+=,-]', '', value)}")
     name = ",".join([model, *sorted(named)])
-    if len(name) <= MAX_NAME:
+    if len(name) <= MAX_RUN_NAME:
         return name
-    return f"{name[:MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name[:MAX_RUN_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -14,11 +14,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from n2n_lightning.system.errors import ASKED_FOR_TRACEBACKS, HYDRA_FULL_ERROR, InputError, guarded, nearest
+from n2n_lightning.system.errors import ASKED_FOR_TRACEBACKS, HYDRA_FULL_ERROR, InputError, run_command, suggest
 from n2n_lightning.system.folders import config_folder, run_name
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
+def resolve_config(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration in plain types.
 
     Raises:
@@ -44,7 +44,7 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
             raise InputError(explain(error, config_name)) from error
 
     try:
-        return guarded(explained)
+        return run_command(explained)
     finally:
         os.environ[HYDRA_FULL_ERROR] = asked
 
@@ -65,14 +65,14 @@ def explain(error: BaseException, config_name: str) -> str:
     if match:
         group, name = match.groups()
         options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
-        return f"{group} must be one of {', '.join(options)}, got {name!r}" + nearest(name, options)
+        return f"{group} must be one of {', '.join(options)}, got {name!r}" + suggest(name, options)
     match = re.search(r"Could not override '([\w@./]+)'", text)
     if match:
         keys = known_keys(config_name)
         hint = "; --help lists them, + before a key adds one"
         if {"-m", "--multirun"} & set(sys.argv):
             hint += f", and where a sweep chooses the group itself ++{match[1]}=... sets it"
-        return f"{match[1]!r} is no setting" + nearest(match[1], keys) + hint
+        return f"{match[1]!r} is no setting" + suggest(match[1], keys) + hint
     return text
 
 

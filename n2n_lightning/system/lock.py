@@ -27,7 +27,7 @@ _held: set[int] = set()  # descriptors of this process's locks
 
 
 @contextmanager
-def hold(path: Path, refusal: str | None, *, remove: bool = False) -> Iterator[None]:
+def file_lock(path: Path, refusal: str | None, *, remove: bool = False) -> Iterator[None]:
     """Keep other processes that hold the same path out. Where nothing can be written, nobody has to be.
 
     Args:
@@ -59,10 +59,10 @@ def hold(path: Path, refusal: str | None, *, remove: bool = False) -> Iterator[N
             os.close(descriptor)
 
 
-def turn(key: Path) -> AbstractContextManager[None]:
+def exclusive_build(key: Path) -> AbstractContextManager[None]:
     """Processes of this machine that want to make the file or folder ``key`` do so one after the other."""
     name = hashlib.sha256(os.fspath(key.absolute()).encode()).hexdigest()[:16]
-    return hold(Path(tempfile.gettempdir()) / f"n2n_lightning-{name}.lock", None, remove=True)
+    return file_lock(Path(tempfile.gettempdir()) / f"n2n_lightning-{name}.lock", None, remove=True)
 
 
 def _take(path: Path, *, wait: bool) -> int:

@@ -18,12 +18,12 @@ from n2n_lightning.data.single import SingleData
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import (
     DenoiserModule,
-    build,
+    build_from_spec,
     channels_last,
 )
-from n2n_lightning.system.errors import nearest
+from n2n_lightning.system.errors import suggest
 from n2n_lightning.system.folders import config_folder
-from n2n_lightning.system.hydra_app import plain
+from n2n_lightning.system.hydra_app import resolve_config
 
 Config = dict[str, Any]
 DATA: dict[str, Callable[..., PairData]] = {
@@ -56,15 +56,17 @@ def compose_model(model: str) -> Config:
     folder = config_folder()
     names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
     if model not in names:
-        raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{nearest(model, names)}")
+        raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(model, names)}")
     with initialize_config_dir(str(folder), version_base="1.3"):
-        return plain(compose("train", [f"model={model}"]))
+        return resolve_config(compose("train", [f"model={model}"]))
 
 
 def build_datamodule(config: Config) -> NoisyPairDataModule:
     data_args, loader_args = split_data(config["data"])
     noise = {"noise": config["noise"]} if data_args["name"] == "clean" else {}
-    return NoisyPairDataModule(build(DATA, data_args, **noise), **{"seed": config.get("seed", 0)} | loader_args)
+    return NoisyPairDataModule(
+        build_from_spec(DATA, data_args, **noise), **{"seed": config.get("seed", 0)} | loader_args
+    )
 
 
 def build_module(config: Config, channels: int) -> DenoiserModule:

@@ -17,7 +17,7 @@ from torch import Tensor
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.metrics import psnr_of, why_dead
 from n2n_lightning.models.module import LOGGED, DenoiserModule
-from n2n_lightning.system.atomic import write_json, written_aside
+from n2n_lightning.system.atomic import atomic_write, write_json
 
 COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
 PAIR_COLUMNS = ("val/loss_floor", "val/psnr_pairs", "val/psnr_pairs_low", "val/psnr_pairs_high")  # where there are any
@@ -164,7 +164,7 @@ class RunRecord(pl.Callback):
     def _save_images(self) -> None:
         arrays = [(images * 255).round().byte().permute(0, 2, 3, 1).numpy() for images in self.grid.columns]
         named: Any = dict(zip(("noisy", "denoised", "target"), arrays, strict=False))  # single images have no target
-        with written_aside(self.folder / "images.npz") as file:
+        with atomic_write(self.folder / "images.npz") as file:
             np.savez_compressed(file, **named)
 
     def verdict(self) -> tuple[str, str | None]:
@@ -187,7 +187,7 @@ class RunRecord(pl.Callback):
         table = csv.DictWriter(text, [*COLUMNS, *extra], restval="")
         table.writeheader()
         table.writerows(self.rows)
-        with written_aside(self.folder / "metrics.csv") as file:
+        with atomic_write(self.folder / "metrics.csv") as file:
             file.write(text.getvalue().encode())
         seconds = self.trained["seconds"]
         result = self.facts | {

@@ -12,16 +12,16 @@ from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.losses import EXTRA_ARGUMENTS, FINDS, LOSSES
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import (
-    BY_STEP,
     OPTIMIZERS,
     SCHEDULERS,
-    build,
+    STEP_SCHEDULERS,
+    build_from_spec,
     make_optimizer,
 )
 from n2n_lightning.noise.kinds import NOISES, make_noise
-from n2n_lightning.system.errors import nearest
+from n2n_lightning.system.errors import suggest
 from n2n_lightning.training.build import DATA, LOADER_KEYS, Config, build_datamodule, build_module, split_data
-from n2n_lightning.training.signatures import check_arguments, check_spec, describe, fits
+from n2n_lightning.training.signatures import check_arguments, check_spec, describe_type, fits
 
 GROUPS = ("data", "noise", "loss", "scheduler", "optimizer", "model", "trainer")
 
@@ -56,8 +56,8 @@ def check_config(config: Config) -> None:
     weights = [torch.nn.Parameter(torch.zeros(1))]
 
     def make_scheduler() -> None:
-        defaults = {"T_max": 1} if scheduler["name"] in BY_STEP else {}
-        build(SCHEDULERS, scheduler, torch.optim.SGD(weights), **defaults)
+        defaults = {"T_max": 1} if scheduler["name"] in STEP_SCHEDULERS else {}
+        build_from_spec(SCHEDULERS, scheduler, torch.optim.SGD(weights), **defaults)
 
     def make_module() -> None:
         with torch.device("meta"):
@@ -86,14 +86,14 @@ def check_config(config: Config) -> None:
     if isinstance(config["loss"].get("eps"), (int, float)) and not config["loss"]["eps"] > 0:
         faults.append(f"loss.eps must be above 0, got {config['loss']['eps']}; set loss.eps=0.001")
     found = check_spec("optimizer", OPTIMIZERS, optimizer, given=("params",))
-    faults += found or what_it_says("optimizer", lambda: make_optimizer(optimizer, weights))
+    faults += found or construction_errors("optimizer", lambda: make_optimizer(optimizer, weights))
     if scheduler["name"] is not None:
         found = check_spec("scheduler", SCHEDULERS, scheduler, given=("optimizer", "T_max"))
-        faults += found or what_it_says("scheduler", make_scheduler)
+        faults += found or construction_errors("scheduler", make_scheduler)
     found = check_spec("model", FAMILIES, model, key="family", given=("optimizer", "loss", "scheduler", "channels"))
-    faults += found or what_it_says("model", make_module)
+    faults += found or construction_errors("model", make_module)
     found = check_arguments("trainer", pl.Trainer, trainer, given=TRAINER_OURS)
-    faults += found or what_it_says("trainer", make_trainer)
+    faults += found or construction_errors("trainer", make_trainer)
     if faults:
         raise ValueError("\n".join(faults))
 
@@ -101,10 +101,10 @@ def check_config(config: Config) -> None:
 def check_top_level(config: Config) -> list[str]:
     """Faults of the configuration's own keys."""
     known = (*GROUPS, *TOP_LEVEL)
-    faults = [f"{key} is no setting{nearest(key, known)}" for key in config if key not in known]
+    faults = [f"{key} is no setting{suggest(key, known)}" for key in config if key not in known]
     for key, hint in TOP_LEVEL.items():
         if key not in config or not fits(config[key], hint):
-            faults.append(f"{key} must be {describe(hint)}, got {config.get(key)!r}; leave it out for its default")
+            faults.append(f"{key} must be {describe_type(hint)}, got {config.get(key)!r}; leave it out for its default")
     if isinstance(config.get("patience"), int) and config["patience"] < 1:
         faults.append(f"patience must be 1 or more, got {config['patience']}; set patience=5, or null for no such end")
     for key, value in (("save_minutes", 5), ("save_steps", 1000)):
@@ -138,7 +138,7 @@ def data_faults(config: Config) -> list[str]:
             found += noise_faults("noise", noise) or noise_faults("data.val_noise", noise | changed)
     elif noise["name"] is not None:
         found.append(f"noise={noise['name']} is for data=clean alone, other data brings its own; set noise=none")
-    return found or what_it_says("data", lambda: build_datamodule(config))
+    return found or construction_errors("data", lambda: build_datamodule(config))
 
 
 def noise_faults(where: str, noise: Config) -> list[str]:
@@ -158,7 +158,7 @@ def noise_faults(where: str, noise: Config) -> list[str]:
     ]
 
 
-def advice(config: Config) -> str | None:
+def loss_advice(config: Config) -> str | None:
     """What to say where the loss looks for a statistic of the noisy targets that is not the clean image."""
     data, name = config["data"], config["loss"]["name"]
     if data.get("targets", "noisy") == "clean" or data["name"] not in ("clean", "photos", "ee559"):
@@ -174,7 +174,7 @@ def advice(config: Config) -> str | None:
     return f"{noise['name']} noise keeps the {what} of the target, and loss={name} looks for the {finds}: try {suiting}"
 
 
-def what_it_says(where: str, make: Callable[[], object]) -> list[str]:
+def construction_errors(where: str, make: Callable[[], object]) -> list[str]:
     """Build something without data, and pass on what its constructor objects to."""
     try:
         make()

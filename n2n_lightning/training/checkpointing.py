@@ -23,7 +23,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from n2n_lightning.system import errors
-from n2n_lightning.system.atomic import name_also, written_aside
+from n2n_lightning.system.atomic import atomic_write, link_or_copy
 from n2n_lightning.training.callbacks import RunRecord
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -31,11 +31,11 @@ CHECKED_EVERY = 50  # steps, where a look at the loss would have to wait for the
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class AsideCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint aside, flushes it and renames it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with written_aside(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             torch.save(checkpoint, file)
 
 
@@ -71,7 +71,7 @@ class FiniteLoss(pl.Callback):
         self.pending = []
 
 
-class Saving(pl.Callback):
+class RunCheckpoints(pl.Callback):
     """Keeps ``best.ckpt``, ``last.ckpt`` and the one before that, so that a run goes on as if nothing had happened.
 
     A checkpoint is saved between two steps, or after an epoch's validation; nothing that a run writes lies between the
@@ -130,10 +130,10 @@ class Saving(pl.Callback):
             if isinstance(trainer.logger, TensorBoardLogger):
                 trainer.logger.experiment.flush()  # what a checkpoint counts as logged must be in the file
             if last.exists():
-                name_also(last, self.folder / PREVIOUS)
+                link_or_copy(last, self.folder / PREVIOUS)
             trainer.save_checkpoint(best_yet if best else last, weights_only=False)
             if best:
-                name_also(best_yet, last)
+                link_or_copy(best_yet, last)
         except OSError as error:
             if error.errno not in FULL:
                 raise

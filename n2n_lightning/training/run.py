@@ -30,16 +30,16 @@ from n2n_lightning.data.neighbors import subsample
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import ANNEALED
 from n2n_lightning.models.checkpoint import load_denoiser, read_checkpoint
-from n2n_lightning.models.module import BY_STEP, DenoiserModule
+from n2n_lightning.models.module import STEP_SCHEDULERS, DenoiserModule
 from n2n_lightning.system import errors
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.training.build import Config, build_datamodule, build_module
 from n2n_lightning.training.callbacks import EpochLines, ImageGrid, RunRecord
-from n2n_lightning.training.check import advice, check_config
-from n2n_lightning.training.checkpointing import LAST, PREVIOUS, AsideCheckpointIO, FiniteLoss, Saving
-from n2n_lightning.training.run_metadata import UNCOMPARED, describe, flatten, hyper_parameters
+from n2n_lightning.training.check import check_config, loss_advice
+from n2n_lightning.training.checkpointing import LAST, PREVIOUS, AtomicCheckpointIO, FiniteLoss, RunCheckpoints
+from n2n_lightning.training.run_metadata import RESULT_NEUTRAL, describe_run, flatten, hyper_parameters
 
-ADDED = {  # settings that earlier versions did not record, as they then were
+LATER_SETTINGS = {  # settings that earlier versions did not record, as they then were
     **{"compile": False, "save_minutes": None, "save_steps": None},
     "data.targets": "noisy",
     "data.resident": None,
@@ -64,7 +64,7 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """What a run needs, checked and loaded, before anything is written."""
 
     config: Config
@@ -102,12 +102,12 @@ def train(
         if is_finished(config, folder):
             print(f"{folder.name}: already done, skipped", flush=True)
             return
-        run = prepare(config, folder)
+        run = prepare_run(config, folder)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
     on_start()
     print(f"{folder.name}: training in {folder}" + (", resumed" if run.resume_from else ""), flush=True)
-    if hint := advice(config):
+    if hint := loss_advice(config):
         print(f"warning: {hint}", file=sys.stderr, flush=True)
     if run.datamodule.data.sample_type != "uint8":
         print(f"range 0 to {run.datamodule.data.peak:g}; data.range=... sets another", flush=True)
@@ -115,7 +115,7 @@ def train(
     grid = ImageGrid()
     record, loss = RunRecord(folder, names | run.facts, run.datamodule.monitor, grid), FiniteLoss()
     kept = {"minutes": config["save_minutes"], "steps": config["save_steps"]}
-    saving = Saving(folder / "checkpoints", record, loss, **kept)
+    saving = RunCheckpoints(folder / "checkpoints", record, loss, **kept)
 
     def write_end(status: str, reason: str) -> None:
         try:
@@ -129,7 +129,7 @@ def train(
         with saving.listening():
             trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
     except SystemExit as error:  # the answer to a signal, Lightning's or ours
-        code = errors.signal_code(error)
+        code = errors.signal_exit_code(error)
         write_end("interrupted", f"signal {code - 128}")
         raise Interrupted(code) from error
     except Exception as error:
@@ -144,7 +144,7 @@ def train(
     print(summary + (f"; {overfits['verdict']}" if overfits else ""), flush=True)
 
 
-def prepare(config: Config, folder: Path) -> Prepared:
+def prepare_run(config: Config, folder: Path) -> PreparedRun:
     """Read the data, the checkpoint to go on from and the weights to start from."""
     resume_from, resume_step = find_state(folder) if config["resume"] else (None, 0)
     trained = None if config["init_from"] is None else load_denoiser(config["init_from"])  # before data takes minutes
@@ -154,14 +154,14 @@ def prepare(config: Config, folder: Path) -> Prepared:
     module = build_module(config, datamodule.image_shape[0])
     if trained is not None:
         start_from(module, trained, config["init_from"])
-    facts = describe(config, module, datamodule)
+    facts = describe_run(config, module, datamodule)
     if config["compile"]:
         mode = config["compile"] if isinstance(config["compile"], str) else None
         module.net.compile(mode=mode)  # in place: weights keep their names
     earlier = read_json(folder / "result.json").get("data", {}).get("fingerprint") if resume_from else None
     if earlier not in (None, facts["data"]["fingerprint"]):
         raise ValueError(f"the data is not what {folder} was trained on; set another study=NAME, or resume=false")
-    return Prepared(config, folder, module, datamodule, resume_from, resume_step, facts)
+    return PreparedRun(config, folder, module, datamodule, resume_from, resume_step, facts)
 
 
 def find_state(folder: Path) -> tuple[Path | None, int]:
@@ -188,7 +188,7 @@ def find_state(folder: Path) -> tuple[Path | None, int]:
     return None, 0
 
 
-def start_afresh(folder: Path) -> None:
+def remove_stale_results(folder: Path) -> None:
     """Remove what an earlier run left, which this one would otherwise be taken for once it is interrupted."""
     for pattern in ("result.json", "checkpoints/*.ckpt", "events.out.tfevents.*"):
         for stale in folder.glob(pattern):
@@ -203,7 +203,7 @@ def wait_for_a_later_second(folder: Path) -> None:
 
 
 def build_trainer(
-    run: Prepared, names: dict[str, Any], callbacks: list[pl.Callback], saving: pl.Callback
+    run: PreparedRun, names: dict[str, Any], callbacks: list[pl.Callback], saving: pl.Callback
 ) -> pl.Trainer:
     """The Trainer with TensorBoard, our callbacks and a bar, or lines where no person watches."""
     monitor, alone = run.datamodule.monitor, multiprocessing.parent_process() is None  # or others run beside it
@@ -211,7 +211,7 @@ def build_trainer(
     mode = "min" if monitor == "val/loss" else "max"
     purge_step = run.resume_step + 1 if run.resume_from else None
     if run.resume_from is None:
-        start_afresh(run.folder)
+        remove_stale_results(run.folder)
     wait_for_a_later_second(run.folder)
     logger = TensorBoardLogger(
         run.folder.parent, run.folder.name, version="", default_hp_metric=False, purge_step=purge_step
@@ -233,7 +233,7 @@ def build_trainer(
     return pl.Trainer(
         **{"profiler": Unprofiled()} | run.config["trainer"],
         logger=logger,
-        plugins=[AsideCheckpointIO()],
+        plugins=[AtomicCheckpointIO()],
         callbacks=[*callbacks, *averaging, bar, *stopping, saving],
         enable_progress_bar=watched,
         enable_model_summary=False,
@@ -248,10 +248,10 @@ def is_finished(config: Config, folder: Path) -> bool:
     if not earlier or not config["resume"]:
         return False
     before, now = flatten(earlier.get("config") or {}), flatten(config)
-    before |= {key: value for key, value in ADDED.items() if key in now and key not in before}
-    different = [key for key in sorted(before | now) if key not in UNCOMPARED and before.get(key) != now.get(key)]
+    before |= {key: value for key, value in LATER_SETTINGS.items() if key in now and key not in before}
+    different = [key for key in sorted(before | now) if key not in RESULT_NEUTRAL and before.get(key) != now.get(key)]
     longer = different == ["trainer.max_epochs"] and now[different[0]] > before[different[0]]
-    ends_with_the_run = config["scheduler"]["name"] in BY_STEP or config["loss"]["name"] in ANNEALED
+    ends_with_the_run = config["scheduler"]["name"] in STEP_SCHEDULERS or config["loss"]["name"] in ANNEALED
     if longer and not ends_with_the_run:  # what falls or rises over the run has come to its end already
         return False  # goes on from where the shorter run ended
     if different:
@@ -275,7 +275,7 @@ def start_from(module: DenoiserModule, trained: DenoiserModule, path: str) -> No
         ) from error
 
 
-def overfit_verdict(run: Prepared, record: RunRecord) -> dict[str, Any]:
+def overfit_verdict(run: PreparedRun, record: RunRecord) -> dict[str, Any]:
     """Whether the net learnt its one batch: its loss is at most half of that of the batch's mean colour."""
     batch = next(iter(run.datamodule.train_dataloader()))
     pair = scale_pair(NoisyPair(*batch), run.datamodule.data.peak)

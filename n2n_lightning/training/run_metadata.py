@@ -18,13 +18,13 @@ from n2n_lightning.system.folders import PACKAGE
 from n2n_lightning.training.build import Config
 
 VERSIONED = ("n2n_lightning", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
-UNCOMPARED = (  # change no result
+RESULT_NEUTRAL = (  # change no result
     *("resume", "study", "save_minutes", "save_steps"),
     *("data.cache_dir", "data.num_workers", "data.val_batch_size"),
 )
 
 
-def describe(config: Config, module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[str, Any]:
+def describe_run(config: Config, module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[str, Any]:
     """What ``result.json`` says of a run before its training."""
     pairs = {f"{part}_pairs": len(source) for part, source in datamodule.sources.items()}
     return {

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from n2n_lightning.system.errors import nearest
+from n2n_lightning.system.errors import suggest
 from n2n_lightning.training.build import Config
 
 
@@ -24,7 +24,7 @@ def check_spec(
     """Faults of ``{key: name, argument: value, ...}``: the name is in the table, the arguments fit what it names."""
     name = str(spec.get(key))
     if name not in table:
-        return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{nearest(name, table)}"]
+        return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{suggest(name, table)}"]
     arguments = {k: v for k, v in spec.items() if k != key}
     return check_arguments(where, table[name], arguments, given=given, also=also)
 
@@ -48,9 +48,9 @@ def check_arguments(
         if name not in parameters:
             names = [*parameters, *also]
             takes = ", ".join(names) or "no settings"
-            faults.append(f"{where}.{name} is no setting here{nearest(name, names)}; {where} takes {takes}")
+            faults.append(f"{where}.{name} is no setting here{suggest(name, names)}; {where} takes {takes}")
         elif not fits(value, hints.get(name, Any)):
-            expected = describe(hints[name])
+            expected = describe_type(hints[name])
             faults.append(f"{where}.{name} must be {expected}, got {value!r}; set {where}.{name} to such a value")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
@@ -79,13 +79,13 @@ def fits(value: Any, hint: Any) -> bool:
     return hint is Any or not inspect.isclass(hint)
 
 
-def describe(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """A type hint in words."""
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return " or ".join(map(repr, choices))
     if origin in (typing.Union, types.UnionType):
-        plain = [describe(choice) for choice in choices if fits_plain(choice)]
+        plain = [describe_type(choice) for choice in choices if fits_plain(choice)]
         return " or ".join(plain)
     if origin in (list, tuple, Sequence):
         return "a list" if origin is not tuple or Ellipsis in choices else f"a list of {len(choices)}"

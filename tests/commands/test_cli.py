@@ -11,7 +11,7 @@ from conftest import Command
 from PIL import Image
 from small_runs import assert_refused, evaluate_main, tiny_overrides, train_in, write_course_data, write_photograph
 
-from n2n_lightning.system.folders import MAX_NAME, run_name
+from n2n_lightning.system.folders import MAX_RUN_NAME, run_name
 
 CHAIN = ("data=clean", "data.root=a", "noise=chain")
 
@@ -285,7 +285,7 @@ def test_a_long_name_is_cut_and_stays_distinct():
     long = [[f"data.root={'x' * 300}{end}"] for end in "ab"]
     names = {run_name("unet", case) for case in long}
     assert len(names) == 2
-    assert all(len(name) <= MAX_NAME + 10 < 255 and name.startswith("unet,data.root=x") for name in names)
+    assert all(len(name) <= MAX_RUN_NAME + 10 < 255 and name.startswith("unet,data.root=x") for name in names)
 
 
 def test_a_name_is_a_single_folder():

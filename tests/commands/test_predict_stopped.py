@@ -23,7 +23,7 @@ from predict_runs import MODEL, denoise, files, noise
 from small_runs import SECONDS, stamps
 
 from n2n_lightning import predict
-from n2n_lightning.inference.manifest import NAME, PART
+from n2n_lightning.inference.manifest import MANIFEST_NAME, PART
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_whole_files_and_the_same_command_goes_on(
 
 def test_a_second_command_in_the_same_folder_is_refused(command: Command, given: Path):
     Path("out").mkdir()
-    with Path("out", NAME).open("a") as record:
+    with Path("out", MANIFEST_NAME).open("a") as record:
         fcntl.flock(record, fcntl.LOCK_EX)
         ended = denoise(command, given)
         assert ended.code == 2 and "being written to by another predict" in ended.err

@@ -19,7 +19,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from n2n_lightning import report
 from n2n_lightning.reporting import curves, pictures
 from n2n_lightning.reporting.architecture import sequential_rows, unet_blocks, unet_parameters
-from n2n_lightning.reporting.comparison import Comparison, compare
+from n2n_lightning.reporting.comparison import Comparison, compare_runs
 from n2n_lightning.reporting.curves import draw_curves
 from n2n_lightning.reporting.page import Pictures, render
 from n2n_lightning.reporting.pictures import draw_best, psnr_db
@@ -28,13 +28,13 @@ from n2n_lightning.reporting.summary import headline, notes
 
 
 def comparison_of(root: Path) -> Comparison:
-    return compare(read_runs(root).runs)
+    return compare_runs(read_runs(root).runs)
 
 
 def page_of(root: Path) -> str:
     """The page without its pictures, which take their time."""
     found = read_runs(root)
-    return render(compare(found.runs), Pictures([], [], []), name=root.name, warnings=found.warnings)
+    return render(compare_runs(found.runs), Pictures([], [], []), name=root.name, warnings=found.warnings)
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,17 @@ from small_runs import run_python, smooth_images
 
 from n2n_lightning import reproduce
 from n2n_lightning.paper.experiments import EXPERIMENTS, TESTED_WITH, claims
-from n2n_lightning.paper.jobs import NETS, SUFFIXES, Job, call, make_jobs, quoted
+from n2n_lightning.paper.jobs import NETS, SUFFIXES, PaperRun, call, make_jobs, quoted
 from n2n_lightning.paper.pictures import PICTURED, draw_pictures
-from n2n_lightning.paper.table import Row, judge, make_rows
+from n2n_lightning.paper.table import TableRow, judge_paper_claims, make_rows
 from n2n_lightning.system import errors
 
 
-def jobs_of(*words: str) -> list[Job]:
+def jobs_of(*words: str) -> list[PaperRun]:
     return make_jobs(reproduce.parse(["--root", "there", "--collect", *words]))
 
 
-def finish(job: Job, scores: dict[str, float], status: str = "done") -> None:
+def finish(job: PaperRun, scores: dict[str, float], status: str = "done") -> None:
     """Leave behind what a run does."""
     job.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     job.checkpoint.write_bytes(b"weights")
@@ -33,7 +33,7 @@ def finish(job: Job, scores: dict[str, float], status: str = "done") -> None:
         job.score_file(benchmark).write_text(json.dumps({"val/psnr": psnr}))
 
 
-def only_row(rows: list[Row], benchmark: str) -> Row:
+def only_row(rows: list[TableRow], benchmark: str) -> TableRow:
     (row,) = [row for row in rows if row.benchmark == benchmark]
     return row
 
@@ -109,7 +109,7 @@ def test_a_score_of_earlier_weights_does_not_count(tmp_path: Path, monkeypatch: 
 def test_claims_compare_the_seeds_that_both_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     jobs = jobs_of("--only", "impulse,text", "--seeds", "0,1")
-    assert judge(make_rows(jobs)) == []
+    assert judge_paper_claims(make_rows(jobs)) == []
     scores = {("impulse", "l0"): 24.0, ("impulse", "l1"): 18.5, ("impulse", "l2"): 19.0, ("text", "l1"): 33.0}
     for job in jobs:
         key = (job.experiment.noise, job.experiment.loss)
@@ -117,7 +117,7 @@ def test_claims_compare_the_seeds_that_both_have(tmp_path: Path, monkeypatch: py
             finish(job, {"kodak24": scores[key] + job.seed * (key[1] == "l0")})
         if key == ("text", "l2") and job.seed == 1:
             finish(job, {"kodak24": 28.0})
-    lines = judge(make_rows(jobs))
+    lines = judge_paper_claims(make_rows(jobs))
     assert [line.rpartition(": ")[2] for line in lines] == ["holds", "does not hold", "holds"]
     assert "+6.00 dB (+5.50 to +6.50 over 2 seeds)" in lines[0] and "-0.50 dB" in lines[1] and "+5.00 dB," in lines[2]
 

@@ -14,7 +14,7 @@ import tifffile
 from known_nets import ICC, Array, denoised, fresh, ramp, refusal
 from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin
 
-from n2n_lightning.image_io.banded import open_picture
+from n2n_lightning.image_io.banded import open_banded
 from n2n_lightning.image_io.conversion import FORMATS
 from n2n_lightning.image_io.encoding import JPEG_QUALITY
 
@@ -117,7 +117,7 @@ def test_an_array_is_read_as_it_was_meant(tmp_path: Path, shape: tuple[int, ...]
             layout = {"planarconfig": "contig"} if shape[3] > 1 else {}
             writer.write(image.squeeze(), photometric="minisblack", metadata=None, **layout)
     output = denoised(tmp_path / "a.tif", ".npy", "npy")
-    with open_picture(output) as picture:
+    with open_banded(output) as picture:
         assert (picture.count, *picture.shape[1:]) == shape
     np.testing.assert_array_equal(np.load(output).reshape(shape), ramp(*shape))
 

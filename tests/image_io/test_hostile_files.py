@@ -266,7 +266,7 @@ def test_names_cannot_steer_the_terminal(command: Command):
     before = stamps(IN)
     ended = denoise(command, IN)
     assert ended.code == 2 and "\x1b" not in ended.err and len(ended.err.splitlines()) == 1
-    assert stamps(IN) == before and errors.printable("Zürich 東京\n") == "Zürich 東京\n"
+    assert stamps(IN) == before and errors.escape_controls("Zürich 東京\n") == "Zürich 東京\n"
 
 
 def test_a_damaged_jpeg_xl_or_webp_size_is_an_error():

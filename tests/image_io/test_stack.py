@@ -22,7 +22,7 @@ from small_runs import stamps
 
 from n2n_lightning.image_io import decoding
 from n2n_lightning.image_io import stack as image_stack
-from n2n_lightning.image_io.stack import ImageError, Stack, list_images, open_stack, open_stacks
+from n2n_lightning.image_io.stack import ImageError, ImageStack, list_images, open_stack, open_stacks
 
 Array = npt.NDArray[Any]
 H, W = 20, 30
@@ -37,13 +37,13 @@ def noise(*shape: int, dtype: str = "u1", seed: int = 0) -> Array:
     return rng.integers(limits.min, limits.max, shape, np.dtype(dtype).newbyteorder("="), endpoint=True).astype(dtype)
 
 
-def whole(stack: Stack) -> Array:
+def whole(stack: ImageStack) -> Array:
     """(N, H, W, C)"""
     count, height, width, _ = stack.shape
     return np.stack([stack.read(number, 0, 0, height, width) for number in range(count)])
 
 
-def assert_holds(path: Path, cache: Path, expected: Array, *, copied: bool) -> Stack:
+def assert_holds(path: Path, cache: Path, expected: Array, *, copied: bool) -> ImageStack:
     """``path`` reads as ``expected`` (N, H, W, C), from itself or a copy of it."""
     stack = open_stack(path, cache)
     assert stack.shape == expected.shape

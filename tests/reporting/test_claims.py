@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from fake_runs import FIVE_MODELS, Kind, falling, rising, write_run, write_study
 
-from n2n_lightning.reporting.claims import FAILS, HOLDS, UNKNOWN, Judgement, judge
-from n2n_lightning.reporting.comparison import compare
+from n2n_lightning.reporting.claims import FAILS, HOLDS, UNKNOWN, Judgement, judge_study_claims
+from n2n_lightning.reporting.comparison import compare_runs
 from n2n_lightning.reporting.runs import read_runs
 
 FIRST, TRAINING, VALIDATION, RELU, BEST = range(5)
 
 
 def judged(root: Path) -> Judgement:
-    judgement = judge(compare(read_runs(root).runs))
+    judgement = judge_study_claims(compare_runs(read_runs(root).runs))
     assert judgement is not None
     return judgement
 
@@ -126,15 +126,15 @@ def test_seeds_count_by_their_mean_and_a_lead_within_their_spread_is_marked(tmp_
 
 def test_runs_of_other_models_make_no_claim(tmp_path: Path) -> None:
     write_run(tmp_path / "drunet", "drunet", 26.0)
-    assert judge(compare(read_runs(tmp_path).runs)) is None
+    assert judge_study_claims(compare_runs(read_runs(tmp_path).runs)) is None
 
 
 @pytest.mark.parametrize("kind", ["pairs", "single"])
 def test_runs_without_clean_images_make_no_claim(tmp_path: Path, kind: Kind) -> None:
     write_study(tmp_path, kind=kind)
-    assert judge(compare(read_runs(tmp_path).runs)) is None
+    assert judge_study_claims(compare_runs(read_runs(tmp_path).runs)) is None
     write_run(tmp_path / "drunet", "drunet", 26.0)  # now there is a PSNR, but not of the report's models
-    assert judge(compare(read_runs(tmp_path).runs)) is None
+    assert judge_study_claims(compare_runs(read_runs(tmp_path).runs)) is None
 
 
 def test_a_model_without_clean_images_leaves_its_claims_open(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import pytest
 from fake_runs import FIVE_MODELS, Kind, write_run, write_study
 from rich.console import Console
 
-from n2n_lightning.reporting.comparison import Comparison, compare
+from n2n_lightning.reporting.comparison import Comparison, compare_runs
 from n2n_lightning.reporting.runs import read_runs
 from n2n_lightning.reporting.table import as_csv, columns, console_table, markdown
 
 
 def comparison_of(root: Path) -> Comparison:
-    return compare(read_runs(root).runs)
+    return compare_runs(read_runs(root).runs)
 
 
 def titles(comparison: Comparison) -> list[str]:
@@ -215,7 +215,7 @@ def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:
     write_study(tmp_path, overrides={"optimizer": "sgd"})
     write_run(tmp_path / "adam", overrides={"optimizer": "adam"}, status="dead", reason="its images are black")
     console = Console(width=80, file=io.StringIO())
-    console.print(console_table(compare(read_runs(tmp_path).runs)))
+    console.print(console_table(compare_runs(read_runs(tmp_path).runs)))
     text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert "Convtrans + Sigmoid" in text and "its images are black" in text and "23.40" in text
 

@@ -181,7 +181,7 @@ def within_training(seconds: float) -> Strike:
 def named_moments() -> dict[str, Strike]:
     """Ten moments of a run of several epochs, with a checkpoint every five steps, at which to kill it."""
     module, record = DenoiserModule, callbacks.RunRecord
-    writer, step = checkpointing.AsideCheckpointIO, torch.optim.Adam
+    writer, step = checkpointing.AtomicCheckpointIO, torch.optim.Adam
     return {
         "before the first step": at(module, "training_step", 1, kill),
         "within a step, weights half updated": at(step, "step", 17, kill, after=True),

@@ -23,9 +23,9 @@ from n2n_lightning.data.ee559 import read_pkl
 from n2n_lightning.data.photos import read_photograph
 from n2n_lightning.image_io.stack import open_stack
 from n2n_lightning.inference.denoiser import Denoiser
-from n2n_lightning.inference.file_runner import Batch
-from n2n_lightning.inference.jobs import Job
-from n2n_lightning.inference.manifest import Record
+from n2n_lightning.inference.file_runner import FileDenoiser
+from n2n_lightning.inference.jobs import FileJob
+from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.families import SequentialDenoiser
 
@@ -77,8 +77,8 @@ class Readers:
         """Read, denoised, written; as TIFF where the name's number is even. The fault, where there is one."""
         self.output.mkdir(exist_ok=True)
         form = None if int(path.stem.partition("-")[0]) % 4 else "tiff"
-        batch = Batch(self.denoiser, Record(self.output, self.reference, {}), form)
-        batch.run([Job(path, self.output / f"{path.stem}{'.tif' if form else path.suffix}")])
+        batch = FileDenoiser(self.denoiser, Manifest(self.output, self.reference, {}), form)
+        batch.run([FileJob(path, self.output / f"{path.stem}{'.tif' if form else path.suffix}")])
         left = [part.name for part in self.output.iterdir() if part.name.endswith(".part")]
         assert not left, f"left behind: {left}"
         return "; ".join(batch.faults)

@@ -15,7 +15,7 @@ from small_runs import assert_same_weights, read_json, read_table, timeless, tim
 
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
-from n2n_lightning.system.atomic import name_also, written_aside
+from n2n_lightning.system.atomic import atomic_write, link_or_copy
 from n2n_lightning.training.callbacks import RunRecord
 from n2n_lightning.training.checkpointing import FiniteLoss
 from n2n_lightning.training.run import Interrupted, wait_for_a_later_second
@@ -170,9 +170,9 @@ def test_weights_that_are_no_numbers_are_not_kept(course_data: Path, tmp_path: P
 
 def test_a_file_that_is_not_finished_leaves_what_was_there(tmp_path: Path):
     path = tmp_path / "new" / "file"
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         file.write(b"first")
-    with pytest.raises(OSError, match="full"), written_aside(path) as file:
+    with pytest.raises(OSError, match="full"), atomic_write(path) as file:
         file.write(b"sec")
         raise OSError(errno.ENOSPC, "full")
     assert path.read_bytes() == b"first" and list(path.parent.iterdir()) == [path]
@@ -189,8 +189,8 @@ def test_a_second_name_stays_when_the_first_is_replaced(tmp_path: Path, monkeypa
             raise OSError(errno.EPERM, "no links here")
 
         monkeypatch.setattr(os, "link", no_link)
-    name_also(first, second)
-    with written_aside(first) as file:
+    link_or_copy(first, second)
+    with atomic_write(first) as file:
         file.write(b"two")
     assert (first.read_bytes(), second.read_bytes()) == (b"two", b"one")
     assert len(list(tmp_path.iterdir())) == 2

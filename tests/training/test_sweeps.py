@@ -14,9 +14,9 @@ from conftest import Command
 from small_runs import SECONDS, read_json, stamps, tiny_overrides
 
 from n2n_lightning.data.ee559 import Ee559Data
-from n2n_lightning.reporting.sweep import Outcome, note, noted, one_line, table
+from n2n_lightning.reporting.sweep import Outcome, append_outcome, one_line, outcome_lines, read_outcomes
 from n2n_lightning.system.errors import InputError
-from n2n_lightning.system.lock import hold, turn
+from n2n_lightning.system.lock import exclusive_build, file_lock
 from n2n_lightning.train import LOCK
 
 ONE_EPOCH = ("model=convtrans_relu", "trainer.max_epochs=1")
@@ -85,16 +85,16 @@ def test_a_single_run_has_no_table(command: Command, course_data: Path):
 def test_a_reason_is_one_line_of_bearable_length():
     assert one_line(ValueError("one\n  two\n\n")) == "one; two"
     assert len(one_line("x" * 1000)) < 320
-    assert table([]) == "0 jobs of the sweep: none ended"
-    assert table([Outcome(Path("a/b"), "done", 0, "best")]) == "done  b  best\n1 job of the sweep: 1 done"
+    assert outcome_lines([]) == "0 jobs of the sweep: none ended"
+    assert outcome_lines([Outcome(Path("a/b"), "done", 0, "best")]) == "done  b  best\n1 job of the sweep: 1 done"
 
 
 def test_jobs_of_any_process_are_noted_and_come_back_in_the_sweeps_order(tmp_path: Path):
-    assert noted(tmp_path / "jobs") == {}
+    assert read_outcomes(tmp_path / "jobs") == {}
     jobs = {2: Outcome(Path("a/b,c"), "failed", 1, 'a "reason"\nof two lines'), 0: Outcome(Path("ä"), "done", 0, "")}
     for number, outcome in jobs.items():
-        note(tmp_path / "jobs", number, outcome)
-    assert list(noted(tmp_path / "jobs").items()) == [(0, jobs[0]), (2, jobs[2])]
+        append_outcome(tmp_path / "jobs", number, outcome)
+    assert list(read_outcomes(tmp_path / "jobs").items()) == [(0, jobs[0]), (2, jobs[2])]
 
 
 # Two processes, one folder
@@ -104,7 +104,7 @@ def test_a_second_process_is_refused_and_changes_nothing(command: Command, cours
     line = [*ONE_EPOCH, *tiny_overrides(course_data)]
     assert command(*line).code == 0
     (folder,) = (path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))
-    with hold(folder / LOCK, "", remove=True):
+    with file_lock(folder / LOCK, "", remove=True):
         before = stamps(folder)
         for more in ([], ["resume=false"]):
             ended = command(*line, *more)
@@ -120,7 +120,7 @@ def test_in_a_sweep_the_refused_job_is_listed_and_the_others_train(command: Comm
     assert command(*line).code == 0
     first, second = sorted(path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))
     (second / "result.json").unlink()
-    with hold(first / LOCK, ""):
+    with file_lock(first / LOCK, ""):
         ended = command(*line)
     assert ended.code == 2 and states(ended.out)[first.name] == "refused"
     assert read_json(second / "result.json")["status"] == states(ended.out)[second.name] != "interrupted"
@@ -129,9 +129,9 @@ def test_in_a_sweep_the_refused_job_is_listed_and_the_others_train(command: Comm
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from n2n_lightning.system.lock import hold, turn
+from n2n_lightning.system.lock import exclusive_build, file_lock
 
-with hold(Path(sys.argv[1]), "", remove=True):
+with file_lock(Path(sys.argv[1]), "", remove=True):
     child = os.fork()
     if child:
         print(child, flush=True)
@@ -145,12 +145,12 @@ def test_a_killed_process_frees_its_lock_though_its_child_lives(tmp_path: Path):
         assert process.stdout is not None
         child = int(process.stdout.readline())
         try:
-            with pytest.raises(InputError, match="busy"), hold(lock, "busy"):
+            with pytest.raises(InputError, match="busy"), file_lock(lock, "busy"):
                 pass
             process.kill()
             process.wait(SECONDS)
             os.kill(child, 0)  # is there
-            with hold(lock, "busy", remove=True):
+            with file_lock(lock, "busy", remove=True):
                 assert lock.exists()
         finally:
             os.kill(child, signal.SIGKILL)
@@ -160,16 +160,16 @@ def test_a_killed_process_frees_its_lock_though_its_child_lives(tmp_path: Path):
 WAITER = """
 import sys
 from pathlib import Path
-from n2n_lightning.system.lock import turn
+from n2n_lightning.system.lock import exclusive_build
 
-with turn(Path(sys.argv[1])):
+with exclusive_build(Path(sys.argv[1])):
     print(Path(sys.argv[1]).exists())
 """
 
 
 def test_who_wants_to_make_the_same_file_waits_until_it_is_there(tmp_path: Path):
     made = tmp_path / "made"
-    with turn(made):
+    with exclusive_build(made):
         process = subprocess.Popen([sys.executable, "-c", WAITER, made], stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(2)
@@ -182,5 +182,5 @@ def test_nothing_is_locked_where_nothing_can_be_written(tmp_path: Path, monkeypa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", refuse)
-    with hold(tmp_path / LOCK, ""):
+    with file_lock(tmp_path / LOCK, ""):
         assert not (tmp_path / LOCK).exists()

@@ -31,7 +31,7 @@ from small_runs import (
 
 from n2n_lightning.models.module import FORMAT
 from n2n_lightning.training.build import build_module
-from n2n_lightning.training.run import overfit_verdict, prepare
+from n2n_lightning.training.run import overfit_verdict, prepare_run
 
 # A sweep, and the same command again
 
@@ -199,7 +199,7 @@ def test_overfitting_one_batch_gives_a_verdict(tmp_path: Path, lr: str, learns: 
 def test_the_verdict_draws_its_line_at_half_of_a_constant_images_loss(course_data: Path, tmp_path: Path):
     """The best constant image leaves the variance of each channel."""
     options = ["model=convtrans_relu", "debug=overfit", "data.batch_size=96"]
-    run = prepare(compose_config(*tiny_overrides(course_data), *options), tmp_path / "run")
+    run = prepare_run(compose_config(*tiny_overrides(course_data), *options), tmp_path / "run")
     target = torch.load(course_data / "train_data.pkl", weights_only=True)[1].double() / 255
     constant = target.var((0, 2, 3), correction=0).mean().item()
     for share, learns in ((0.49, True), (0.51, False)):
