@@ -27,7 +27,7 @@ from torch import Tensor
 
 from benchmarks.measuring import machine, save, show
 from benchmarks.turns import Convolutions
-from n2n_lightning.data.scenes import by
+from n2n_lightning.data.scenes import size_text
 from n2n_lightning.image_io.banded import open_banded
 from n2n_lightning.image_io.image_file import Array
 from n2n_lightning.image_io.stack import list_images
@@ -153,7 +153,7 @@ def main() -> None:
     print(machine())
     exact = [row for name in arguments.models for row in exactness(name)]
     cells = (
-        (row["model"], by(row["size"]), str(row["tile_px"]), str(row["halo_px"]), f"{row['difference']:.1e}")
+        (row["model"], size_text(row["size"]), str(row["tile_px"]), str(row["halo_px"]), f"{row['difference']:.1e}")
         for row in exact
     )
     show(["model", "image", "tile", "halo", "largest difference"], cells)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.crops import GridCrops, Region
+from n2n_lightning.data.crops import Region, grid_crops
 from n2n_lightning.image_io.stack import ImageStack, list_images, open_stacks
 from n2n_lightning.metrics import PairQuality, pair_error, psnr_of, squared_error, triple_error
 from n2n_lightning.models.checkpoint import load_denoiser
@@ -41,7 +41,7 @@ def read_tiles(folder: Path, crop_px: int, most: int) -> Tensor:
     opened = open_stacks(list_images(folder), Path("outputs/cache"))
     stacks = [stack for stack in opened if isinstance(stack, ImageStack)]
     regions = [Region(number, 0, 0, *stack.shape[1:3]) for number, stack in enumerate(stacks)]
-    tiles = GridCrops(regions, (crop_px, crop_px), most, seed=0).tiles
+    tiles = grid_crops(regions, (crop_px, crop_px), most, seed=0).regions[:, :3]
     pixels = np.stack([stacks[n].read(0, int(top), int(left), crop_px, crop_px) for n, top, left in tiles])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,15 +131,11 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
 
 
 def take_range(data: PairData, module: DenoiserModule) -> None:
-    """Floats, or whole numbers of more than 8 bits, are scaled as those of the training were; a given range wins."""
-    import numpy as np
-
+    """Scale images of the training's kind as those of the training were; a given range wins."""
     from n2n_lightning.data.scene_data import SceneData
-    from n2n_lightning.image_io.value_range import known_range
 
-    peak = known_range(np.dtype(data.sample_type), module.peak, module.sample_type)
-    if isinstance(data, SceneData) and data.range is None and peak is not None:
-        data.content = replace(data.content, peak=peak)
+    if isinstance(data, SceneData):
+        data.use_training_range(module.peak, module.sample_type)
 
 
 def default_output(checkpoint: str, data: str) -> Path:

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from n2n_lightning.data.datamodule import generator
 from n2n_lightning.data.pairs import NoisyPair, Stage
 from n2n_lightning.data.scene_data import SceneData
+from n2n_lightning.data.seeding import seeded_generator
 
 Array = npt.NDArray[Any]
 Data = TypeVar("Data", bound=SceneData)
@@ -73,4 +73,4 @@ def made(kind: type[Data], folder: Path, **settings: Any) -> Data:
 def whole(data: SceneData, stage: Stage, seed: int = 0) -> NoisyPair:
     """Everything of a stage as one batch."""
     source = data.load(stage)
-    return source.batch(torch.arange(len(source)), generator(seed))
+    return source.batch(torch.arange(len(source)), seeded_generator(seed))

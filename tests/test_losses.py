@@ -11,8 +11,8 @@ import torch
 from small_runs import ROOT, compose_config, train_in
 from torch import Tensor
 
-from n2n_lightning.data.datamodule import generator
 from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.losses import FINDS, LOSSES, charbonnier, hdr, l0, l1, l2, l2_by_noise
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.noise.kinds import Bernoulli
@@ -55,7 +55,7 @@ def test_the_gradient_of_hdr_does_not_go_through_its_denominator():
 
 
 def test_l2_by_noise_weighs_each_image_by_what_is_taken_off_it_without_a_gradient():
-    estimate, target, source = torch.rand(3, 2, 3, 4, 5, generator=generator(0)).double()
+    estimate, target, source = torch.rand(3, 2, 3, 4, 5, generator=seeded_generator(0)).double()
     estimate.requires_grad_()
     loss = l2_by_noise(estimate, target, source=source, eps=0.01)
     loss.backward()
@@ -117,7 +117,7 @@ def test_every_loss_has_a_configuration_with_its_defaults_and_is_known_to_find_s
 
 
 def test_validation_has_one_loss_however_far_training_is():
-    estimate, target, source = torch.rand(3, 2, 3, 4, 5, generator=generator(0))
+    estimate, target, source = torch.rand(3, 2, 3, 4, 5, generator=seeded_generator(0))
     module, pair = module_of("loss=l0"), NoisyPair(source, target)
     for progress in (0.0, 0.9):
         module.progress = progress
@@ -133,9 +133,9 @@ def test_validation_has_one_loss_however_far_training_is():
 def test_what_the_mask_leaves_out_counts_for_nothing(name: str):
     module = module_of(f"loss={name}")
     module.progress = 0.4
-    estimate, target, other = torch.rand(3, 2, 3, 6, 5, generator=generator(0))
-    mask = torch.rand(2, 1, 6, 5, generator=generator(1)) < 0.5
-    source = torch.rand(2, 3, 6, 5, generator=generator(2))
+    estimate, target, other = torch.rand(3, 2, 3, 6, 5, generator=seeded_generator(0))
+    mask = torch.rand(2, 1, 6, 5, generator=seeded_generator(1)) < 0.5
+    source = torch.rand(2, 3, 6, 5, generator=seeded_generator(2))
     masked, plain, ones = (NoisyPair(source, None, mask=m) for m in (mask, None, torch.ones_like(mask)))
     estimate.requires_grad_()
     loss = module.pair_loss(estimate, target, masked)
@@ -149,8 +149,8 @@ def test_what_the_mask_leaves_out_counts_for_nothing(name: str):
 
 
 def test_the_masked_loss_is_that_of_clean_targets_on_average():
-    clean, estimate = torch.rand(2, 1, 3, 8, 8, generator=generator(0))
-    target, mask = Bernoulli(0.3).draw_target(clean.expand(4000, -1, -1, -1), generator(1))
+    clean, estimate = torch.rand(2, 1, 3, 8, 8, generator=seeded_generator(0))
+    target, mask = Bernoulli(0.3).draw_target(clean.expand(4000, -1, -1, -1), seeded_generator(1))
     pair = NoisyPair(target, target, mask=mask)
     loss = module_of().pair_loss(estimate.expand(4000, -1, -1, -1), target, pair)
     assert loss.item() == pytest.approx(0.7 * l2(estimate, clean).item(), rel=0.01)

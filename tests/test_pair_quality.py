@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from n2n_lightning.data.datamodule import generator
+from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.losses import LOSSES, noise_floor
 from n2n_lightning.metrics import PairQuality, bootstrap_interval, pair_error, psnr_db, squared_error, triple_error
 
@@ -59,7 +59,7 @@ def denoise(noisy: Tensor) -> Tensor:
 
 def drawn(corrupt: Corrupt, sigmas: tuple[float, ...]) -> tuple[Tensor, list[Tensor]]:
     """3,000 scenes (N, 2, 8, 8) and their noisy versions."""
-    rng = generator(8)
+    rng = seeded_generator(8)
     clean = torch.rand(3000, 2, 8, 8, generator=rng)
     return clean, [corrupt(clean, sigma, rng) for sigma in sigmas]
 
@@ -108,7 +108,7 @@ def test_shared_noise_and_clipped_noise_are_what_breaks_it():
 )
 def test_the_floor_is_the_loss_of_a_perfect_estimate(name: str, sigmas: tuple[float, float], frames: int):
     clean, (y1, y2) = drawn(gaussian, sigmas)
-    third = gaussian(clean, 0.1, generator(77)) if frames == 3 else None
+    third = gaussian(clean, 0.1, seeded_generator(77)) if frames == 3 else None
     floor = noise_floor(name, y1, y2, third)
     beside = clean.std().item() if frames == 2 else 0.1  # what the noise is multiplied with, which has no mean
     chance = 4 * beside * math.hypot(*sigmas) / clean.numel() ** 0.5
@@ -141,7 +141,7 @@ def scored(errors: Tensor, groups: Tensor | None = None, *, batch: int = 100) ->
 
 
 def spread_errors(count: int = 60) -> Tensor:
-    return 0.01 + 0.004 * torch.randn(count, generator=generator(6))
+    return 0.01 + 0.004 * torch.randn(count, generator=seeded_generator(6))
 
 
 def test_the_mean_error_is_pooled_before_the_logarithm():
@@ -192,7 +192,7 @@ def test_one_group_or_groups_that_are_all_alike_have_no_interval(values: list[fl
 
 
 def test_the_interval_of_normal_values_is_the_textbooks():
-    values = torch.randn(400, generator=generator(3), dtype=torch.float64)
+    values = torch.randn(400, generator=seeded_generator(3), dtype=torch.float64)
     low, high = bootstrap_interval(values, torch.arange(400)) or (0, 0)
     error = values.std().item() / 20
     assert low == pytest.approx(values.mean().item() - 1.96 * error, abs=0.15 * error)
@@ -201,7 +201,7 @@ def test_the_interval_of_normal_values_is_the_textbooks():
 
 def test_whole_groups_are_resampled():
     """Images of one scene in common have one error: 20 scenes are 20 values, however many crops they give."""
-    scenes = torch.randn(20, generator=generator(3), dtype=torch.float64)
+    scenes = torch.randn(20, generator=seeded_generator(3), dtype=torch.float64)
     alone = bootstrap_interval(scenes, torch.arange(20))
     repeated, groups = scenes.repeat(10), torch.arange(20).repeat(10)
     assert alone is not None and bootstrap_interval(repeated, groups) == pytest.approx(alone)
@@ -226,14 +226,14 @@ def test_the_interval_is_always_the_same():
     np.random.seed(1)
     torch.manual_seed(1)
     assert bootstrap_interval(values, groups) == first
-    order = torch.randperm(60, generator=generator(0))
+    order = torch.randperm(60, generator=seeded_generator(0))
     assert bootstrap_interval(values[order], groups[order]) == pytest.approx(first)
     assert bootstrap_interval(values, groups + 1000) == first
 
 
 def test_the_interval_covers_the_truth_19_times_in_20():
     """Of skewed values, 80 in 40 groups. 95 % of 200 is 190 with a standard deviation of 3."""
-    rng = generator(11)
+    rng = seeded_generator(11)
     covered = 0
     for _ in range(200):
         scenes = 0.5 * (0.5 * torch.randn(40, generator=rng, dtype=torch.float64)).exp()

@@ -5,55 +5,58 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from n2n_lightning.data.crops import Crops
+from n2n_lightning.data.crops import CropSampler
 from n2n_lightning.data.paired import FramePairs
 from n2n_lightning.data.pairs import PairSource, Stage
 from n2n_lightning.data.scene_data import SceneData
-from n2n_lightning.data.scenes import Frame, Scene, like, unlike
+from n2n_lightning.data.scenes import Scene, StackImage, describe_mismatch, stack_format
 from n2n_lightning.data.single import SingleImages
+from n2n_lightning.image_io.stack import ImageStack
 
-Arrays = npt.NDArray[Any] | Tensor | Sequence[npt.NDArray[Any] | Tensor]
+OneArray = npt.NDArray[Any] | Tensor
+Arrays = OneArray | Sequence[OneArray]
 
 
-class ArrayStack:
-    """One image in memory, read in windows as ``images.Stack`` is.
+@dataclass(frozen=True, eq=False)  # equality by the digest, as for files
+class ArrayStack(ImageStack):
+    """One image in memory in the place of a file's images."""
 
-    Args:
-        image: (H, W) or (H, W, C) of numpy, (H, W) or (C, H, W) of torch.
-        name: for messages.
-
-    Raises:
-        ValueError: it is of another form, or holds NaN or infinite values.
-    """
-
-    def __init__(self, image: npt.NDArray[Any] | Tensor, name: str) -> None:
-        if isinstance(image, Tensor):
-            image = image.detach().cpu().movedim(0, -1).numpy() if image.ndim == 3 else image.detach().cpu().numpy()
-        if image.ndim not in (2, 3) or 0 in image.shape or image.dtype.kind not in "uif":
-            raise ValueError(
-                f"{name} must be (H, W) or (H, W, C) of numpy, (C, H, W) of torch, whole numbers or floats, got "
-                f"{image.shape} of {image.dtype}"
-            )
-        self.pixels = image if image.ndim == 3 else image[:, :, None]
-        if not np.isfinite(self.pixels).all():
-            raise ValueError(f"{name} holds NaN or infinite values; mend or remove it")
-        height, width, channels = self.pixels.shape
-        self.name, self.shape, self.dtype = name, (1, height, width, channels), self.pixels.dtype.str
-        self.low, self.high = float(self.pixels.min()), float(self.pixels.max())
-
-    @cached_property
-    def digest(self) -> str:
-        return hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
+    pixels: npt.NDArray[Any]  # (H, W, C)
 
     def read(self, number: int, top: int, left: int, height: int, width: int) -> npt.NDArray[Any]:
         return self.pixels[top : top + height, left : left + width]
+
+
+def array_stack(image: OneArray, name: str) -> ArrayStack:
+    """Check an image in memory, and return it without a copy.
+
+    Args:
+        image: (H, W) or (H, W, C) of numpy, (H, W) or (C, H, W) of torch; integers or floats.
+        name: its name in messages.
+
+    Raises:
+        ValueError: the image has another form, or holds NaN or infinite values.
+    """
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().movedim(0, -1).numpy() if image.ndim == 3 else image.detach().cpu().numpy()
+    if image.ndim not in (2, 3) or 0 in image.shape or image.dtype.kind not in "uif":
+        raise ValueError(
+            f"{name} must be (H, W) or (H, W, C) of numpy, (C, H, W) of torch, integers or floats, got "
+            f"{image.shape} of {image.dtype}"
+        )
+    pixels = image if image.ndim == 3 else image[:, :, None]
+    low, high = float(pixels.min()), float(pixels.max())
+    if not np.isfinite([low, high]).all():  # NaN comes through min and max
+        raise ValueError(f"{name} holds NaN or infinite values; fix or remove it")
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+    return ArrayStack(Path(name), Path(), 0, (1, *pixels.shape), pixels.dtype.str, low, high, digest, pixels)
 
 
 @dataclass(kw_only=True)
@@ -73,27 +76,25 @@ class ArrayData(SceneData):
     target: Arrays | None = None
     clean: Arrays | None = None
 
-    def find_scenes(self, stage: Stage, faults: list[str]) -> list[Scene] | None:
+    def find_scenes(self, stage: Stage) -> tuple[list[Scene], list[str]] | None:
         if stage == "val":
             return None
-        sets = {"source": self.source, "target": self.target, "clean": self.clean}
-        counts = {name: len(images) for name, images in sets.items() if images is not None}
+        given = {"source": self.source, "target": self.target, "clean": self.clean}
+        sets = {name: arrays for name, arrays in given.items() if arrays is not None}
+        counts = {name: len(arrays) for name, arrays in sets.items()}
         if len(set(counts.values())) != 1:
-            raise ValueError(f"source, target and clean must have as many images each, got {counts}")
-        frames = {
-            name: [Frame(ArrayStack(images[n], f"{name}[{n}]"), 0) for n in range(counts[name])]
-            for name, images in sets.items()
-            if images is not None
-        }
-        for others in frames.values():
-            for one, other in zip(frames["source"], others, strict=True):
-                if like(one.stack) != like(other.stack):
-                    raise ValueError(unlike(other.stack, one.stack))
-        noisy = [frames[name] for name in ("source", "target") if name in frames]
-        clean = frames.get("clean", [None] * counts["source"])
-        return [Scene(images, known) for images, known in zip(zip(*noisy, strict=True), clean, strict=True)]
+            raise ValueError(f"source, target and clean must have the same number of images, got {counts}")
+        stacks = {name: [array_stack(a, f"{name}[{n}]") for n, a in enumerate(arrays)] for name, arrays in sets.items()}
+        for others in stacks.values():
+            for first, other in zip(stacks["source"], others, strict=True):
+                if stack_format(first) != stack_format(other):
+                    raise ValueError(describe_mismatch(other, first))
+        images = zip(*([StackImage(stack, 0) for stack in one] for one in stacks.values()), strict=True)
+        if self.clean is None:
+            return [Scene(noisy) for noisy in images], []
+        return [Scene(tuple(noisy), clean) for *noisy, clean in images], []
 
-    def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
+    def make_source(self, scenes: list[Scene], crops: CropSampler, stage: Stage) -> PairSource:
         if self.target is None and not (stage == "val" and self.clean is not None):
             return SingleImages(scenes, crops, seed=self.seed)
         return FramePairs(scenes, crops, any_order=False)

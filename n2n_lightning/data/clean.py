@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,50 +9,36 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.crops import Crops, generators
+from n2n_lightning.data.crops import CropSampler
 from n2n_lightning.data.device_cache import SceneSource
-from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage, Targets, concatenate, on_device
+from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage, Targets
 from n2n_lightning.data.scene_data import SceneData
-from n2n_lightning.data.scenes import Listing, Scene
+from n2n_lightning.data.scenes import Scene, SceneFiles
+from n2n_lightning.data.seeding import generator_on, index_generators
 from n2n_lightning.image_io.stack import list_images
 from n2n_lightning.noise.kinds import Noise, make_noise
 
 
 class CleanPairs(SceneSource):
-    """A noisy version of each clean crop, and a second one or the crop itself; in validation with the clean one.
+    """A noisy version of each clean crop, and a second one or the crop itself; in validation also the crop.
 
     Args:
-        scenes: the clean image of each.
-        crops: where; those of a grid are for validation.
         noise: drawn once for the source and once for the target.
-        peak: value of the images that is 1 to the noise.
-        seed: None draws new noise each time, from the batch's generator; else a crop's noise follows from the seed and
-            its index.
-        targets: what they are; "clean" also spares validation, which has the clean images anyway, second noisy ones.
+        peak: the stored value that is 1 to the noise.
+        seed: None draws new noise each time, from the batch's generator; otherwise a crop's noise follows from the
+            seed and its index.
+        targets: what the targets are; with "clean" validation draws no second noisy version.
     """
 
     def __init__(
-        self,
-        scenes: Sequence[Scene],
-        crops: Crops,
-        noise: Noise,
-        *,
-        peak: float,
-        seed: int | None,
-        targets: Targets = "noisy",
+        self, scenes: list[Scene], crops: CropSampler, noise: Noise, *, peak: float, seed: int | None, targets: Targets
     ) -> None:
-        self.scenes, self.crops, self.noise, self.peak, self.seed = scenes, crops, noise, peak, seed
-        self.groups = crops.groups
+        super().__init__(scenes, crops, noise.cell_px)
+        self.noise, self.peak, self.seed, self.targets = noise, peak, seed, targets
         self.has_clean = self.groups is not None
-        # source and target are alike where no pixel is left out; and validation can only use noises of zero mean
+        # source and target are alike if no pixel is left out; and validation can only use noise of zero mean
         alike = targets == "noisy" and not noise.masks
         self.has_pairs = alike and (not self.has_clean or "mean" in noise.keeps)
-        self.targets = targets
-        self.one_size = crops.one_size
-        self.image_shape = (scenes[0].kind[0], crops.height // noise.cell_px, crops.width // noise.cell_px)
-
-    def __len__(self) -> int:
-        return len(self.crops)
 
     @property
     def names(self) -> list[str]:
@@ -65,26 +50,28 @@ class CleanPairs(SceneSource):
         return 0 if self.seed is not None else super().nbytes
 
     def to(self, device: torch.device) -> None:
-        """Noise that follows from a seed, validation's too, is the processor's, and so the same on every machine."""
+        """Move the images if their noise is new each time; noise from a seed is drawn on the CPU, as everywhere."""
         if self.seed is None:
             super().to(device)
 
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
-        places = self.crops.places(indices, rng)
-        frames = [clean for number in places.scene if (clean := self.scenes[number].clean) is not None]
-        images = self.read(frames, places).float().div_(self.peak).contiguous()
+        windows = self.crops.windows(indices, rng)
+        clean = [image for number in windows.scene if (image := self.scenes[number].clean)]
+        images = self.read(clean, windows).float().div_(self.peak).contiguous()
         if self.seed is None:
             pair = self.corrupt(images, rng)
         else:
-            own = zip(images[:, None], generators(indices, self.seed), strict=True)
-            pair = concatenate([self.corrupt(image, rng) for image, rng in own])
+            own = zip(images[:, None], index_generators(indices, self.seed), strict=True)
+            pairs = [self.corrupt(image, rng) for image, rng in own]
+            parts = zip(NoisyPair._fields, zip(*pairs, strict=True), strict=True)
+            pair = pairs[0]._replace(**{name: torch.cat(tensors) for name, tensors in parts if tensors[0] is not None})
         if self.groups is None:
             return pair
         return pair._replace(clean=self.noise.clean(images) * self.peak, group=self.groups[indices])
 
     def corrupt(self, images: Tensor, rng: torch.Generator) -> NoisyPair:
-        """(N, C, H, W) float32 in units of the peak -> a pair in stored values."""
-        rng = on_device(rng, images.device)
+        """Return a pair in stored values: (N, C, H, W) float32 in units of the peak -> float32 in units of 1."""
+        rng = generator_on(images.device, rng)
         if self.has_clean and not self.has_pairs:
             return NoisyPair(self.noise.draw(images, rng) * self.peak, None)
         if self.targets == "clean":
@@ -101,10 +88,10 @@ class CleanData(SceneData):
         root: the folder.
         noise: name in ``NOISES`` and its arguments.
         val_root: folder of the validation images; None holds some of ``root`` back.
-        draws: "fresh", new crops and new noise in every epoch, or "fixed", the same for ever.
+        draws: "fresh", new crops and new noise in every epoch, or "fixed", the same in every epoch.
         targets: "noisy", a second noisy version, or "clean", to compare with.
         val_noise: arguments of ``noise`` that differ in validation.
-        images: how many ``root`` must hold, for a benchmark; None for any number.
+        images: number of images that ``root`` must hold, for a benchmark; None for any number.
     """
 
     root: str
@@ -121,24 +108,18 @@ class CleanData(SceneData):
             "train": make_noise(self.noise),
             "val": make_noise(self.noise | (self.val_noise or {})),
         }
+        self.cell_px = self.noises["train"].cell_px
 
-    @property
-    def cell_px(self) -> int:
-        return self.noises["train"].cell_px
-
-    @property
-    def fixed_seed(self) -> int | None:
-        return self.seed if self.draws == "fixed" else None
-
-    def listings(self, stage: Stage, faults: list[str]) -> list[Listing] | None:
+    def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
         root = self.root if stage == "train" else self.val_root
         if root is None:
             return None
         paths = list_images(Path(root))
         if stage == "train" and self.images not in (None, len(paths)):
             raise ValueError(f"{root} must hold the benchmark's {self.images} images, got {len(paths)}; see data.root")
-        return [Listing((), path) for path in paths]
+        return [SceneFiles((), path) for path in paths], []
 
-    def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
-        seed = self.fixed_seed if stage == "train" else self.seed + 1  # else both stages' noise would be the same
+    def make_source(self, scenes: list[Scene], crops: CropSampler, stage: Stage) -> PairSource:
+        fixed = self.seed if self.draws == "fixed" else None
+        seed = fixed if stage == "train" else self.seed + 1  # + 1: the stages' noise must differ
         return CleanPairs(scenes, crops, self.noises[stage], peak=self.peak, seed=seed, targets=self.targets)

@@ -1,21 +1,25 @@
-"""Where crops are taken from scenes: drawn anywhere for training, tiles of a grid for validation."""
+"""Which crops of the scenes each stage uses: random ones for training, tiles of a grid for validation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from n2n_lightning.data.pairs import STAGES, Stage
+from n2n_lightning.data.scenes import Scene
+from n2n_lightning.data.seeding import hash_indices
+
 BLOCK_PX = 64  # of a single scene, blocks of this side are what the bootstrap resamples
 Ints = npt.NDArray[np.int64]
 
 
 class Region(NamedTuple):
-    """The part of a scene that one stage may use, in px."""
+    """A part of a scene, px."""
 
     scene: int
     top: int
@@ -24,8 +28,11 @@ class Region(NamedTuple):
     width: int
 
 
-class Places(NamedTuple):
-    """Where a batch's crops lie, (B,) each, and their size, px."""
+Regions = dict[Stage, list[Region]]
+
+
+class CropWindows(NamedTuple):
+    """Where the crops of one batch lie: (B,) scene numbers and top left corners; and their common size, px."""
 
     scene: Ints
     top: Ints
@@ -34,150 +41,149 @@ class Places(NamedTuple):
     width: int
 
 
-class Crops(Protocol):
-    """So many places in the scenes."""
-
-    height: int  # of all, or of the first where sizes differ
-    width: int
-    one_size: bool  # whether a batch can hold several
-    scenes: Ints | None  # of validation crops, the scene that each lies in
-
-    @property
-    def groups(self) -> Tensor | None:
-        """Of validation tiles, (N,) int64: those with the same number are resampled together."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def places(self, indices: Tensor, rng: torch.Generator) -> Places: ...
-
-
-class DrawnCrops:
-    """Crops anywhere in the regions: a region as often as its area is large, in it every position equally likely.
+class RandomCrops:
+    """Random crops: a region is drawn in proportion to its area, then a position in it, uniformly.
 
     Args:
         regions: at least as large as a crop.
         size: height and width of a crop, px.
         count: number of crops.
-        seed: None draws new places each time, from the batch's generator; else a crop's place follows from the seed and
-            its index.
+        seed: None draws new places each time, from the batch's generator; otherwise a crop's place follows from the
+            seed and its index.
     """
 
-    groups, one_size = None, True
-    scenes: Ints | None = None
+    groups, scenes, one_size = None, None, True
 
     def __init__(self, regions: Sequence[Region], size: tuple[int, int], count: int, seed: int | None) -> None:
         self.height, self.width = size
         self.count, self.seed = count, seed
         self.regions = np.array(regions, dtype=np.int64)
-        self.rooms = self.regions[:, 3:] - np.array(size) + 1  # positions down and across
+        self.positions = self.regions[:, 3:] - np.array(size) + 1  # their number down and across
         self.areas = self.regions[:, 3:].prod(1)
         self.ends = self.areas.cumsum()
 
     def __len__(self) -> int:
         return self.count
 
-    def places(self, indices: Tensor, rng: torch.Generator) -> Places:
+    def windows(self, indices: Tensor, rng: torch.Generator) -> CropWindows:
+        """Return where the crops at (B,) int64 indices lie."""
         if self.seed is None:
             chance = torch.rand(len(indices), generator=rng, dtype=torch.float64).numpy()
         else:
-            chance = hashed(indices.numpy(), self.seed) / 2.0**64
-        at = chance * self.ends[-1]  # px, counted through the regions
+            chance = hash_indices(indices.numpy(), self.seed) / 2.0**64
+        at = chance * self.ends[-1]  # a pixel's number, counted through all regions
         region = np.searchsorted(self.ends, at, side="right")
         within = 1 - (self.ends[region] - at) / self.areas[region]
-        position = (within * self.rooms[region].prod(1)).astype(np.int64)
-        across = self.rooms[region, 1]
+        position = (within * self.positions[region].prod(1)).astype(np.int64)
+        across = self.positions[region, 1]
         scene, top, left = self.regions[region, :3].T
-        return Places(scene, top + position // across, left + position % across, self.height, self.width)
+        return CropWindows(scene, top + position // across, left + position % across, self.height, self.width)
 
 
-class GridCrops:
-    """Tiles of a grid over the regions, which do not overlap.
+class FixedCrops:
+    """The same crops in every epoch, for validation.
 
     Args:
-        regions: at least as large as a crop.
-        size: height and width of a crop, px.
-        most: take no more than this many, None for all; the regions then give as many each as they can.
-        seed: of that choice.
+        regions: the crops.
+        groups: (N,) int64, crops of the same group are resampled together; None groups them by scene.
+        one_size: whether a batch can hold several crops; otherwise they may have any sizes.
     """
 
-    one_size = True
-
-    def __init__(self, regions: Sequence[Region], size: tuple[int, int], most: int | None, seed: int) -> None:
-        self.height, self.width = height, width = size
-        rng = np.random.default_rng(seed)
-        tiles, ranks = [], []
-        for region in regions:
-            tops = region.top + np.arange(region.height // height) * height
-            lefts = region.left + np.arange(region.width // width) * width
-            grid = np.stack(np.meshgrid(tops, lefts, indexing="ij"), -1).reshape(-1, 2)
-            tiles.append(np.insert(grid, 0, region.scene, axis=1))
-            ranks.append(rng.permutation(len(grid)))
-        chosen = np.argsort(np.concatenate(ranks), kind="stable")[:most]
-        self.tiles = np.concatenate(tiles)[np.sort(chosen)]
-        self.scenes: Ints | None = self.tiles[:, 0]
-        if len(regions) > 1:
-            self.groups = torch.from_numpy(self.tiles[:, 0].copy())
-        else:
-            rows, columns = (self.tiles[:, 1:] // BLOCK_PX).T
-            self.groups = torch.from_numpy(rows * (columns.max() + 1) + columns)
-
-    def __len__(self) -> int:
-        return len(self.tiles)
-
-    def places(self, indices: Tensor, rng: torch.Generator) -> Places:
-        scene, top, left = self.tiles[indices.numpy()].T
-        return Places(scene, top, left, self.height, self.width)
-
-
-class WholeRegions:
-    """The regions themselves, of any sizes; a batch holds one of them, since they may be large."""
-
-    one_size = False
-
-    def __init__(self, regions: Sequence[Region]) -> None:
-        self.regions = regions
-        self.height, self.width = regions[0].height, regions[0].width
-        self.scenes: Ints | None = np.array([region.scene for region in regions])
-        self.groups = torch.from_numpy(self.scenes)
+    def __init__(self, regions: Sequence[Region] | Ints, groups: Ints | None = None, *, one_size: bool) -> None:
+        self.regions = np.array(regions, dtype=np.int64)  # (N, 5)
+        self.scenes = self.regions[:, 0]
+        self.height, self.width = self.regions[0, 3:].tolist()  # of the first crop where sizes differ
+        self.groups, self.one_size = torch.from_numpy(self.scenes.copy() if groups is None else groups), one_size
 
     def __len__(self) -> int:
         return len(self.regions)
 
-    def places(self, indices: Tensor, rng: torch.Generator) -> Places:
-        (index,) = indices.tolist()
-        scene, top, left, height, width = self.regions[index]
-        return Places(np.array([scene]), np.array([top]), np.array([left]), height, width)
+    def windows(self, indices: Tensor, rng: torch.Generator) -> CropWindows:
+        """Return where the crops at (B,) int64 indices lie."""
+        assert self.one_size or len(indices) == 1
+        scene, top, left, height, width = self.regions[indices.numpy()].T
+        return CropWindows(scene, top, left, int(height[0]), int(width[0]))
 
 
-def hashed(indices: Ints, seed: int) -> npt.NDArray[np.uint64]:
-    """Random-looking 64 bits for each index (SplitMix64, Steele et al. 2014), so that nothing is kept per crop."""
-    start = np.random.SeedSequence(seed).generate_state(1, np.uint64)
-    z = start + (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)  # wraps around, as it should
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    mixed: npt.NDArray[np.uint64] = z ^ (z >> np.uint64(31))
-    return mixed
+CropSampler = RandomCrops | FixedCrops
 
 
-def generators(indices: Tensor, seed: int) -> list[torch.Generator]:
-    """One for each index, always alike, whatever batch it comes in."""
-    return [torch.Generator().manual_seed(int(bits >> np.uint64(1))) for bits in hashed(indices.numpy(), seed)]
+def grid_crops(regions: Sequence[Region], size: tuple[int, int], most: int | None, seed: int) -> FixedCrops:
+    """Return tiles of a grid over the regions, without overlap.
+
+    Args:
+        regions: at least as large as a crop.
+        size: height and width of a crop, px.
+        most: maximum number of tiles, None for all; each region gives the same number as far as its tiles suffice.
+        seed: decides which tiles are chosen.
+    """
+    height, width = size
+    rng = np.random.default_rng(seed)
+    tiles, ranks = [], []
+    for region in regions:
+        tops = region.top + np.arange(region.height // height) * height
+        lefts = region.left + np.arange(region.width // width) * width
+        corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), -1).reshape(-1, 2)
+        count = len(corners)
+        tiles.append(np.hstack([np.full((count, 1), region.scene), corners, np.full((count, 2), size)]))
+        ranks.append(rng.permutation(count))
+    chosen = np.argsort(np.concatenate(ranks), kind="stable")[:most]
+    table = np.concatenate(tiles)[np.sort(chosen)]
+    if len(regions) > 1:
+        return FixedCrops(table, one_size=True)
+    rows, columns = (table[:, 1:3] // BLOCK_PX).T
+    return FixedCrops(table, rows * (columns.max() + 1) + columns, one_size=True)
+
+
+def assign_regions(
+    train: Sequence[Scene], val: Sequence[Scene] | None, val_fraction: float, crop: tuple[int, int], seed: int
+) -> Regions:
+    """Give each scene as a whole to one stage; cut a lone one into two parts that hold a crop each.
+
+    Args:
+        train: scenes for training.
+        val: scenes for validation, numbered after those for training; None takes some of ``train``.
+        val_fraction: part of ``train``, or of a lone scene's area, that validation takes; 1 for all.
+        crop: height and width of a crop, px.
+        seed: decides which scenes validation takes.
+    """
+    whole = [Region(number, 0, 0, *scene.size) for number, scene in enumerate([*train, *(val or ())])]
+    if val is not None:
+        known = {image.stack.digest for scene in train for image in scene.images}
+        for scene in val:
+            if known & {image.stack.digest for image in scene.images}:
+                raise ValueError(f"{scene.name} is among the training images too; take it out of either")
+        return {"train": whole[: len(train)], "val": whole[len(train) :]}
+    if val_fraction == 1:
+        return {"train": [], "val": whole}
+    distinct = list(dict.fromkeys(scene.identity for scene in train))  # copies of a scene go to one stage together
+    if len(distinct) == 1:
+        try:
+            train_part, val_part = split_region(whole[0], val_fraction, crop)
+        except ValueError as error:
+            raise ValueError(f"{train[0].name} is the only image, and its {error}") from error
+        return {"train": [train_part], "val": [val_part]}
+    count = min(max(round(len(distinct) * val_fraction), 1), len(distinct) - 1)
+    held_back = {distinct[n] for n in np.random.default_rng(seed).permutation(len(distinct))[:count]}
+    regions: Regions = {stage: [] for stage in STAGES}
+    for region, scene in zip(whole, train, strict=True):
+        regions["val" if scene.identity in held_back else "train"].append(region)
+    return regions
 
 
 def split_region(whole: Region, fraction: float, size: tuple[int, int]) -> tuple[Region, Region]:
-    """A region cut across its longer side: the part for training, and the last ``fraction`` of it for validation.
+    """Cut a region across its longer side; the last ``fraction`` is for validation.
 
     Raises:
-        ValueError: the two cannot hold a crop of ``size`` (height, width) each.
+        ValueError: a part would be smaller than a crop of ``size`` (height, width).
     """
     down = whole.height / size[0] > whole.width / size[1]
     side, crop = (whole.height, size[0]) if down else (whole.width, size[1])
     cut = min(max(round(side * (1 - fraction)), crop), side - crop)
     if cut < crop or whole.height < size[0] or whole.width < size[1]:
         raise ValueError(
-            f"with {whole.width}x{whole.height} px too small to give training and validation a crop of "
-            f"{size[1]}x{size[0]} each; set a smaller data.crop_px, or add images"
+            f"{whole.width}x{whole.height} px are too small for crops of {size[1]}x{size[0]} in both training and "
+            "validation; set a smaller data.crop_px, or add images"
         )
     if down:
         return whole._replace(height=cut), whole._replace(top=whole.top + cut, height=side - cut)

@@ -1,88 +1,97 @@
-"""Images as a whole in a device's memory, where crops are taken without files and without the processor."""
+"""All images of a data set in a device's memory, so that crops are taken without files and without the CPU."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.crops import Places
-from n2n_lightning.data.scenes import Frame, Scene, read_crops
+from n2n_lightning.data.crops import CropSampler, CropWindows
+from n2n_lightning.data.scenes import Scene, StackImage
 from n2n_lightning.image_io.stack import in_threads
 
 
-class Pool:
-    """All images of a data set on a device, one after the other, uint8 or float32.
+class DeviceImages:
+    """All images of a data set on a device, as one flat uint8 or float32 tensor.
 
     Args:
-        frames: the images, of one kind; each is read once.
-        device: that holds them.
+        images: of one pixel format; each is read once.
+        device: the device that keeps them.
     """
 
-    def __init__(self, frames: Sequence[Frame], device: torch.device) -> None:
-        ends = np.cumsum([values_of(frame) for frame in frames]).tolist()
-        self.starts = dict(zip(frames, [0, *ends], strict=False))
-        self.values = torch.empty(ends[-1], dtype=(torch.uint8, torch.float32)[wide(frames[0])], device=device)
+    def __init__(self, images: Sequence[StackImage], device: torch.device) -> None:
+        dtype = images[0].dtype
+        ends = np.cumsum([image.nbytes // dtype.itemsize for image in images]).tolist()
+        self.starts = dict(zip(images, [0, *ends], strict=False))
+        self.values = torch.empty(ends[-1], dtype=dtype, device=device)
 
         def fill(number: int) -> None:
-            frame = frames[number]
-            _, height, width, _ = frame.stack.shape
-            pixels = frame.stack.read(frame.number, 0, 0, height, width).reshape(-1)
-            start = self.starts[frame]
-            self.values[start : start + len(pixels)].copy_(
-                torch.from_numpy(pixels.astype(np.float32) if wide(frame) else pixels)
-            )
+            image = images[number]
+            _, height, width, _ = image.stack.shape
+            pixels = torch.from_numpy(image.read(0, 0, height, width).reshape(-1))
+            start = self.starts[image]
+            self.values[start : start + len(pixels)].copy_(pixels)
 
-        in_threads(fill, len(frames), f"moving {len(frames)} images to {device}")
+        in_threads(fill, len(images), f"moving {len(images)} images to {device}")
 
-    def crops(self, frames: Sequence[Frame], places: Places) -> Tensor:
-        """As ``read_crops``: (B, C, height, width), channels_last, on the pool's device."""
-        channels = frames[0].stack.shape[3]
-        columns = np.array([frame.stack.shape[2] for frame in frames])
-        corners: npt.NDArray[np.int64] = (places.top * columns + places.left) * channels
-        corners += [self.starts[frame] for frame in frames]
+    def crops(self, images: Sequence[StackImage], windows: CropWindows) -> Tensor:
+        """Return one window of each image, as ``read_crops`` does, on the device."""
+        channels = images[0].stack.shape[3]
+        columns = np.array([image.stack.shape[2] for image in images])
+        corners: npt.NDArray[np.int64] = (windows.top * columns + windows.left) * channels
+        corners += [self.starts[image] for image in images]
         device = self.values.device
         both = torch.from_numpy(np.stack([corners, columns * channels]))[:, :, None, None].to(device)
-        rows = torch.arange(places.height, device=device)[:, None]
-        along = torch.arange(places.width * channels, device=device)
+        rows = torch.arange(windows.height, device=device)[:, None]
+        along = torch.arange(windows.width * channels, device=device)
         pixels = self.values[both[0] + rows * both[1] + along]
-        return pixels.view(len(frames), places.height, places.width, channels).permute(0, 3, 1, 2)
+        return pixels.view(len(images), windows.height, windows.width, channels).permute(0, 3, 1, 2)
+
+
+def read_crops(images: Sequence[StackImage], windows: CropWindows) -> Tensor:
+    """Read one window of each image from its file: (B, C, height, width) uint8 or float32, channels_last."""
+    corners = zip(images, windows.top.tolist(), windows.left.tolist(), strict=True)
+    pixels = [image.read(top, left, windows.height, windows.width) for image, top, left in corners]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
 
 class SceneSource:
-    """What sources of crops share: their scenes, read from files or, after ``to``, from a device's memory."""
+    """Base of all sources that crop scenes, from files or, after ``to``, from a device's memory.
 
-    scenes: Sequence[Scene]
-    pool: Pool | None = None
+    Args:
+        scenes: of one pixel format.
+        crops: which crops of them.
+        cell_px: side of the square of input pixels behind each pixel of a pair.
+    """
 
-    def read(self, frames: Sequence[Frame], places: Places) -> Tensor:
-        """One window of each frame: (B, C, height, width), uint8 or float32, channels_last."""
-        return read_crops(frames, places) if self.pool is None else self.pool.crops(frames, places)
+    has_clean = has_pairs = False
+    device_images: DeviceImages | None = None
+
+    def __init__(self, scenes: Sequence[Scene], crops: CropSampler, cell_px: int = 1) -> None:
+        self.scenes, self.crops = scenes, crops
+        self.groups, self.one_size = crops.groups, crops.one_size
+        self.image_shape = (scenes[0].pixel_format[0], crops.height // cell_px, crops.width // cell_px)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def read(self, images: Sequence[StackImage], windows: CropWindows) -> Tensor:
+        """Return one window of each image: (B, C, height, width) uint8 or float32, channels_last."""
+        return self.device_images.crops(images, windows) if self.device_images else read_crops(images, windows)
+
+    @property
+    def unique_images(self) -> list[StackImage]:
+        return list(dict.fromkeys(image for scene in self.scenes for image in scene.images))
 
     @property
     def nbytes(self) -> int:
-        """What all images take in memory."""
-        return sum(values_of(frame) * (4 if wide(frame) else 1) for frame in images_of(self.scenes))
+        """Size of all images in memory, bytes."""
+        return sum(image.nbytes for image in self.unique_images)
 
     def to(self, device: torch.device) -> None:
-        """Read all images, and keep them on ``device``."""
-        if self.pool is None or self.pool.values.device != device:
-            self.pool = Pool(images_of(self.scenes), device)
-
-
-def images_of(scenes: Iterable[Scene]) -> list[Frame]:
-    """Every image once."""
-    return list(dict.fromkeys(frame for scene in scenes for frame in scene.images))
-
-
-def values_of(frame: Frame) -> int:
-    return math.prod(frame.stack.shape[1:])
-
-
-def wide(frame: Frame) -> bool:
-    """Whether its values become float32, as all but uint8 do."""
-    return np.dtype(frame.stack.dtype) != np.uint8
+        """Read all images and keep them on ``device``."""
+        if self.device_images is None or self.device_images.values.device != device:
+            self.device_images = DeviceImages(self.unique_images, device)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from n2n_lightning.data.pairs import PairSource, Stage, TensorPairs
+from n2n_lightning.system.atomic import atomic_write
 from n2n_lightning.system.safe_load import is_stored, safe_load
 
 FILES = {"train": "train_data.pkl", "val": "val_data.pkl"}
@@ -23,7 +23,7 @@ class Ee559Data:
     """``train_data.pkl`` (noisy, noisy) and ``val_data.pkl`` (noisy, clean) in one folder; ``data=ee559``.
 
     Args:
-        root: the folder. Only the file that a stage needs has to be there.
+        root: the folder; a stage needs only its own file.
     """
 
     peak, sample_type = 255.0, "uint8"
@@ -32,18 +32,22 @@ class Ee559Data:
         self.root = Path(root)
 
     def load(self, stage: Stage) -> PairSource:
-        """Raises ValueError for a file that is missing, damaged, unsafe or of another form."""
+        """Read the pairs of ``stage``.
+
+        Raises:
+            ValueError: the file is missing, damaged, unsafe or of another form.
+        """
         first, second = read_pkl(self.root / FILES[stage])
         return TensorPairs(first, None, second) if stage == "val" else TensorPairs(first, second)
 
     def fingerprint(self) -> str:
-        """Hashes of the files that are there; the course's own go by name."""
-        sums = [sha256(path) for name in FILES.values() if (path := self.root / name).exists()]
+        """Return the hashes of the existing files; the course's own files have names instead."""
+        sums = [file_sha256(path) for name in FILES.values() if (path := self.root / name).exists()]
         return "-".join(OFFICIAL_SHA256.get(digest, digest[:12]) for digest in sums)
 
 
 def read_pkl(path: Path) -> tuple[Tensor, Tensor]:
-    """The file's two (N, C, H, W) uint8 tensors. Code in the pickle is refused, never run."""
+    """Return the file's two (N, C, H, W) uint8 tensors; code in the pickle is refused and never run."""
     try:
         content = safe_load(path)
     except ValueError as error:
@@ -55,20 +59,20 @@ def read_pkl(path: Path) -> tuple[Tensor, Tensor]:
     if first.dtype != torch.uint8 or second.dtype != torch.uint8:
         raise ValueError(f"{path} must hold {form} with values 0..255, got {first.dtype} and {second.dtype}")
     if not (is_stored(first) and is_stored(second)):
-        raise ValueError(f"{path} must hold {form}, got tensors that claim more numbers than it holds; write it anew")
+        raise ValueError(f"{path} must hold {form}, got tensors that claim more numbers than it holds; write it again")
     if first.ndim != 4 or first.shape != second.shape or 0 in first.shape:
         raise ValueError(f"{path} must hold {form}, got {tuple(first.shape)} and {tuple(second.shape)}")
     return first, second
 
 
 def write_pkl(path: Path, first: Tensor, second: Tensor) -> None:
-    """Write two uint8 tensors in the course's format."""
+    """Write two (N, C, H, W) uint8 tensors in the course's format."""
     assert first.dtype == second.dtype == torch.uint8
-    part = path.with_name(path.name + ".part")
-    torch.save((first.contiguous(), second.contiguous()), part)
-    os.replace(part, path)
+    with atomic_write(path) as file:  # by name: torch names the archive's content after its file
+        torch.save((first.contiguous(), second.contiguous()), file.name)
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,7 @@
 """Neighbor2Neighbor (Huang et al., CVPR 2021, arXiv 2101.02824): a pair out of one noisy image.
 
-Of each cell of 2x2 pixels two neighbours are drawn, the first for one half-size image and the second for the other.
-Their noises are independent where the noise is white; their scenes differ by a pixel's shift, which the regulariser
-corrects for.
+In each cell of 2x2 pixels two neighbours are drawn, one for each of two half-size images. If the noise is white, the
+noises of the two images are independent. Their scenes differ by a shift of one pixel, which the regulariser corrects.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# the cell's pixels are 0 1 / 2 3; the eight ordered pairs of neighbours
+# the eight ordered pairs of neighbours in a cell whose pixels are numbered 0 1 / 2 3
 FIRST, SECOND = torch.tensor([0, 1, 0, 2, 1, 3, 2, 3]), torch.tensor([1, 0, 2, 0, 3, 1, 3, 2])
 
 
 def draw_choice(count: int, height: int, width: int, rng: torch.Generator) -> Tensor:
-    """Which neighbours each cell gives: (count, height / 2, width / 2) uint8 in 0..7."""
+    """Draw which neighbours each cell gives: (count, height / 2, width / 2) uint8 in 0..7."""
     size = (count, height // 2, width // 2)
     return torch.randint(len(FIRST), size, generator=rng, device=rng.device, dtype=torch.uint8)
 
 
 def subsample(images: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, C, H, W) with even sides, and the choice -> two of (N, C, H / 2, W / 2)."""
+    """Return the two half-size images: (N, C, H, W) with even sides, and the choice -> 2 x (N, C, H / 2, W / 2)."""
     n, channels, height, width = images.shape
     cells = images.reshape(n, channels, height // 2, 2, width // 2, 2).permute(0, 1, 2, 4, 3, 5).flatten(4)
 
@@ -41,9 +40,9 @@ def regularised_loss(
     choice: Tensor,
     weight: float,
 ) -> Tensor:
-    """The loss between the two halves, and ``weight`` times the paper's regulariser (its equation 7).
+    """Return the loss between the two halves, plus ``weight`` times the paper's regulariser (its equation 7).
 
-    (N, C, H, W) float32, (N, H / 2, W / 2) uint8 -> scalar. Without a weight the net runs once, on a quarter of the
+    (N, C, H, W) float32, (N, H / 2, W / 2) uint8 -> scalar. With weight 0 the net runs once, on a quarter of the
     pixels.
     """
     source, target = subsample(noisy, choice)

@@ -12,58 +12,52 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.crops import Crops
+from n2n_lightning.data.crops import CropSampler
 from n2n_lightning.data.device_cache import SceneSource
 from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage
 from n2n_lightning.data.scene_data import SceneData
-from n2n_lightning.data.scenes import Frame, Listing, Scene
+from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.image_io.stack import list_images
 
 
 class FramePairs(SceneSource):
-    """Crops of two noisy images of a scene; in validation with a third and the clean one, where all scenes have them.
+    """Crops of two noisy images of a scene; in validation also of a third and the clean one, if all scenes have them.
 
     Args:
-        scenes: the frames of each.
-        crops: where; those of a grid are for validation, in which frames take turns, so that nothing is drawn.
-        any_order: draw any ordered pair of frames; otherwise the first is the source and the second the target.
+        any_order: draw any ordered pair of frames, or in validation let them take turns; otherwise the first is the
+            source and the second the target.
     """
 
-    def __init__(self, scenes: Sequence[Scene], crops: Crops, *, any_order: bool) -> None:
-        self.scenes, self.crops, self.any_order = scenes, crops, any_order
-        self.groups = crops.groups
-        self.counts = np.array([len(scene.frames) for scene in scenes])
-        self.image_shape, self.one_size = (scenes[0].kind[0], crops.height, crops.width), crops.one_size
+    def __init__(self, scenes: Sequence[Scene], crops: CropSampler, *, any_order: bool) -> None:
+        super().__init__(scenes, crops)
+        self.any_order = any_order
+        self.counts = np.array([len(scene.noisy) for scene in scenes])
         self.has_pairs = bool(self.counts.min() > 1)
         self.has_third = bool(self.counts.min() > 2)
         self.has_clean = self.groups is not None and all(scene.clean is not None for scene in scenes)
 
-    def __len__(self) -> int:
-        return len(self.crops)
-
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
-        places = self.crops.places(indices, rng)
-        scenes = [self.scenes[number] for number in places.scene]
-        counts = self.counts[places.scene]
+        windows = self.crops.windows(indices, rng)
+        scenes = [self.scenes[number] for number in windows.scene]
+        counts = self.counts[windows.scene]
 
-        def read(frames: list[Frame]) -> Tensor:
-            return self.read(frames, places)
+        def read_noisy(numbers: npt.NDArray[Any]) -> Tensor:
+            frames = [scene.noisy[number] for scene, number in zip(scenes, numbers % counts, strict=True)]
+            return self.read(frames, windows)
 
-        def read_frames(numbers: npt.NDArray[Any]) -> Tensor:
-            return read([scene.frames[number] for scene, number in zip(scenes, numbers % counts, strict=True)])
-
+        first, step = np.zeros_like(counts), np.ones_like(counts)
         if self.groups is None:
-            first, step = np.zeros_like(counts), np.ones_like(counts)
             if self.any_order:
                 chance = torch.rand(2, len(indices), generator=rng).numpy()
                 first, step = (chance[0] * counts).astype(int), 1 + (chance[1] * (counts - 1)).astype(int)
-            return NoisyPair(read_frames(first), read_frames(first + step))
-        first = indices.numpy() if self.any_order else np.zeros_like(counts)
+            return NoisyPair(read_noisy(first), read_noisy(first + step))
+        if self.any_order:
+            first = indices.numpy()
         return NoisyPair(
-            read_frames(first),
-            read_frames(first + 1) if self.has_pairs else None,
-            read([scene.clean for scene in scenes if scene.clean is not None]) if self.has_clean else None,
-            read_frames(first + 2) if self.has_third else None,
+            read_noisy(first),
+            read_noisy(first + 1) if self.has_pairs else None,
+            self.read([scene.clean for scene in scenes if scene.clean], windows) if self.has_clean else None,
+            read_noisy(first + 2) if self.has_third else None,
             self.groups[indices],
         )
 
@@ -72,16 +66,16 @@ class FramePairs(SceneSource):
 class PairsData(SceneData):
     """Two folders of noisy images, matched by name; ``data=pairs``.
 
-    Two files are a pair when their paths below the folders are the same but for the suffix. A file of several pages
-    is as many pairs.
+    Two files are a pair if their paths below the folders are equal apart from the suffix. Files of several pages are
+    matched page by page.
 
     Args:
         source: folder of the images to denoise.
-        target: folder of the second noisy images; None where only scores against ``clean`` are wanted.
-        clean: folder of clean images, for validation; None for no such.
+        target: folder of the second noisy images; None if only scores against ``clean`` are wanted.
+        clean: folder of clean images, for validation; None if there are none.
         val_source: folder of the validation images; None holds some of ``source`` back.
-        val_target: likewise.
-        val_clean: likewise.
+        val_target: folder of their second noisy images.
+        val_clean: folder of their clean images.
     """
 
     source: str
@@ -100,23 +94,25 @@ class PairsData(SceneData):
         if self.val_source is not None and self.val_target is None and self.val_clean is None:
             raise ValueError("val_source has nothing to be scored against; set data.val_target or data.val_clean")
 
-    def listings(self, stage: Stage, faults: list[str]) -> list[Listing] | None:
-        if stage == "val" and self.val_source is None:
-            return None
+    def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
         chosen = (self.source, self.target, self.clean)
         if stage == "val":
-            chosen = (self.val_source or "", self.val_target, self.val_clean)
+            if self.val_source is None:
+                return None
+            chosen = (self.val_source, self.val_target, self.val_clean)
         folders = [Path(folder) for folder in chosen if folder is not None]
-        found = [by_name(folder) for folder in folders]
-        for files in found:
-            for other, others in zip(folders, found, strict=True):
-                faults += [f"{files[name]} has no partner in {other}" for name in sorted(files.keys() - others.keys())]
+        found = [files_by_name(folder) for folder in folders]
+        faults = [
+            f"{files[name]} has no partner in {other}"
+            for files in found
+            for other, others in zip(folders, found, strict=True)
+            for name in sorted(files.keys() - others.keys())
+        ]
         names = sorted(set.intersection(*(set(files) for files in found)))
-        has_clean = chosen[2] is not None
-        paths = [[files[name] for files in found] for name in names]
-        return [Listing(tuple(p[:-1] if has_clean else p), p[-1] if has_clean else None) for p in paths]
+        paths = [tuple(files[name] for files in found) for name in names]
+        return [SceneFiles(p[:-1], p[-1]) if chosen[2] else SceneFiles(p) for p in paths], faults
 
-    def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
+    def make_source(self, scenes: list[Scene], crops: CropSampler, stage: Stage) -> PairSource:
         source = FramePairs(scenes, crops, any_order=False)
         if stage == "train" and not source.has_pairs:
             raise ValueError("training needs a second noisy image; set data.target=FOLDER, or use data=single")
@@ -130,23 +126,23 @@ class BurstData(SceneData):
     Training draws any ordered pair of a scene's frames.
 
     Args:
-        root: one scene, as a folder of frames or a file of several pages; or many, as a folder of such.
-        val_root: the same for validation; None holds some of the scenes back, or a part of the only one.
+        root: one scene, as a folder of frames or a file of several pages; or many scenes, as a folder of these.
+        val_root: the same for validation; None holds some of the scenes back, or a part of a lone one.
     """
 
     root: str
     val_root: str | None = None
 
-    def listings(self, stage: Stage, faults: list[str]) -> list[Listing] | None:
+    def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
         root = self.root if stage == "train" else self.val_root
-        return None if root is None else list_bursts(Path(root))
+        return None if root is None else (list_bursts(Path(root)), [])
 
-    def make_source(self, scenes: list[Scene], crops: Crops, stage: Stage) -> PairSource:
+    def make_source(self, scenes: list[Scene], crops: CropSampler, stage: Stage) -> PairSource:
         return FramePairs(scenes, crops, any_order=True)
 
 
-def by_name(folder: Path) -> dict[str, Path]:
-    """Path below the folder, without suffix -> file."""
+def files_by_name(folder: Path) -> dict[str, Path]:
+    """Return the images below ``folder`` by their path below it, without suffix."""
     files: dict[str, Path] = {}
     for path in list_images(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
@@ -156,11 +152,11 @@ def by_name(folder: Path) -> dict[str, Path]:
     return files
 
 
-def list_bursts(root: Path) -> list[Listing]:
-    """The files of each folder at or below ``root``; a file is a folder of its own."""
+def list_bursts(root: Path) -> list[SceneFiles]:
+    """Return the files of each folder at or below ``root``, or ``root`` itself if it is a file."""
     if root.is_file():
-        return [Listing((root,), burst=True)]
+        return [SceneFiles((root,), burst=True)]
     folders: dict[Path, list[Path]] = {}
     for path in list_images(root):
         folders.setdefault(path.parent, []).append(path)
-    return [Listing(tuple(paths), burst=True) for paths in folders.values()]
+    return [SceneFiles(tuple(paths), burst=True) for paths in folders.values()]

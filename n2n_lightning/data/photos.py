@@ -1,13 +1,11 @@
-"""The stand-in for the course's data: 32x32 noisy pairs, point-sampled from any folder of photographs."""
+"""Noisy pairs of 32x32 px that are point-sampled from any folder of photographs; ``data=photos``."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import math
-import os
 import time
-import uuid
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -17,40 +15,41 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from n2n_lightning.data.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs
+from n2n_lightning.data.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs, check_at_least
 from n2n_lightning.image_io.image_file import ImageError, check_packing
 from n2n_lightning.image_io.stack import in_threads
+from n2n_lightning.system.atomic import atomic_write
 from n2n_lightning.system.lock import exclusive_build
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # named, because some of Pillow's others run programs
+PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PILLOW_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # named, because some of Pillow's others run programs
 BUNDLED = {"train": ("astronaut.png", "coffee.png", "rocket.jpg"), "val": ("chelsea.png", "motorcycle_left.png")}
-KINDS = {"noisy": "pairs", "clean": "supervised"}  # what fixed training pairs are called in the cache
+CACHE_NAMES = {"noisy": "pairs", "clean": "supervised"}  # of fixed training pairs, by their targets
 MIN_SIDE_PX, CELL_PX, IMAGE_PX = 160, 8, 32
 CONTRAST = 1.1
-STALE_SECONDS = 3600.0  # a data set that is under way is written to all the time
+STALE_SECONDS = 3600.0  # a file that is being built changes all the time
 RECIPE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels
-Pixels = npt.NDArray[np.uint8]
+ByteArray = npt.NDArray[np.uint8]
 
 
 class PhotoData:
-    """Pairs made from photographs; ``data=photos``.
+    """Pairs made from photographs, a stand-in for the course's files.
 
-    Each image is a random square crop of a photograph, resized to 256x256 and split into 32x32 cells of 8x8 px. Its
-    clean pixel is the cell's mean, a noisy pixel one pixel of the cell, drawn at random. A training pair is two
+    Each image is a random square crop of a photograph, resized to 256x256 and split into 32x32 cells of 8x8 px. A clean
+    pixel is the mean of its cell, a noisy pixel is one pixel of the cell, drawn at random. A training pair is two
     independent draws; a validation pair is one draw and the clean image.
 
     Args:
         root: folder of photographs (at least 160 px a side; sub-folders are searched); None takes the five that
             scikit-image bundles.
-        val_root: folder of the validation photographs; None holds one in five of ``root``'s back.
+        val_root: folder of the validation photographs; None holds back one in five of ``root``.
         train_pairs: number of training pairs; the photographs take turns.
         val_pairs: number of validation pairs.
-        draws: "fixed", the same two draws in every epoch, as in the course's files (6 KiB an image), or "fresh", new
-            draws from the stored cells (192 KiB an image); both on disk, memory-mapped.
+        draws: "fixed", the same two draws in every epoch, as in the course's files (6 KiB an image on disk), or
+            "fresh", new draws from the stored cells (192 KiB an image on disk); both are memory-mapped.
         targets: "noisy", the second draw, or "clean", the cells' means, to compare with.
-        seed: of crops and fixed draws.
-        cache_dir: where the finished arrays are kept.
+        seed: seed of crops and fixed draws.
+        cache_dir: folder where the finished arrays are kept.
     """
 
     peak, sample_type = 255.0, "uint8"
@@ -67,11 +66,8 @@ class PhotoData:
         seed: int = 0,
         cache_dir: str = "outputs/cache",
     ) -> None:
-        for name, value in (("train_pairs", train_pairs), ("val_pairs", val_pairs)):
-            if value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}; set data.{name}=1000")
-        if seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {seed}; set data.seed=0")
+        check_at_least(1, 1000, train_pairs=train_pairs, val_pairs=val_pairs)
+        check_at_least(0, 0, seed=seed)
         if val_root is not None and root is None:
             raise ValueError(f"val_root needs root, got val_root={val_root!r} alone; set data.root=FOLDER too")
         self.root, self.val_root = root, val_root
@@ -84,12 +80,12 @@ class PhotoData:
         Raises:
             ValueError: a folder is missing or holds too few photographs, or one of them cannot be used (named).
         """
-        kind = "val" if stage == "val" else "cells" if self.draws == "fresh" else KINDS[self.targets]
+        kind = "val" if stage == "val" else "cells" if self.draws == "fresh" else CACHE_NAMES[self.targets]
         path = self.cache_dir / f"photos-{kind}-{self.pairs[stage]}-{self.key(stage)}.npy"
-        stored = mapped(path)
+        stored = map_array(path)
         if stored is None:
             with exclusive_build(path):  # the jobs of a sweep may all come at once
-                stored = mapped(path)
+                stored = map_array(path)
                 if stored is None:
                     self._build(stage, kind, path)
                     stored = np.load(path, mmap_mode="c")
@@ -99,11 +95,11 @@ class PhotoData:
         return TensorPairs(first, None, second) if stage == "val" else TensorPairs(first, second, targets=self.targets)
 
     def fingerprint(self) -> str:
-        """Hash of the photographs' bytes and the recipe, both stages."""
+        """Return a hash of the photographs' bytes and of the recipe, for both stages."""
         return f"{self.key('train')}-{self.key('val')}"
 
     def key(self, stage: Stage) -> str:
-        """Hash of all that the pairs of ``stage`` depend on."""
+        """Return a hash of all that the pairs of ``stage`` depend on."""
         digest = hashlib.sha256(repr((RECIPE_VERSION, stage, self.pairs[stage], self.seed)).encode())
         for photo in self.hashes[stage]:
             digest.update(photo)
@@ -111,7 +107,7 @@ class PhotoData:
 
     @cached_property
     def hashes(self) -> dict[Stage, list[bytes]]:
-        """Hash of each photograph's bytes; ValueError when training and validation have one in common."""
+        """Hash of each photograph's bytes; ValueError if one is used for both training and validation."""
         photos = {stage: self.photographs(stage) for stage in STAGES}
         hashes = {stage: [hashlib.sha256(path.read_bytes()).digest() for path in photos[stage]] for stage in STAGES}
         for path, digest in zip(photos["val"], hashes["val"], strict=True):
@@ -120,7 +116,7 @@ class PhotoData:
         return hashes
 
     def photographs(self, stage: Stage) -> list[Path]:
-        """The photographs of ``stage``; those of the two stages are disjoint."""
+        """Return the photographs of ``stage``; the two stages share none."""
         if self.root is None:
             return [bundled_folder() / name for name in BUNDLED[stage]]
         if self.val_root is not None:
@@ -135,15 +131,8 @@ class PhotoData:
     def _build(self, stage: Stage, kind: str, path: Path) -> None:
         """Write the array of ``kind`` to ``path``: (2, N, 3, 32, 32) uint8, or (N, 32, 32, 64, 3) for "cells"."""
         photographs, count = self.photographs(stage), self.pairs[stage]
-        cell_pixels = CELL_PX * CELL_PX
-        cells_shape = (count, IMAGE_PX, IMAGE_PX, cell_pixels, 3)
+        cells_shape = (count, IMAGE_PX, IMAGE_PX, CELL_PX**2, 3)
         shape = cells_shape if kind == "cells" else (2, count, 3, IMAGE_PX, IMAGE_PX)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # where nothing can be locked, others build too
-        for left in path.parent.glob(f"{path.name}.*.part"):  # by a process that was killed
-            if left.stat().st_mtime < time.time() - STALE_SECONDS:
-                left.unlink(missing_ok=True)
-        output = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
 
         def fill(number: int) -> None:
             photo = read_photograph(photographs[number])
@@ -153,30 +142,30 @@ class PhotoData:
                 if kind == "cells":
                     output[index] = cells
                     continue
-                output[0, index] = draw(cells, rng)
-                output[1, index] = draw(cells, rng) if kind == "pairs" else box_mean(cells)
+                output[0, index] = sample_cells(cells, rng)
+                output[1, index] = sample_cells(cells, rng) if kind == "pairs" else box_mean(cells)
 
-        try:
-            in_threads(
-                fill, min(len(photographs), count), f"building {count} {kind} from {len(photographs)} photographs"
-            )
+        for part in path.parent.glob(f"{path.name}.*.part"):  # left by processes that were killed
+            if part.stat().st_mtime < time.time() - STALE_SECONDS:
+                part.unlink(missing_ok=True)
+        with atomic_write(path, shared=True) as file:
+            output = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.uint8, shape=shape)
+            title = f"building {count} {kind} from {len(photographs)} photographs"
+            in_threads(fill, min(len(photographs), count), title)
             output.flush()
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
-def mapped(path: Path) -> Pixels | None:
-    """A stored array, which processes that map it share in memory; None where there is none that can be read."""
+def map_array(path: Path) -> ByteArray | None:
+    """Map a stored array, which all processes share in memory; return None if there is none, or it is damaged."""
     try:
-        stored: Pixels = np.load(path, mmap_mode="c")  # torch wants an array that it could write to
-    except (OSError, ValueError, EOFError):  # not there, or damaged
+        stored: ByteArray = np.load(path, mmap_mode="c")  # copy-on-write, because torch wants a writable array
+    except (OSError, ValueError, EOFError):
         return None
     return stored
 
 
-def render_cells(photo: Image.Image, rng: np.random.Generator) -> Pixels:
-    """Random crop of an RGB photograph -> (32, 32, 64, 3) uint8, the 64 pixels of each cell."""
+def render_cells(photo: Image.Image, rng: np.random.Generator) -> ByteArray:
+    """Return a random crop of an RGB photograph as cells: (32, 32, 64, 3) uint8, the 64 pixels of each cell."""
     width, height = photo.size
     side = int(rng.integers(MIN_SIDE_PX, min(width, height) + 1))
     left, top = (int(rng.integers(0, room - side + 1)) for room in (width, height))
@@ -188,37 +177,37 @@ def render_cells(photo: Image.Image, rng: np.random.Generator) -> Pixels:
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     cells = pixels.reshape(IMAGE_PX, CELL_PX, IMAGE_PX, CELL_PX, 3).transpose(0, 2, 1, 3, 4)
-    flat: Pixels = cells.reshape(IMAGE_PX, IMAGE_PX, CELL_PX * CELL_PX, 3)
+    flat: ByteArray = cells.reshape(IMAGE_PX, IMAGE_PX, CELL_PX * CELL_PX, 3)
     return flat
 
 
-def draw(cells: Pixels, rng: np.random.Generator) -> Pixels:
-    """(H, W, K, 3) uint8 -> (3, H, W) uint8, one pixel of each cell; ``corruptions.draw_cell_pixels`` for one image."""
+def sample_cells(cells: ByteArray, rng: np.random.Generator) -> ByteArray:
+    """Draw one pixel of each cell, as ``corruptions.draw_cell_pixels`` does: (H, W, K, 3) uint8 -> (3, H, W) uint8."""
     choice = rng.integers(0, cells.shape[2], size=(*cells.shape[:2], 1, 1))
-    noisy: Pixels = np.take_along_axis(cells, choice, axis=2)[:, :, 0].transpose(2, 0, 1)
+    noisy: ByteArray = np.take_along_axis(cells, choice, axis=2)[:, :, 0].transpose(2, 0, 1)
     return noisy
 
 
-def box_mean(cells: Pixels) -> Pixels:
-    """(H, W, K, 3) uint8 -> (3, H, W) uint8, the rounded mean of each cell."""
-    clean: Pixels = np.rint(cells.mean(axis=2, dtype=np.float32)).astype(np.uint8).transpose(2, 0, 1)
+def box_mean(cells: ByteArray) -> ByteArray:
+    """Return the rounded mean of each cell: (H, W, K, 3) uint8 -> (3, H, W) uint8."""
+    clean: ByteArray = np.rint(cells.mean(axis=2, dtype=np.float32)).astype(np.uint8).transpose(2, 0, 1)
     return clean
 
 
 def list_photographs(folder: Path) -> list[Path]:
-    """Every picture below ``folder``, sorted."""
+    """Return every picture below ``folder``, sorted."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of photographs")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
     if not found:
-        raise ValueError(f"{folder} holds no photographs ({' '.join(SUFFIXES)}); give a folder that does")
+        raise ValueError(f"{folder} holds no photographs ({' '.join(PHOTO_SUFFIXES)}); give a folder that does")
     return found
 
 
 def read_photograph(path: Path) -> Image.Image:
-    """The photograph as 8-bit RGB, turned as its EXIF orientation says."""
+    """Read a photograph as 8-bit RGB, turned upright by its EXIF orientation."""
     try:
-        with Image.open(path, formats=FORMATS) as opened:
+        with Image.open(path, formats=PILLOW_FORMATS) as opened:
             check_packing(math.prod(opened.size) * len(opened.getbands()), path.stat().st_size)
             if opened.mode[0] in "IF":  # Pillow would clip these to white or black
                 raise ValueError(f"it has more than 8 bits a channel, Pillow's mode {opened.mode}")
@@ -227,14 +216,14 @@ def read_photograph(path: Path) -> Image.Image:
         raise ValueError(f"{path} {error}") from error
     except Exception as error:  # damaged bytes make Pillow raise anything: struct.error, SyntaxError, TypeError, ...
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as a picture ({reason}); mend or remove it") from error
+        raise ValueError(f"{path} cannot be read as a picture ({reason}); fix or remove it") from error
     if min(photo.size) < MIN_SIDE_PX:
         raise ValueError(f"{path} is {photo.width}x{photo.height} px; photographs need {MIN_SIDE_PX} px a side")
     return photo
 
 
 def bundled_folder() -> Path:
-    """Where scikit-image keeps its pictures, found without importing it."""
+    """Return the folder of scikit-image's pictures, without importing scikit-image."""
     spec = importlib.util.find_spec("skimage")
     assert spec is not None and spec.origin is not None, "scikit-image is a dependency"
     return Path(spec.origin).parent / "data"

@@ -1,61 +1,55 @@
-"""Scenes: images of one thing, in register, and how their files make them up."""
+"""Scenes: aligned images of one thing, and how files make them up."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from n2n_lightning.data.crops import Places
-from n2n_lightning.image_io.stack import ImageError
+from n2n_lightning.image_io.stack import ImageStack
 
-
-class WindowedImages(Protocol):
-    """Images of one size that are read in windows: ``images.Stack``, or arrays in memory."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(N, H, W, C)."""
-        ...
-
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def low(self) -> float: ...
-    @property
-    def high(self) -> float: ...
-    @property
-    def digest(self) -> str: ...
-
-    def read(self, number: int, top: int, left: int, height: int, width: int) -> npt.NDArray[Any]: ...
+PixelFormat = tuple[int, str]  # number of channels, and sample type: "uint8", "uint16", ..., or "float"
 
 
-class Frame(NamedTuple):
+class StackImage(NamedTuple):
     """One image of a stack."""
 
-    stack: WindowedImages
+    stack: ImageStack
     number: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the values in memory: uint8 stays, every other type becomes float32."""
+        return torch.uint8 if np.dtype(self.stack.dtype) == np.uint8 else torch.float32
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory, bytes."""
+        return math.prod(self.stack.shape[1:]) * self.dtype.itemsize
+
+    def read(self, top: int, left: int, height: int, width: int) -> npt.NDArray[Any]:
+        """Return a window: (height, width, C) uint8 or float32."""
+        pixels = self.stack.read(self.number, top, left, height, width)
+        return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Images of one thing, in register and of one size: any number of noisy ones, and a clean one where there is."""
+    """Aligned images of one thing and of one size: any number of noisy ones, and perhaps a clean one."""
 
-    frames: tuple[Frame, ...]
-    clean: Frame | None = None
+    noisy: tuple[StackImage, ...]
+    clean: StackImage | None = None
 
     @property
-    def images(self) -> tuple[Frame, ...]:
-        return self.frames if self.clean is None else (*self.frames, self.clean)
+    def images(self) -> tuple[StackImage, ...]:
+        return self.noisy if self.clean is None else (*self.noisy, self.clean)
 
     @property
     def name(self) -> str:
@@ -69,104 +63,101 @@ class Scene:
 
     @property
     def identity(self) -> tuple[tuple[str, int], ...]:
-        """The same for copies of the same files."""
-        return tuple((frame.stack.digest, frame.number) for frame in self.images)
+        """Equal for copies of the same files."""
+        return tuple((image.stack.digest, image.number) for image in self.images)
 
     @property
-    def kind(self) -> tuple[int, str]:
-        """Channels and sample type, which all images of a data set have in common."""
-        stack = self.images[0].stack
-        return stack.shape[3], sample_type(stack)
+    def pixel_format(self) -> PixelFormat:
+        return pixel_format(self.images[0].stack)
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Files that belong together: a burst, or images of the same scenes, page by page as many as the files have.
+class SceneFiles:
+    """Files of one scene; where they have several pages, of one scene for each page.
 
     Args:
-        frames: files of noisy images.
+        noisy: files of noisy images.
         clean: file of the clean image.
-        burst: the files are one scene's frames; or, where each has several pages, a scene each.
+        burst: the noisy files are frames of one scene; if all of them have several pages, each file is a scene.
     """
 
-    frames: tuple[Path, ...]
+    noisy: tuple[Path, ...]
     clean: Path | None = None
     burst: bool = False
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        return self.frames if self.clean is None else (*self.frames, self.clean)
+        return self.noisy if self.clean is None else (*self.noisy, self.clean)
 
-    def without_bad_frames(self, stacks: dict[Path, WindowedImages], faults: list[str]) -> Listing:
-        """What is left of a burst's frames that could be read and are like most; others need all of their files."""
-        frames = [path for path in self.frames if path in stacks]
-        if not self.burst or not frames or all(stacks[path].shape[0] > 1 for path in frames):
-            return replace(self, frames=tuple(frames)) if self.burst else self
-        usual = Counter(like(stacks[path]) for path in frames).most_common(1)[0][0]
-        other = next(stacks[path] for path in frames if like(stacks[path]) == usual)
-        for path in frames:
-            if like(stacks[path]) != usual:
-                faults.append(unlike(stacks[path], other))
-        return replace(self, frames=tuple(path for path in frames if like(stacks[path]) == usual))
+    def open(self, stacks: dict[Path, ImageStack]) -> tuple[list[Scene], list[str]]:
+        """Return the scenes, and what is wrong with files that do not fit together.
 
-    def scenes(self, stacks: dict[Path, WindowedImages]) -> list[Scene]:
-        """Raises ImageError where the files do not fit together."""
-        opened = [stacks[path] for path in self.paths]
-        if self.burst and all(stack.shape[0] > 1 for stack in opened):
-            return [Scene(tuple(Frame(stack, page) for page in range(stack.shape[0]))) for stack in opened]
-        first = opened[0]
-        for other in opened[1:]:
-            if like(other) != like(first):
-                raise ImageError(unlike(other, first))
+        A burst can do without some of its frames; other scenes need all of their files.
+
+        Args:
+            stacks: the files that could be opened.
+        """
+        opened = [stacks[path] for path in self.paths if path in stacks]
+        if not opened or (len(opened) < len(self.paths) and not self.burst):
+            return [], []
+        faults: list[str] = []
+        if not self._are_scenes(opened):
+            formats = [stack_format(stack) for stack in opened]
+            usual = Counter(formats).most_common(1)[0][0] if self.burst else formats[0]
+            first = opened[formats.index(usual)]
+            faults = [describe_mismatch(stack, first) for stack in opened if stack_format(stack) != usual]
+            if faults and not self.burst:
+                return [], faults
+            opened = [stack for stack in opened if stack_format(stack) == usual]
+        pages = [[StackImage(stack, page) for page in range(stack.shape[0])] for stack in opened]
+        if self._are_scenes(opened):
+            return [Scene(tuple(frames)) for frames in pages], faults
         digests = [stack.digest for stack in opened]
-        if len(set(digests)) < len(digests):
-            copies = [stack.name for stack in opened if digests.count(stack.digest) > 1]
-            raise ImageError(f"{' and '.join(copies[:2])} are the same image; give images with noise of their own")
-        if self.burst and len(opened) == 1:
-            raise ImageError(f"{first.name} is a burst of one frame; a burst needs 2 or more: add one or remove it")
-        known = len(self.frames)
-        pages = [[Frame(stack, page) for stack in opened] for page in range(first.shape[0])]
-        return [Scene(tuple(page[:known]), None if self.clean is None else page[known]) for page in pages]
+        copies = [stack.name for stack in opened if digests.count(stack.digest) > 1]
+        if copies:
+            faults.append(f"{' and '.join(copies[:2])} are the same image; give images with independent noise")
+        elif self.burst and len(opened) == 1:
+            faults.append(f"{opened[0].name} is a burst of one frame; a burst needs 2 or more: add one or remove it")
+        else:
+            noisy = len(opened) if self.clean is None else len(opened) - 1
+            return [Scene(scene[:noisy], *scene[noisy:]) for scene in zip(*pages, strict=True)], faults
+        return [], faults
+
+    def _are_scenes(self, opened: Sequence[ImageStack]) -> bool:
+        """Return whether each file is a scene of its own, and its pages are the frames."""
+        return self.burst and all(stack.shape[0] > 1 for stack in opened)
 
 
-def read_crops(frames: Iterable[Frame], places: Places) -> Tensor:
-    """One window of each frame: (B, C, height, width), uint8 or float32, channels_last."""
-    windows = [
-        frame.stack.read(frame.number, int(top), int(left), places.height, places.width)
-        for frame, top, left in zip(frames, places.top, places.left, strict=True)
-    ]
-    pixels = np.stack(windows)
-    if pixels.dtype != np.uint8:
-        pixels = pixels.astype(np.float32)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-def by(size: Sequence[int]) -> str:
-    return f"{size[1]}x{size[0]}"  # width first, as people say it
-
-
-def kind_in_words(kind: tuple[int, str]) -> str:
-    channels, dtype = kind
-    return f"{channels} channel{'s' if channels > 1 else ''} of {dtype}"
-
-
-def sample_type(stack: WindowedImages) -> str:
+def pixel_format(stack: ImageStack) -> PixelFormat:
+    """Return what all images of a data set must have in common."""
     dtype = np.dtype(stack.dtype)
-    return "float" if dtype.kind == "f" else dtype.name
+    return stack.shape[3], "float" if dtype.kind == "f" else dtype.name
 
 
-def like(stack: WindowedImages) -> tuple[object, ...]:
-    """What the images of one scene have in common."""
-    return stack.shape, sample_type(stack)
+def stack_format(stack: ImageStack) -> tuple[object, ...]:
+    """Return what all files of a scene must have in common."""
+    return stack.shape, pixel_format(stack)
 
 
-def unlike(stack: WindowedImages, other: WindowedImages) -> str:
+def size_text(size: tuple[int, ...]) -> str:
+    """Return height and width as text, width first."""
+    return f"{size[1]}x{size[0]}"
+
+
+def format_text(pixels: PixelFormat) -> str:
+    """Return a pixel format as text, such as "3 channels of uint8"."""
+    channels, sample_type = pixels
+    return f"{channels} channel{'s' if channels > 1 else ''} of {sample_type}"
+
+
+def describe_mismatch(stack: ImageStack, other: ImageStack) -> str:
+    """Return the message for two files of one scene that differ in ``stack_format``."""
+
+    def describe(stack: ImageStack) -> str:
+        pages = f"{stack.shape[0]} images of " if stack.shape[0] > 1 else ""
+        return f"{pages}{size_text(stack.shape[1:3])} px, {format_text(pixel_format(stack))}"
+
     return (
-        f"{stack.name} holds {in_words(stack)}, {other.name} {in_words(other)}; images of one scene must be alike: "
+        f"{stack.name} holds {describe(stack)}, {other.name} {describe(other)}; images of one scene must be alike: "
         "crop, convert or remove one"
     )
-
-
-def in_words(stack: WindowedImages) -> str:
-    pages = f"{stack.shape[0]} images of " if stack.shape[0] > 1 else ""
-    return f"{pages}{by(stack.shape[1:3])} px, {kind_in_words((stack.shape[3], sample_type(stack)))}"

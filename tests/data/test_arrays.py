@@ -16,8 +16,9 @@ from small_runs import smooth_images
 
 from n2n_lightning import evaluate
 from n2n_lightning.data.arrays import ArrayData
-from n2n_lightning.data.datamodule import NoisyPairDataModule, generator
+from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.pairs import STAGES
+from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.models.families import SequentialDenoiser, UNetDenoiser
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.training.run import quiet_lightning
@@ -92,7 +93,7 @@ def test_what_is_no_number_is_refused_and_named(role: str, bad: float):
 @pytest.mark.parametrize(
     ("source", "target", "words"),
     [
-        (np.ones((3, 32, 32)), np.ones((2, 32, 32)), "as many images each, got {'source': 3, 'target': 2}"),
+        (np.ones((3, 32, 32)), np.ones((2, 32, 32)), "the same number of images, got {'source': 3, 'target': 2}"),
         (np.ones((3, 32, 32)), np.ones((3, 32, 33)), r"target\[0\] holds 33x32 px.*source\[0\] 32x32 px"),
         (np.ones((3, 32, 32)), np.ones((3, 32, 32), np.uint8), r"target\[0\] .* of uint8, source\[0\] .* of float"),
         (np.ones((32, 32)), np.ones((32, 32)), r"source\[0\] must be \(H, W\)"),
@@ -148,7 +149,7 @@ def test_a_plain_trainer_trains_on_arrays(
     monitor: str,
 ):
     clean = torch.from_numpy(smooth_images(4, 32, seed=1)).float() / 255
-    rng = generator(0)
+    rng = seeded_generator(0)
     noisy = {name: clean + 0.1 * torch.randn(clean.shape, generator=rng) for name in ("source", "target")}
     data = arrays(range=1.0, **{k: v for k, v in (noisy | {"clean": clean}).items() if k in ("source", *given)})
     module: DenoiserModule = family(optimizer={"name": "adam", "lr": 1e-3}, loss={"name": loss}, channels=3, **settings)

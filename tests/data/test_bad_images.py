@@ -109,7 +109,7 @@ def test_every_source_names_an_unreadable_file(command: Command, given: Path, tm
         ([*PAIRS[:2], "data.target=given/two"], "given/source/2.png has no partner in given/two"),
         ([*CLEAN, "data.val_root=given/clean"], "is among the training images too"),
         ([*CLEAN, "data.crop_px=41"], "3 images cannot be used"),
-        ([*BURST, "data.crop_px=30"], "given/burst/0.png is the only image and with 48x40 px too small"),
+        ([*BURST, "data.crop_px=30"], "given/burst/0.png is the only image, and its 48x40 px are too small"),
     ],
 )
 def test_input_that_makes_no_data_set_is_refused(

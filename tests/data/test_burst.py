@@ -11,9 +11,10 @@ import pytest
 import torch
 from numbered_images import Origin, coded, made, origins, whole, write
 
-from n2n_lightning.data.datamodule import NoisyPairDataModule, generator
+from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.paired import BurstData
 from n2n_lightning.data.pairs import STAGES
+from n2n_lightning.data.seeding import seeded_generator
 
 
 def burst(folder: Path, root: str = "root", **settings: Any) -> BurstData:
@@ -92,7 +93,7 @@ def test_scenes_of_any_number_of_frames_are_never_mixed(tmp_path: Path):
 
 def test_training_pairs_are_drawn_anew_each_epoch_and_follow_the_batchs_generator(tmp_path: Path):
     source = burst(tmp_path, str(write_burst(tmp_path / "root", 0, 4))).load("train")
-    first, again, other = (origins(source.batch(torch.arange(20), generator(0, e, 0)).source) for e in (1, 1, 2))
+    first, again, other = (origins(source.batch(torch.arange(20), seeded_generator(0, e, 0)).source) for e in (1, 1, 2))
     assert first == again != other
 
 
@@ -126,7 +127,7 @@ def test_a_lone_scene_is_cut_in_two_and_no_pixel_is_shared(tmp_path: Path, heigh
 
 def test_a_scene_too_small_for_two_crops_is_named(tmp_path: Path):
     write_burst(tmp_path / "root", 0, 2, height=31, width=30)
-    with pytest.raises(ValueError, match=r"root/0\.npy is the only image and with 30x31 px too small .* 16x16"):
+    with pytest.raises(ValueError, match=r"root/0\.npy is the only image.* 30x31 px are too small .* 16x16"):
         burst(tmp_path).load("train")
 
 

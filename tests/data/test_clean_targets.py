@@ -12,8 +12,9 @@ from numbered_images import coded, made, origins, whole, write
 from small_runs import photo_data, read_json, tensors, train_with, write_photograph
 
 from n2n_lightning.data.clean import CleanData
-from n2n_lightning.data.datamodule import NoisyPairDataModule, generator
+from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.pairs import CellPairs
+from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.noise.corruptions import split_cells
 
 Draws = Literal["fixed", "fresh"]
@@ -105,7 +106,7 @@ def test_photographs_targets_are_their_cells_rounded_means(photos: Path, tmp_pat
     expected = cells.cells.double().mean(3).round().permute(0, 3, 1, 2)
     data = photo_data(photos, tmp_path, draws=draws, targets="clean")
     source = data.load("train")
-    pair = source.batch(torch.arange(8), generator(1))
+    pair = source.batch(torch.arange(8), seeded_generator(1))
     assert pair.target is not None and pair.target.dtype == torch.uint8 and not source.has_pairs
     assert torch.equal(pair.target.double(), expected)
     assert not torch.equal(pair.source, pair.target)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.crops import DrawnCrops, GridCrops, Places, Region, WholeRegions, generators, split_region
-from n2n_lightning.data.datamodule import generator
+from n2n_lightning.data.crops import CropWindows, FixedCrops, RandomCrops, Region, grid_crops, split_region
+from n2n_lightning.data.seeding import index_generators, seeded_generator
 
 REGIONS = [Region(0, 0, 0, 4, 5), Region(2, 3, 1, 6, 4)]  # scene, top, left, height, width
 SIZE = (3, 2)
@@ -18,30 +18,30 @@ POSITIONS = {  # of a crop of 3x2 in them, by hand: 2x4 and 4x3
 }
 
 
-def triples(places: Places) -> list[tuple[int, int, int]]:
-    return list(zip(places.scene.tolist(), places.top.tolist(), places.left.tolist(), strict=True))
+def triples(windows: CropWindows) -> list[tuple[int, int, int]]:
+    return list(zip(windows.scene.tolist(), windows.top.tolist(), windows.left.tolist(), strict=True))
 
 
-def grid(regions: list[Region], size: tuple[int, int], most: int = 1000, seed: int = 0) -> GridCrops:
-    return GridCrops(regions, size, most, seed)
+def grid(regions: list[Region], size: tuple[int, int], most: int = 1000, seed: int = 0) -> FixedCrops:
+    return grid_crops(regions, size, most, seed)
 
 
-def tiles_of(crops: GridCrops) -> list[tuple[int, int, int]]:
-    return triples(crops.places(torch.arange(len(crops)), generator(0)))
+def tiles_of(crops: FixedCrops) -> list[tuple[int, int, int]]:
+    return triples(crops.windows(torch.arange(len(crops)), seeded_generator(0)))
 
 
 # Whole regions
 
 
 def test_whole_regions_are_given_as_they_are_one_at_a_time():
-    crops = WholeRegions([*REGIONS, Region(5, 7, 8, 4, 5)])
+    crops = FixedCrops([*REGIONS, Region(5, 7, 8, 4, 5)], one_size=False)
     assert len(crops) == 3 and not crops.one_size and (crops.height, crops.width) == (4, 5)
     assert crops.groups.tolist() == [0, 2, 5] == list(crops.scenes)
     for index, (scene, top, left, height, width) in enumerate(crops.regions):
-        places = crops.places(torch.tensor([index]), generator(0))
-        assert triples(places) == [(scene, top, left)] and (places.height, places.width) == (height, width)
-    with pytest.raises(ValueError, match="too many values"):
-        crops.places(torch.tensor([0, 1]), generator(0))
+        windows = crops.windows(torch.tensor([index]), seeded_generator(0))
+        assert triples(windows) == [(scene, top, left)] and (windows.height, windows.width) == (height, width)
+    with pytest.raises(AssertionError):
+        crops.windows(torch.tensor([0, 1]), seeded_generator(0))
 
 
 # Drawn anywhere
@@ -49,7 +49,7 @@ def test_whole_regions_are_given_as_they_are_one_at_a_time():
 
 @pytest.mark.parametrize("seed", [None, 0, 5])
 def test_drawn_crops_reach_every_position_and_no_other_and_regions_by_their_area(seed: int | None):
-    drawn = triples(DrawnCrops(REGIONS, SIZE, 10_000, seed).places(torch.arange(10_000), generator(3)))
+    drawn = triples(RandomCrops(REGIONS, SIZE, 10_000, seed).windows(torch.arange(10_000), seeded_generator(3)))
     counts = {position: drawn.count(position) for position in POSITIONS}
     assert sum(counts.values()) == 10_000
     # 4x5 px have 8 positions, 6x4 px have 12
@@ -59,23 +59,23 @@ def test_drawn_crops_reach_every_position_and_no_other_and_regions_by_their_area
 
 
 def test_crops_as_large_as_their_region_have_one_place():
-    places = DrawnCrops([Region(7, 2, 3, 5, 6)], (5, 6), 9, None).places(torch.arange(9), generator(0))
-    assert triples(places) == [(7, 2, 3)] * 9
+    windows = RandomCrops([Region(7, 2, 3, 5, 6)], (5, 6), 9, None).windows(torch.arange(9), seeded_generator(0))
+    assert triples(windows) == [(7, 2, 3)] * 9
 
 
-def test_crops_with_a_seed_are_the_same_for_any_batch_and_any_generator():
-    crops = DrawnCrops(REGIONS, SIZE, 100, 4)
-    at_once = triples(crops.places(torch.arange(100), generator(0)))
+def test_crops_with_a_seed_are_the_same_for_any_batch_and_any_seeded_generator():
+    crops = RandomCrops(REGIONS, SIZE, 100, 4)
+    at_once = triples(crops.windows(torch.arange(100), seeded_generator(0)))
     for batch in torch.arange(100).split(7):
-        assert triples(crops.places(batch, generator(1))) == [at_once[i] for i in batch]
-    backwards = triples(crops.places(torch.arange(100).flip(0), generator(2)))
+        assert triples(crops.windows(batch, seeded_generator(1))) == [at_once[i] for i in batch]
+    backwards = triples(crops.windows(torch.arange(100).flip(0), seeded_generator(2)))
     assert backwards == at_once[::-1] != at_once
-    assert triples(DrawnCrops(REGIONS, SIZE, 100, 5).places(torch.arange(100), generator(0))) != at_once
+    assert triples(RandomCrops(REGIONS, SIZE, 100, 5).windows(torch.arange(100), seeded_generator(0))) != at_once
 
 
-def test_crops_without_a_seed_follow_the_batchs_generator():
-    crops, indices = DrawnCrops(REGIONS, SIZE, 50, None), torch.arange(50)
-    first, again, other = (triples(crops.places(indices, generator(key))) for key in (1, 1, 2))
+def test_crops_without_a_seed_follow_the_batchs_seeded_generator():
+    crops, indices = RandomCrops(REGIONS, SIZE, 50, None), torch.arange(50)
+    first, again, other = (triples(crops.windows(indices, seeded_generator(key))) for key in (1, 1, 2))
     assert first == again != other
 
 
@@ -113,7 +113,7 @@ def test_tiles_of_several_scenes_are_grouped_by_scene():
     assert crops.groups.tolist() == [0, 0, 0, 0, 3, 3]
 
 
-def blocks_of(crops: GridCrops) -> dict[int, set[tuple[int, int]]]:
+def blocks_of(crops: FixedCrops) -> dict[int, set[tuple[int, int]]]:
     """The 64x64 blocks that each group's tiles begin in."""
     blocks: dict[int, set[tuple[int, int]]] = {}
     for group, (_, top, left) in zip(crops.groups.tolist(), tiles_of(crops), strict=True):
@@ -149,7 +149,7 @@ def test_the_two_parts_of_an_image_cover_it_without_overlap_and_hold_a_crop_each
             fits = height >= size[0] and width >= size[1] and (height >= 2 * size[0] or width >= 2 * size[1])
             if not fits:
                 refused += 1
-                with pytest.raises(ValueError, match=f"{width}x{height} px too small .*{size[1]}x{size[0]}"):
+                with pytest.raises(ValueError, match=f"{width}x{height} px are too small .*{size[1]}x{size[0]}"):
                     split_region(whole, fraction, size)
                 continue
             painted = np.zeros((20, 20), int)
@@ -174,7 +174,7 @@ def test_the_longer_side_is_cut_and_validation_gets_the_end(height: int, width: 
 
 def test_an_index_has_a_generator_of_its_own_that_no_batch_changes():
     def numbers(indices: list[int], seed: int = 0) -> list[Tensor]:
-        return [torch.rand(3, generator=rng) for rng in generators(torch.tensor(indices), seed)]
+        return [torch.rand(3, generator=rng) for rng in index_generators(torch.tensor(indices), seed)]
 
     together, apart = numbers([0, 1, 2]), [numbers([i])[0] for i in (0, 1, 2)]
     assert all(torch.equal(one, other) for one, other in zip(together, apart, strict=True))

@@ -11,9 +11,10 @@ import torch
 from small_runs import photo_data, tensors
 from torch import Tensor
 
-from n2n_lightning.data.datamodule import BatchKey, EpochBatches, NoisyPairDataModule, PairBatches
+from n2n_lightning.data.batches import BatchKey, EpochBatches, PairBatches, augment
+from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.ee559 import Ee559Data, write_pkl
-from n2n_lightning.data.pairs import NoisyPair, augment
+from n2n_lightning.data.pairs import NoisyPair
 
 # The loaders
 
@@ -146,7 +147,7 @@ def test_augmentation_is_drawn_anew_each_epoch_from_seed_and_epoch(course_data: 
 
 
 def lone_images(count: int) -> Tensor:
-    """One image without any symmetry, repeated; whole numbers, so that sums are exact."""
+    """One image without any symmetry, repeated; integers, so that sums are exact."""
     values = torch.randperm(108, generator=torch.Generator().manual_seed(0))
     return values.reshape(1, 3, 6, 6).float().expand(count, -1, -1, -1)
 

@@ -1,4 +1,4 @@
-"""``data.resident``: all images in the memory of the device that trains. The processor's must make no difference."""
+"""``data.resident``: all images in the memory of the device that trains; the CPU's gives the same run as files."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from numbered_images import write
 from small_runs import assert_same_weights, compose_config, photo_data, read_json, timeless_table, train_in, train_with
 
 from n2n_lightning.data.clean import CleanPairs
-from n2n_lightning.data.crops import Places
-from n2n_lightning.data.datamodule import NoisyPairDataModule, generator
-from n2n_lightning.data.device_cache import Pool
+from n2n_lightning.data.crops import CropWindows
+from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.device_cache import DeviceImages, read_crops
 from n2n_lightning.data.pairs import CellPairs, NoisyPair
-from n2n_lightning.data.scenes import Frame, read_crops
+from n2n_lightning.data.scenes import StackImage
+from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.training.build import build_datamodule
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("kind", sorted(MONITORS))
-def test_a_resident_run_is_the_same_on_a_processor(
+def test_a_resident_run_is_the_same_on_the_cpu(
     trained_on: Trained, noisy_images: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ):
-    crops, pool = [], Pool.crops
+    counts, crops = [], DeviceImages.crops
 
-    def counted(self: Pool, frames: list[Frame], places: Places) -> torch.Tensor:
-        crops.append(len(frames))
-        return pool(self, frames, places)
+    def counted(self: DeviceImages, images: list[StackImage], windows: CropWindows) -> torch.Tensor:
+        counts.append(len(images))
+        return crops(self, images, windows)
 
-    monkeypatch.setattr(Pool, "crops", counted)
+    monkeypatch.setattr(DeviceImages, "crops", counted)
     run = train_with(tmp_path / "run", *source(kind, noisy_images), *ALL, "data.resident=true")
-    assert crops
+    assert counts
     assert_same_weights(run / "checkpoints/last.ckpt", trained_on(kind) / "checkpoints/last.ckpt")
     assert timeless_table(run) == timeless_table(trained_on(kind))
 
@@ -49,9 +50,9 @@ def test_and_fresh_draws_from_cells(photographs: Path, tmp_path: Path):
     cells = photo_data(photographs, tmp_path, draws="fresh").load("train")
     assert isinstance(cells, CellPairs)
     indices = torch.tensor([3, 0, 5])
-    before = cells.batch(indices, generator(1, 2))
+    before = cells.batch(indices, seeded_generator(1, 2))
     cells.to(CPU)
-    after = cells.batch(indices, generator(1, 2))
+    after = cells.batch(indices, seeded_generator(1, 2))
     assert torch.equal(before.source, after.source) and torch.equal(before.target, after.target)
     assert cells.nbytes == 8 * 32 * 32 * 64 * 3
 
@@ -61,21 +62,21 @@ def test_crops_out_of_memory_are_those_out_of_files(tmp_path: Path, dtype: str):
     from n2n_lightning.image_io.stack import open_stack
 
     rng = np.random.default_rng(0)
-    frames = []
+    images = []
     for number, (height, width) in enumerate([(20, 31), (17, 23), (40, 16)]):
         path = tmp_path / f"{number}.npy"
         write(path, rng.uniform(0, 200, (2, height, width, 3)).astype(dtype))
-        frames += [Frame(open_stack(path, tmp_path / "cache"), page) for page in (0, 1)]
-    chosen = [frames[i] for i in (4, 0, 3, 3)]
-    sizes = np.array([frame.stack.shape[1:3] for frame in chosen])
-    places = Places(np.zeros(4, int), sizes[:, 0] - 9, np.array([1, 0, sizes[2, 1] - 7, 5]), 9, 7)
-    crops = Pool(frames, CPU).crops(chosen, places)
-    expected = read_crops(chosen, places)
+        images += [StackImage(open_stack(path, tmp_path / "cache"), page) for page in (0, 1)]
+    chosen = [images[i] for i in (4, 0, 3, 3)]
+    sizes = np.array([image.stack.shape[1:3] for image in chosen])
+    windows = CropWindows(np.zeros(4, int), sizes[:, 0] - 9, np.array([1, 0, sizes[2, 1] - 7, 5]), 9, 7)
+    crops = DeviceImages(images, CPU).crops(chosen, windows)
+    expected = read_crops(chosen, windows)
     assert torch.equal(crops, expected) and crops.dtype == expected.dtype
     assert crops.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_images_are_read_once_and_noise_that_follows_from_a_seed_stays_with_the_processor(noisy_images: Path):
+def test_images_are_read_once_and_noise_that_follows_from_a_seed_is_drawn_on_the_cpu(noisy_images: Path):
     module = build_datamodule(compose_config(*source("clean", noisy_images), *ALL))
     module.setup("fit")
     train, val = (module.sources[part] for part in ("train", "val"))
@@ -83,9 +84,9 @@ def test_images_are_read_once_and_noise_that_follows_from_a_seed_stays_with_the_
     assert train.nbytes == 3 * 48 * 48 * 3 and val.nbytes == 0
     for part in (train, val):
         part.to(CPU)
-    pool = train.pool
+    moved = train.device_images
     train.to(CPU)
-    assert pool is not None and train.pool is pool and val.pool is None
+    assert moved is not None and train.device_images is moved and val.device_images is None
 
 
 def test_all_that_a_batch_knows_is_moved(course_data: Path):
@@ -120,7 +121,7 @@ def test_on_cuda_images_move_where_they_fit(
     stored = (96 + 24) * 2 * 3 * 16 * 16
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, int(room * stored)))
     module.trainer = Trainer()  # type: ignore[assignment]  # all that is asked of it
-    assert (module.home is not None) == moves
+    assert (module.resident_device is not None) == moves
 
 
 # On an accelerator
@@ -146,7 +147,7 @@ def test_every_noise_is_drawn_on_cuda(noisy_images: Path, tmp_path: Path, noise:
 
 
 @needs_cuda
-def test_validations_noise_is_the_processors(noisy_images: Path, tmp_path: Path):
+def test_validations_noise_is_the_cpus(noisy_images: Path, tmp_path: Path):
     overrides = (*source("clean", noisy_images), *ALL, "data.resident=true")
     runs = [train_with(tmp_path / name, *overrides, f"trainer.accelerator={name}") for name in ("cpu", "gpu")]
     first, second = (read_json(run / "result.json")["noisy_psnr"] for run in runs)

@@ -14,15 +14,15 @@ from PIL import Image
 from small_runs import photo_data, tensors, write_photograph
 
 from n2n_lightning.data import photos
-from n2n_lightning.data.datamodule import generator
 from n2n_lightning.data.pairs import CellPairs
 from n2n_lightning.data.photos import PhotoData, box_mean, read_photograph, render_cells
+from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.noise.kinds import draw_cell_pixels
 
 
 def with_numpy(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
     rng = np.random.default_rng(7)
-    return np.stack([photos.draw(cells, rng) for _ in range(draws)])
+    return np.stack([photos.sample_cells(cells, rng) for _ in range(draws)])
 
 
 def with_torch(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
@@ -178,7 +178,7 @@ def test_photographs_take_turns(tmp_path: Path, draws: Literal["fixed", "fresh"]
         Image.new("RGB", (170, 165), (level, level, level)).save(tmp_path / "train" / f"{name}.png")
     write_photograph(tmp_path / "val" / "other.png")
     data = photo_data(tmp_path / "train", tmp_path / "cache", val_root=str(tmp_path / "val"), draws=draws)
-    pair = data.load("train").batch(torch.arange(8), generator(0))
+    pair = data.load("train").batch(torch.arange(8), seeded_generator(0))
     assert torch.equal(pair.source, pair.target), "a flat photograph has no noise"
     assert pair.source[:, 0, 0, 0].tolist() == [50, 100, 200, 50, 100, 200, 50, 100]
 
@@ -188,7 +188,7 @@ def test_photographs_take_turns(tmp_path: Path, draws: Literal["fixed", "fresh"]
 
 def test_validation_pairs_are_a_draw_and_the_clean_image(photographs: Path, tmp_path: Path):
     source = tensors(photo_data(photographs, tmp_path), "val")
-    pair = source.batch(torch.arange(4), generator(0))
+    pair = source.batch(torch.arange(4), seeded_generator(0))
     assert pair.target is None and pair.clean is not None, "there is no second noisy image"
     assert pair.source.shape == (4, 3, 32, 32) and pair.source.dtype == pair.clean.dtype == torch.uint8
     noise = pair.source.double() - pair.clean.double()
@@ -222,9 +222,9 @@ def refuse(*_: object) -> None:
 def test_a_second_load_comes_from_the_cache(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draws: str
 ):
-    first = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    first = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), seeded_generator(3))
     monkeypatch.setattr(PhotoData, "_build", refuse)
-    again = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    again = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), seeded_generator(3))
     assert torch.equal(first.source, again.source) and torch.equal(first.target, again.target)
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}, "nothing unfinished is left"
 
@@ -258,10 +258,10 @@ def test_a_changed_photograph_is_built_anew(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("draws", ["fixed", "fresh"])
 @pytest.mark.parametrize("kept", [0, 100, 20000])
 def test_a_damaged_cache_is_built_anew(photographs: Path, tmp_path: Path, draws: str, kept: int):
-    whole = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    whole = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), seeded_generator(3))
     (cached,) = tmp_path.iterdir()
     cached.write_bytes(cached.read_bytes()[:kept])
-    again = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), generator(3))
+    again = photo_data(photographs, tmp_path, draws=draws).load("train").batch(torch.arange(8), seeded_generator(3))
     assert torch.equal(whole.source, again.source) and torch.equal(whole.target, again.target)
 
 

@@ -13,8 +13,9 @@ import torch
 from numbered_images import coded, made, origins, whole, write
 from torch import Tensor
 
-from n2n_lightning.data.datamodule import NoisyPairDataModule, generator
+from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.neighbors import draw_choice, regularised_loss, subsample
+from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.data.single import SingleData
 from n2n_lightning.losses import l1, l2
 from n2n_lightning.models.families import SequentialDenoiser
@@ -51,7 +52,7 @@ def by_loops(images: Floats, choice: Tensor) -> tuple[Floats, Floats]:
 
 def random_images(*shape: int) -> tuple[Tensor, Tensor]:
     """Images and a choice for them."""
-    rng = generator(4)
+    rng = seeded_generator(4)
     images = torch.rand(shape, generator=rng)
     return images, draw_choice(shape[0], *shape[2:], rng)
 
@@ -65,7 +66,7 @@ def test_each_cell_has_its_own_choice_which_all_channels_share():
 
 
 def test_all_choices_are_drawn_equally_often():
-    choice = draw_choice(10, 40, 40, generator(0))
+    choice = draw_choice(10, 40, 40, seeded_generator(0))
     assert choice.shape == (10, 20, 20)
     counts = np.bincount(choice.flatten(), minlength=8)
     # 500 each; chi-squared with 7 degrees of freedom: above 37 once in 200,000 tries, and the seed is fixed
@@ -160,15 +161,15 @@ def test_crops_are_single_images_with_a_choice_and_validations_is_the_same_for_a
     data = single(tmp_path, val_fraction=0.5)
     train, val = data.load("train"), data.load("val")
     assert (train.has_pairs, train.has_clean, train.image_shape) == (False, False, (3, 16, 16))
-    pair = train.batch(torch.arange(64), generator(0))
+    pair = train.batch(torch.arange(64), seeded_generator(0))
     assert pair.target is pair.clean is pair.third is None
     assert pair.choice is not None and pair.choice.shape == (64, 8, 8)
-    again, other = (train.batch(torch.arange(64), generator(seed)) for seed in (0, 1))
+    again, other = (train.batch(torch.arange(64), seeded_generator(seed)) for seed in (0, 1))
     assert torch.equal(pair.choice, again.choice) and not torch.equal(pair.choice, other.choice)
 
     at_once = whole(data, "val")
     assert {o.scene for o in origins(at_once.source)}.isdisjoint(o.scene for o in origins(pair.source))
-    parts = [val.batch(indices, generator(9)) for indices in torch.arange(len(val)).split(5)]
+    parts = [val.batch(indices, seeded_generator(9)) for indices in torch.arange(len(val)).split(5)]
     assert len(parts) > 1
     assert torch.equal(torch.cat([part.choice for part in parts if part.choice is not None]), at_once.choice)
     assert torch.equal(torch.cat([part.source for part in parts]), at_once.source)

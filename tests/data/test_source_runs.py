@@ -26,9 +26,10 @@ from small_runs import (
 )
 from torch import Tensor
 
-from n2n_lightning.data.datamodule import generator, scale_pair
+from n2n_lightning.data.datamodule import scale_pair
 from n2n_lightning.data.neighbors import subsample
 from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.metrics import bootstrap_interval
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.system import errors
@@ -41,7 +42,7 @@ def validation(kind: str, noisy_images: Path) -> NoisyPair:
     datamodule = build_datamodule(compose_config(*source(kind, noisy_images), *ALL))
     datamodule.setup("validate")
     val = datamodule.sources["val"]
-    return scale_pair(val.batch(torch.arange(len(val)), generator(0)), datamodule.data.peak)
+    return scale_pair(val.batch(torch.arange(len(val)), seeded_generator(0)), datamodule.data.peak)
 
 
 def mean_square(images: Tensor) -> float:

@@ -14,8 +14,9 @@ from numbered_images import Array, coded, made, origins, whole, write
 from torch import Tensor
 
 from n2n_lightning.data.clean import CleanData
-from n2n_lightning.data.datamodule import NoisyPairDataModule, generator
+from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.data.seeding import seeded_generator
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
@@ -75,7 +76,7 @@ def test_the_two_noises_are_independent_of_each_other_and_from_crop_to_crop(
 def test_fresh_noise_and_places_follow_the_batchs_generator(tmp_path: Path):
     write_flat(tmp_path / "root")
     source = clean(tmp_path).load("train")
-    first, again, other = (source.batch(torch.arange(8), generator(0, epoch, 0)) for epoch in (0, 0, 1))
+    first, again, other = (source.batch(torch.arange(8), seeded_generator(0, epoch, 0)) for epoch in (0, 0, 1))
     assert equal(first, again) and not torch.equal(first.source, other.source)
 
 
@@ -91,8 +92,8 @@ def test_fixed_noise_and_places_are_the_same_for_any_batch_and_epoch(tmp_path: P
         write(tmp_path / f"root/{scene}.png", coded(scene))
     settings = {"draws": "fixed", "noise": noise, "crop_px": 8}
     source = clean(tmp_path, **settings).load("train")
-    at_once = source.batch(torch.arange(64), generator(0))
-    parts = [source.batch(indices, generator(7, int(indices[0]))) for indices in torch.arange(64).split(5)]
+    at_once = source.batch(torch.arange(64), seeded_generator(0))
+    parts = [source.batch(indices, seeded_generator(7, int(indices[0]))) for indices in torch.arange(64).split(5)]
     assert torch.equal(torch.cat([p.source for p in parts]), at_once.source)
     assert torch.equal(torch.cat([p.target for p in parts]), at_once.target)
     if at_once.mask is not None:

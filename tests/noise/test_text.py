@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from n2n_lightning.data.datamodule import generator
+from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.noise.kinds import Text
 from n2n_lightning.noise.text import COLOURS, LAYERS, PAGE_PX, typeset
 
@@ -16,7 +16,7 @@ NONE = -1.0  # a clean value that no colour has
 
 
 def lettered(coverage: float | list[float], *shape: int, seed: int = 0) -> Tensor:
-    return Text(coverage).draw(torch.full(shape, NONE), generator(seed))
+    return Text(coverage).draw(torch.full(shape, NONE), seeded_generator(seed))
 
 
 def covered(images: Tensor) -> Tensor:
@@ -85,8 +85,8 @@ def test_a_letter_has_one_colour():
 
 
 def test_the_median_of_many_draws_is_the_clean_image_and_the_mean_is_not():
-    clean = torch.rand(1, 3, 24, 24, generator=generator(8))
-    draws = Text(0.25).draw(clean.expand(301, -1, -1, -1), generator(0))
+    clean = torch.rand(1, 3, 24, 24, generator=seeded_generator(8))
+    draws = Text(0.25).draw(clean.expand(301, -1, -1, -1), seeded_generator(0))
     assert torch.equal(draws.median(0).values, clean[0])
     expected = 0.75 * clean[0] + 0.25 * 0.5
     assert (draws.mean(0) - expected).abs().mean() < 0.02
@@ -94,8 +94,8 @@ def test_the_median_of_many_draws_is_the_clean_image_and_the_mean_is_not():
 
 
 def test_what_is_not_covered_stays_as_it_is():
-    clean = torch.rand(4, 3, 40, 50, generator=generator(8))
-    drawn = Text(0.25).draw(clean, generator(0))
+    clean = torch.rand(4, 3, 40, 50, generator=seeded_generator(8))
+    drawn = Text(0.25).draw(clean, seeded_generator(0))
     changed = (drawn != clean).any(1)
     assert torch.equal(changed, covered(lettered(0.25, 4, 3, 40, 50))), "the same text, whatever the image"
 

@@ -1,0 +1,111 @@
+"""Batches of pairs for training: their order, their augmentation, and the loader that can resume within an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from n2n_lightning.data.pairs import NoisyPair, PairSource
+from n2n_lightning.data.seeding import generator_on, seeded_generator
+
+AUGMENTATIONS = ("flip", "rotate", "swap")
+
+
+class BatchKey(NamedTuple):
+    """The images of a batch, and its place in training, from which everything that is drawn for it follows."""
+
+    indices: Tensor  # (B,) int64
+    epoch: int
+    number: int
+
+
+class EpochBatches(Sampler[BatchKey]):
+    """The batches of an epoch, in an order that follows from (seed, epoch) alone.
+
+    Args:
+        length: number of images.
+        batch_size: images in a batch; the last batch may be smaller, no image is dropped.
+        seed: seed of the order.
+        shuffle: False keeps the stored order and the same keys in every epoch.
+        repeat_first: give the first batch of epoch 0 this many times an epoch, and nothing else (0: off).
+    """
+
+    def __init__(self, length: int, batch_size: int, *, seed: int, shuffle: bool, repeat_first: int = 0) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.shuffle, self.repeat_first = shuffle, repeat_first
+        self.epoch = self.trainer_epoch = 0
+        self.first_batch = 0  # where to start in the epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Note the epoch; the Trainer calls this before each one."""
+        self.epoch, self.trainer_epoch = epoch if self.shuffle and not self.repeat_first else 0, epoch
+
+    def __len__(self) -> int:
+        return self.repeat_first or -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        order = torch.arange(self.length)
+        if self.shuffle:
+            order = torch.randperm(self.length, generator=seeded_generator(self.seed, self.epoch))
+        batches = order.split(self.batch_size)
+        for place in range(self.first_batch, len(self)):
+            number = 0 if self.repeat_first else place
+            yield BatchKey(batches[number], self.epoch, number)
+
+
+class PairBatches(Dataset[NoisyPair]):
+    """A ``PairSource`` that is indexed by ``BatchKey``: one call for a batch, none for an image."""
+
+    def __init__(self, source: PairSource, *, seed: int, augmentations: Sequence[str] = ()) -> None:
+        self.source, self.seed, self.augmentations = source, seed, augmentations
+
+    def __getitem__(self, key: BatchKey) -> NoisyPair:
+        rng = seeded_generator(self.seed, key.epoch, key.number)
+        return augment(self.source.batch(key.indices, rng), self.augmentations, rng)
+
+
+class PairLoader(DataLoader[NoisyPair]):
+    """A loader that counts its batches and, in a resumed run, skips those that were trained on before.
+
+    It asks its sampler for nothing before the first batch is wanted. Workers would ask when they start, which after a
+    resume is before the Trainer has set the epoch.
+    """
+
+    batches_given = 0  # in this epoch
+    resumed_epoch, batches_done = -1, 0  # the epoch that was interrupted, and its batches before the interruption
+
+    def __iter__(self) -> Iterator[NoisyPair]:  # type: ignore[override]  # a generator instead of Lightning's class
+        assert isinstance(self.sampler, EpochBatches)
+        self.batches_given = self.batches_done if self.sampler.trainer_epoch == self.resumed_epoch else 0
+        self.sampler.first_batch = self.batches_given
+        for batch in super().__iter__():
+            self.batches_given += 1
+            yield batch
+
+
+def augment(pair: NoisyPair, kinds: Sequence[str], rng: torch.Generator) -> NoisyPair:
+    """Flip, rotate by 90 degrees and swap the two images at random; all images of a scene are treated alike."""
+    device = pair.source.device
+    rng = generator_on(device, rng) if kinds else rng
+
+    def toss_coins() -> Tensor:
+        return torch.randint(2, (len(pair.source), 1, 1, 1), generator=rng, device=device).bool()
+
+    def turn_some(pair: NoisyPair, turn: Callable[[Tensor], Tensor]) -> NoisyPair:
+        chosen = toss_coins()
+        return pair.map(lambda images: torch.where(chosen, turn(images), images), "source", "target", "clean", "mask")
+
+    if "swap" in kinds and pair.target is not None:
+        swap = toss_coins()
+        source, target = torch.where(swap, pair.target, pair.source), torch.where(swap, pair.source, pair.target)
+        pair = pair._replace(source=source, target=target)
+    if "flip" in kinds:
+        pair = turn_some(pair, lambda images: images.flip(-1))
+        pair = turn_some(pair, lambda images: images.flip(-2))
+    if "rotate" in kinds:
+        pair = turn_some(pair, lambda images: images.rot90(1, (-2, -1)))
+    return pair
