@@ -11,6 +11,7 @@ from n2n_lightning.system import errors
 
 
 def main() -> int:
+    """Write both files and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m n2n_lightning.standin",
         description="Make train_data.pkl and val_data.pkl, the files that data=ee559 reads, from photographs.",
@@ -19,7 +20,7 @@ def main() -> int:
     parser.add_argument("--val-root", help="folder of the validation photographs (default: one in five of --root)")
     parser.add_argument("--train-pairs", type=int, default=50000, help="default: %(default)s, as in the course's files")
     parser.add_argument("--val-pairs", type=int, default=1000, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of crops and draws; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of crops and draws; default: %(default)s")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
 
@@ -30,21 +31,15 @@ def main() -> int:
     try:
         taken = [args.output / name for name in FILES.values() if (args.output / name).exists()]
         if taken:
-            raise ValueError(f"{', '.join(map(str, taken))} is there already; name another --output")
+            raise ValueError(f"{', '.join(map(str, taken))} exists already; choose another --output")
         args.output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=args.output) as cache_dir:
-            data = PhotoData(
-                root=args.root,
-                val_root=args.val_root,
-                train_pairs=args.train_pairs,
-                val_pairs=args.val_pairs,
-                seed=args.seed,
-                cache_dir=cache_dir,
-            )
+            settings = {name: value for name, value in vars(args).items() if name != "output"}
+            data = PhotoData(cache_dir=cache_dir, **settings)
             for stage in STAGES:
                 source = data.load(stage)
                 assert isinstance(source, TensorPairs)
-                second = source.clean if stage == "val" else source.target
+                second = source.target if source.clean is None else source.clean
                 assert second is not None
                 write_pkl(args.output / FILES[stage], source.source, second)
                 print(args.output / FILES[stage])

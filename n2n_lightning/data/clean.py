@@ -42,7 +42,7 @@ class CleanPairs(SceneSource):
 
     @property
     def names(self) -> list[str]:
-        """In validation, the file that each pair is made from."""
+        """The file that each validation pair is made from."""
         return [] if self.crops.scenes is None else [self.scenes[number].name for number in self.crops.scenes]
 
     @property
@@ -70,7 +70,7 @@ class CleanPairs(SceneSource):
         return pair._replace(clean=self.noise.clean(images) * self.peak, group=self.groups[indices])
 
     def corrupt(self, images: Tensor, rng: torch.Generator) -> NoisyPair:
-        """Return a pair in stored values: (N, C, H, W) float32 in units of the peak -> float32 in units of 1."""
+        """Return a noisy pair in stored values: (N, C, H, W) float32 in units of the peak -> float32 in 0..peak."""
         rng = generator_on(images.device, rng)
         if self.has_clean and not self.has_pairs:
             return NoisyPair(self.noise.draw(images, rng) * self.peak, None)

@@ -63,7 +63,7 @@ class SceneSource:
 
     Args:
         scenes: of one pixel format.
-        crops: which crops of them.
+        crops: random crops for training, fixed ones for validation.
         cell_px: side of the square of input pixels behind each pixel of a pair.
     """
 
@@ -73,6 +73,7 @@ class SceneSource:
     def __init__(self, scenes: Sequence[Scene], crops: CropSampler, cell_px: int = 1) -> None:
         self.scenes, self.crops = scenes, crops
         self.groups, self.one_size = crops.groups, crops.one_size
+        self.images = list(dict.fromkeys(image for scene in scenes for image in scene.images))  # each once
         self.image_shape = (scenes[0].pixel_format[0], crops.height // cell_px, crops.width // cell_px)
 
     def __len__(self) -> int:
@@ -83,15 +84,11 @@ class SceneSource:
         return self.device_images.crops(images, windows) if self.device_images else read_crops(images, windows)
 
     @property
-    def unique_images(self) -> list[StackImage]:
-        return list(dict.fromkeys(image for scene in self.scenes for image in scene.images))
-
-    @property
     def nbytes(self) -> int:
         """Size of all images in memory, bytes."""
-        return sum(image.nbytes for image in self.unique_images)
+        return sum(image.nbytes for image in self.images)
 
     def to(self, device: torch.device) -> None:
         """Read all images and keep them on ``device``."""
         if self.device_images is None or self.device_images.values.device != device:
-            self.device_images = DeviceImages(self.unique_images, device)
+            self.device_images = DeviceImages(self.images, device)

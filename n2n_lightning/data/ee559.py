@@ -32,16 +32,12 @@ class Ee559Data:
         self.root = Path(root)
 
     def load(self, stage: Stage) -> PairSource:
-        """Read the pairs of ``stage``.
-
-        Raises:
-            ValueError: the file is missing, damaged, unsafe or of another form.
-        """
+        """Read the pairs of ``stage``; raise ValueError if the file is missing, damaged, unsafe or of another form."""
         first, second = read_pkl(self.root / FILES[stage])
         return TensorPairs(first, None, second) if stage == "val" else TensorPairs(first, second)
 
     def fingerprint(self) -> str:
-        """Return the hashes of the existing files; the course's own files have names instead."""
+        """Return hashes of the files that exist; the course's own files have names instead."""
         sums = [file_sha256(path) for name in FILES.values() if (path := self.root / name).exists()]
         return "-".join(OFFICIAL_SHA256.get(digest, digest[:12]) for digest in sums)
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import math
 import time
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,7 @@ RECIPE_VERSION = 1  # part of the cache's key: raise it with any change to the p
 ByteArray = npt.NDArray[np.uint8]
 
 
+@dataclass(kw_only=True)
 class PhotoData:
     """Pairs made from photographs, a stand-in for the course's files.
 
@@ -54,41 +56,32 @@ class PhotoData:
 
     peak, sample_type = 255.0, "uint8"
 
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        val_root: str | None = None,
-        train_pairs: int = 2048,
-        val_pairs: int = 400,
-        draws: Literal["fixed", "fresh"] = "fixed",
-        targets: Targets = "noisy",
-        seed: int = 0,
-        cache_dir: str = "outputs/cache",
-    ) -> None:
-        check_at_least(1, 1000, train_pairs=train_pairs, val_pairs=val_pairs)
-        check_at_least(0, 0, seed=seed)
-        if val_root is not None and root is None:
-            raise ValueError(f"val_root needs root, got val_root={val_root!r} alone; set data.root=FOLDER too")
-        self.root, self.val_root = root, val_root
-        self.pairs: dict[Stage, int] = {"train": train_pairs, "val": val_pairs}
-        self.draws, self.targets, self.seed, self.cache_dir = draws, targets, seed, Path(cache_dir)
+    root: str | None = None
+    val_root: str | None = None
+    train_pairs: int = 2048
+    val_pairs: int = 400
+    draws: Literal["fixed", "fresh"] = "fixed"
+    targets: Targets = "noisy"
+    seed: int = 0
+    cache_dir: str = "outputs/cache"
+
+    def __post_init__(self) -> None:
+        check_at_least(1, 1000, train_pairs=self.train_pairs, val_pairs=self.val_pairs)
+        check_at_least(0, 0, seed=self.seed)
+        if self.val_root is not None and self.root is None:
+            raise ValueError(f"val_root needs root, got val_root={self.val_root!r} alone; set data.root=FOLDER too")
+        self.pairs: dict[Stage, int] = {"train": self.train_pairs, "val": self.val_pairs}
 
     def load(self, stage: Stage) -> PairSource:
-        """Build the pairs of ``stage``, or map them from the cache.
-
-        Raises:
-            ValueError: a folder is missing or holds too few photographs, or one of them cannot be used (named).
-        """
+        """Build the pairs of ``stage``, or map them from the cache; a ValueError names what cannot be used."""
         kind = "val" if stage == "val" else "cells" if self.draws == "fresh" else CACHE_NAMES[self.targets]
-        path = self.cache_dir / f"photos-{kind}-{self.pairs[stage]}-{self.key(stage)}.npy"
+        path = Path(self.cache_dir) / f"photos-{kind}-{self.pairs[stage]}-{self.key(stage)}.npy"
         stored = map_array(path)
         if stored is None:
             with exclusive_build(path):  # the jobs of a sweep may all come at once
-                stored = map_array(path)
-                if stored is None:
+                if map_array(path) is None:
                     self._build(stage, kind, path)
-                    stored = np.load(path, mmap_mode="c")
+            stored = np.load(path, mmap_mode="c")
         if kind == "cells":
             return CellPairs(torch.from_numpy(stored), self.targets)
         first, second = torch.from_numpy(stored)
@@ -100,10 +93,8 @@ class PhotoData:
 
     def key(self, stage: Stage) -> str:
         """Return a hash of all that the pairs of ``stage`` depend on."""
-        digest = hashlib.sha256(repr((RECIPE_VERSION, stage, self.pairs[stage], self.seed)).encode())
-        for photo in self.hashes[stage]:
-            digest.update(photo)
-        return digest.hexdigest()[:12]
+        recipe = repr((RECIPE_VERSION, stage, self.pairs[stage], self.seed)).encode()
+        return hashlib.sha256(b"".join([recipe, *self.hashes[stage]])).hexdigest()[:12]
 
     @cached_property
     def hashes(self) -> dict[Stage, list[bytes]]:
@@ -141,9 +132,9 @@ class PhotoData:
                 cells = render_cells(photo, rng)
                 if kind == "cells":
                     output[index] = cells
-                    continue
-                output[0, index] = sample_cells(cells, rng)
-                output[1, index] = sample_cells(cells, rng) if kind == "pairs" else box_mean(cells)
+                else:
+                    output[0, index] = sample_cells(cells, rng)
+                    output[1, index] = sample_cells(cells, rng) if kind == "pairs" else box_mean(cells)
 
         for part in path.parent.glob(f"{path.name}.*.part"):  # left by processes that were killed
             if part.stat().st_mtime < time.time() - STALE_SECONDS:

@@ -28,10 +28,8 @@ class SingleImages(SceneSource):
 
     def __init__(self, scenes: Sequence[Scene], crops: CropSampler, *, seed: int) -> None:
         if crops.height % 2 or crops.width % 2:
-            raise ValueError(
-                f"single images are split into cells of 2x2 px, got crops of {crops.width}x{crops.height}; set an even "
-                "crop_px"
-            )
+            size = f"{crops.width}x{crops.height}"
+            raise ValueError(f"single images need crops of even sides, got {size}; set an even data.crop_px")
         super().__init__(scenes, crops)
         self.seed = seed
 

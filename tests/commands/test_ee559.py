@@ -42,7 +42,7 @@ def test_the_standin_command_writes_what_the_reader_reads(command: Command, phot
             assert (pairs.has_clean, pairs.has_pairs) == (stage == "val", stage == "train")
 
     again = standin_command(command, *arguments)
-    assert again.code == 2 and "is there already" in again.err
+    assert again.code == 2 and "exists already" in again.err
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path):
     assert sprung.exists(), "the trap itself does not work"
 
 
-def test_a_missing_file_is_named_with_the_mend(tmp_path: Path):
+def test_a_missing_file_is_named_with_the_fix(tmp_path: Path):
     with pytest.raises(ValueError, match=r"train_data\.pkl does not exist; set data\.root"):
         Ee559Data(root=str(tmp_path)).load("train")
 

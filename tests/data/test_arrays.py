@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused_and_named(source: Any, target: Any, words:
 
 def test_whole_images_without_halves_are_refused_for_single_images():
     images = smooth_images(4, 33, seed=0, channels=1)[:, 0]
-    with pytest.raises(ValueError, match="cells of 2x2 px, got crops of 33x33; set an even crop_px"):
+    with pytest.raises(ValueError, match="got 33x33; set an even data.crop_px"):
         arrays(source=images, crop_px=None).load("train")
     assert arrays(source=images[:, :32, :32], crop_px=None).load("train").image_shape == (1, 32, 32)
 
