@@ -21,7 +21,7 @@ ALL = (*SHORT, *CROPS)
 
 
 def write_noisy_images(folder: Path) -> Path:
-    """Folders for every source: five scenes of 48x48 px, each three times with noise and once without."""
+    """Write folders for every source: five scenes of 48x48 px, each three times with noise and once without."""
     rng = np.random.default_rng(0)
     for number, clean in enumerate(smooth_images(5, 48, seed=2).transpose(0, 2, 3, 1)):
         write(folder / f"clean/{number}.png", stored(clean))
@@ -37,7 +37,7 @@ def stored(pixels: Array) -> Array:
 
 
 def source(kind: str, folder: Path) -> tuple[str, ...]:
-    """The overrides that name a source's images."""
+    """Return the overrides that name a source's images."""
     roots = {"burst": "frames", "clean": "clean", "single": "0"}
     if kind == "pairs":
         names = (f"data.source={folder / '0'}", f"data.target={folder / '1'}")

@@ -64,7 +64,9 @@ class SceneData:
         check_at_least(1, 64, crop_px=self.crop_px, train_pairs=self.train_pairs, val_pairs=self.val_pairs)
         check_at_least(0, 0, seed=self.seed)
         if not 0 < self.val_fraction <= 1:
-            raise ValueError(f"val_fraction must be in (0, 1], got {self.val_fraction}; set data.val_fraction=0.2")
+            raise ValueError(
+                f"val_fraction must be above 0, at most 1, got {self.val_fraction}; set data.val_fraction=0.2"
+            )
         if self.range is not None and not self.range > 0:
             raise ValueError(f"range must be above 0, got {self.range}; set data.range=255, or null to find it")
         self.takes_whole = self.crop_px is None and self.val_fraction == 1  # images of any sizes

@@ -92,10 +92,8 @@ class SceneFiles:
     def open(self, stacks: dict[Path, ImageStack]) -> tuple[list[Scene], list[str]]:
         """Return the scenes, and what is wrong with files that do not fit together.
 
-        A burst can do without some of its frames; other scenes need all of their files.
-
-        Args:
-            stacks: the files that could be opened.
+        A burst can do without some of its frames; other scenes need all of their files. ``stacks`` holds the files
+        that could be opened.
         """
         opened = [stacks[path] for path in self.paths if path in stacks]
         if not opened or (len(opened) < len(self.paths) and not self.burst):
@@ -120,7 +118,7 @@ class SceneFiles:
             faults.append(f"{opened[0].name} is a burst of one frame; a burst needs 2 or more: add one or remove it")
         else:
             noisy = len(opened) if self.clean is None else len(opened) - 1
-            return [Scene(scene[:noisy], *scene[noisy:]) for scene in zip(*pages, strict=True)], faults
+            return [Scene(page[:noisy], *page[noisy:]) for page in zip(*pages, strict=True)], faults
         return [], faults
 
     def _are_scenes(self, opened: Sequence[ImageStack]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from numbered_images import coded, origins, whole
+from numbered_images import load_all, numbered_image, origins
 from small_runs import smooth_images
 
 from n2n_lightning import evaluate
@@ -30,7 +30,7 @@ def arrays(**settings: Any) -> ArrayData:
 
 def scenes(frame: int, count: int = 4) -> np.ndarray:
     """(N, H, W, 3)"""
-    return np.stack([coded(scene, frame) for scene in range(count)])
+    return np.stack([numbered_image(scene, frame) for scene in range(count)])
 
 
 def forms(images: np.ndarray) -> dict[str, Any]:
@@ -44,17 +44,17 @@ def forms(images: np.ndarray) -> dict[str, Any]:
 def test_every_form_gives_the_same_batches(channels: int | None):
     first, second = (scenes(frame) if channels else scenes(frame)[..., 1] for frame in (0, 1))
     for stage in STAGES:
-        expected = whole(arrays(source=first, target=second), stage)
+        expected = load_all(arrays(source=first, target=second), stage)
         assert expected.source.shape[1:] == (channels or 1, 16, 16)
         for (name, one), (other_name, other) in itertools.product(forms(first).items(), forms(second).items()):
-            found = whole(arrays(source=one, target=other), stage)
+            found = load_all(arrays(source=one, target=other), stage)
             assert torch.equal(found.source, expected.source), name
             assert torch.equal(found.target, expected.target), other_name
 
 
 def test_source_target_and_clean_are_of_one_place():
     data = arrays(source=scenes(0), target=scenes(1), clean=scenes(2))
-    train, val = whole(data, "train"), whole(data, "val")
+    train, val = load_all(data, "train"), load_all(data, "val")
     found = [origins(images) for images in (val.source, val.target, val.clean)]
     assert [{o.frame for o in one} for one in found] == [{0}, {1}, {2}]
     assert [o.place for o in found[0]] == [o.place for o in found[1]] == [o.place for o in found[2]]
@@ -64,9 +64,9 @@ def test_source_target_and_clean_are_of_one_place():
 
 def test_a_list_may_hold_images_of_any_size():
     sizes = [(20, 30), (40, 17), (16, 60), (33, 33)]
-    first, second = ([coded(scene, frame, *size) for scene, size in enumerate(sizes)] for frame in (0, 1))
+    first, second = ([numbered_image(scene, frame, *size) for scene, size in enumerate(sizes)] for frame in (0, 1))
     data = arrays(source=first, target=second, train_pairs=300)
-    found = {o.scene for stage in STAGES for o in origins(whole(data, stage).source)}
+    found = {o.scene for stage in STAGES for o in origins(load_all(data, stage).source)}
     assert found == {0, 1, 2, 3}
 
 
@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused_and_named(source: Any, target: Any, words:
 
 def test_whole_images_without_halves_are_refused_for_single_images():
     images = smooth_images(4, 33, seed=0, channels=1)[:, 0]
-    with pytest.raises(ValueError, match="got 33x33; set an even data.crop_px"):
+    with pytest.raises(ValueError, match=r"got 33x33; set an even data\.crop_px"):
         arrays(source=images, crop_px=None).load("train")
     assert arrays(source=images[:, :32, :32], crop_px=None).load("train").image_shape == (1, 32, 32)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import Command
-from numbered_images import coded, write
+from numbered_images import numbered_image, write
 from PIL import Image
 from small_runs import assert_refused, compose_config, evaluate_main, read_json
 
@@ -26,27 +26,27 @@ def given(tmp_path: Path) -> Path:
     """Good images for every source: three scenes each, and a burst of three frames."""
     given = tmp_path / "given"
     for number in range(3):
-        write(given / f"burst/{number}.png", coded(0, number))
+        write(given / f"burst/{number}.png", numbered_image(0, number))
         for frame, folder in enumerate(("source", "target", "clean", "single")):
-            write(given / f"{folder}/{number}.png", coded(number, frame))
+            write(given / f"{folder}/{number}.png", numbered_image(number, frame))
     return given
 
 
 def spoil(path: Path) -> None:
     """Give the file the fault that its name says."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(coded(1))
+    picture = Image.fromarray(numbered_image(1))
     match path.name:
         case "palette.png":
             picture.quantize(16).save(path)
         case "cmyk.jpg" | "cmyk.tif":
             picture.convert("CMYK").save(path)
         case "nan.tif":
-            pixels = coded(1).astype(np.float32)
+            pixels = numbered_image(1).astype(np.float32)
             pixels[3, 4, 1] = np.nan
             tifffile.imwrite(path, pixels, photometric="rgb")
         case "infinite.npy":
-            np.save(path, np.where(coded(1) == 7, np.inf, coded(1)).astype(np.float32))
+            np.save(path, np.where(numbered_image(1) == 7, np.inf, numbered_image(1)).astype(np.float32))
         case "empty.tif":
             path.write_bytes(b"")
         case "no_pages.tif":
@@ -59,7 +59,7 @@ def spoil(path: Path) -> None:
         case "grey.png":
             picture.convert("L").save(path)
         case "deep.tif":
-            tifffile.imwrite(path, coded(1).astype(np.uint16), photometric="rgb")
+            tifffile.imwrite(path, numbered_image(1).astype(np.uint16), photometric="rgb")
         case _:
             raise AssertionError(path.name)
 
@@ -117,11 +117,11 @@ def test_input_that_makes_no_data_set_is_refused(
 ):
     (given / "nothing").mkdir()
     (given / "nothing/notes.txt").write_text("no image")
-    write(given / "lone/a.tif", coded(0))
+    write(given / "lone/a.tif", numbered_image(0))
     for number in range(3):
-        write(given / f"wide/{number}.png", coded(number, 1, width=48 + (number == 1)))
+        write(given / f"wide/{number}.png", numbered_image(number, 1, width=48 + (number == 1)))
     for number in range(2):
-        write(given / f"two/{number}.png", coded(number, 1))
+        write(given / f"two/{number}.png", numbered_image(number, 1))
     assert_refused(command(*SETTINGS, *source, "data.cache_dir=given/cache"), tmp_path, words)
 
 

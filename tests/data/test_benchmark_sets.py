@@ -34,7 +34,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(given: Path, *more: str) -> list[str]:
-    """Of a benchmark that has as many images."""
+    """Return the overrides of a benchmark with four images."""
     data = ("data=set14", f"data.root={given / 'images'}", f"data.cache_dir={given / 'cache'}", "data.images=4")
     return [*data, *more]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numbered_images import Origin, coded, made, origins, whole, write
+from numbered_images import Origin, load_all, make_data, numbered_image, origins, write
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.paired import BurstData
@@ -18,22 +18,22 @@ from n2n_lightning.data.seeding import seeded_generator
 
 
 def burst(folder: Path, root: str = "root", **settings: Any) -> BurstData:
-    return made(BurstData, folder, root=str(folder / root), **settings)
+    return make_data(BurstData, folder, root=str(folder / root), **settings)
 
 
 def write_burst(folder: Path, scene: int, frames: int, **size: int) -> Path:
     for frame in range(frames):
-        write(folder / f"{frame}.npy", coded(scene, frame, **size))
+        write(folder / f"{frame}.npy", numbered_image(scene, frame, **size))
     return folder
 
 
 def pages(scene: int, frames: int) -> np.ndarray:
-    return np.stack([coded(scene, frame) for frame in range(frames)])
+    return np.stack([numbered_image(scene, frame) for frame in range(frames)])
 
 
 def seen(data: BurstData) -> set[Origin]:
     """Every frame that training or validation reads, at its scene's place (0, 0)."""
-    batches = [whole(data, stage) for stage in STAGES]
+    batches = [load_all(data, stage) for stage in STAGES]
     found = [o for pair in batches for o in origins(pair.source) + origins(pair.target)]
     return {Origin(o.scene, o.frame, 0, 0) for o in found}
 
@@ -48,7 +48,7 @@ def test_one_scene(tmp_path: Path, layout: str):
         write_burst(tmp_path / "root", 0, 3)
     elif layout == "pictures":
         for frame, name in enumerate(("a.png", "b.bmp", "c.tif")):
-            write(tmp_path / "root" / name, coded(0, frame))
+            write(tmp_path / "root" / name, numbered_image(0, frame))
     else:
         write(tmp_path / "root" / ("burst.npy" if layout == "npy" else "burst.tif"), pages(0, 3))
     assert seen(burst(tmp_path, root)) == {Origin(0, frame, 0, 0) for frame in range(3)}
@@ -70,7 +70,7 @@ def test_many_scenes(tmp_path: Path, layout: str):
 
 def test_every_ordered_pair_of_frames_is_drawn_equally_often_and_no_frame_with_itself(tmp_path: Path):
     data = burst(tmp_path, str(write_burst(tmp_path / "root", 0, 4)), train_pairs=1200, crop_px=4)
-    pair = whole(data, "train")
+    pair = load_all(data, "train")
     drawn = Counter((one.frame, other.frame) for one, other in zip(*map(origins, pair[:2]), strict=True))
     assert set(drawn) == {(one, other) for one in range(4) for other in range(4) if one != other}
     # 100 each; chi-squared with 11 degrees of freedom: above 45 once in 200,000 tries, and the seed is fixed
@@ -82,11 +82,11 @@ def test_scenes_of_any_number_of_frames_are_never_mixed(tmp_path: Path):
         write_burst(tmp_path / "root" / str(scene), scene, frames)
     data = burst(tmp_path, train_pairs=600, crop_px=8)
     for stage in STAGES:
-        pair = whole(data, stage)
+        pair = load_all(data, stage)
         ones, others = origins(pair.source), origins(pair.target)
         assert [one.place for one in ones] == [other.place for other in others]
         assert all(one.frame != other.frame for one, other in zip(ones, others, strict=True))
-    drawn = {(o.scene, o.frame) for o in origins(whole(data, "train").source)}
+    drawn = {(o.scene, o.frame) for o in origins(load_all(data, "train").source)}
     scenes = {scene for scene, _ in drawn}
     assert len(scenes) == 3 and drawn == {(s, f) for s in scenes for f in range((2, 3, 5, 2)[s])}
 
@@ -104,7 +104,7 @@ def test_scenes_are_held_back_whole(tmp_path: Path):
     for scene in range(6):
         write_burst(tmp_path / "root" / str(scene), scene, 2, height=30 + scene, width=40 - scene)
     data = burst(tmp_path, val_fraction=0.4)
-    train, val = ({o.scene for o in origins(whole(data, stage).source)} for stage in STAGES)
+    train, val = ({o.scene for o in origins(load_all(data, stage).source)} for stage in STAGES)
     assert train | val == set(range(6)) and not train & val and len(val) == 2
 
 
@@ -114,7 +114,7 @@ def test_a_lone_scene_is_cut_in_two_and_no_pixel_is_shared(tmp_path: Path, heigh
     data = burst(tmp_path, train_pairs=400, val_fraction=0.3)
     painted = np.zeros((2, height, width), int)
     for number, stage in enumerate(STAGES):
-        pair = whole(data, stage)
+        pair = load_all(data, stage)
         for origin in origins(pair.source) + origins(pair.target):
             painted[number, origin.top : origin.top + 16, origin.left : origin.left + 16] += 1
     assert not ((painted[0] > 0) & (painted[1] > 0)).any()
@@ -136,14 +136,14 @@ def test_validation_has_a_third_frame_where_all_its_scenes_have_three(tmp_path: 
         write_burst(tmp_path / "root" / str(scene), scene, frames)
     write_burst(tmp_path / "val/3", 3, 3)
     write_burst(tmp_path / "val/4", 4, 4)
-    pair = whole(burst(tmp_path, val_root=str(tmp_path / "val")), "val")
+    pair = load_all(burst(tmp_path, val_root=str(tmp_path / "val")), "val")
     one, two, three = (origins(images) for images in (pair.source, pair.target, pair.third))
     assert [o.place for o in one] == [o.place for o in two] == [o.place for o in three]
     assert all(len({a.frame, b.frame, c.frame}) == 3 for a, b, c in zip(one, two, three, strict=True))
     assert {(o.scene, o.frame) for o in one} == {*((3, f) for f in range(3)), *((4, f) for f in range(4))}
 
     write_burst(tmp_path / "val/5", 5, 2)
-    pair = whole(burst(tmp_path, val_root=str(tmp_path / "val")), "val")
+    pair = load_all(burst(tmp_path, val_root=str(tmp_path / "val")), "val")
     assert pair.third is None and pair.clean is None
     ones, others = origins(pair.source), origins(pair.target)
     assert all(a.place == b.place and a.frame != b.frame for a, b in zip(ones, others, strict=True))
@@ -153,7 +153,7 @@ def test_validation_is_drawn_once_for_all_and_grouped(tmp_path: Path):
     for scene in range(4):
         write_burst(tmp_path / "root" / str(scene), scene, 3)
     data = burst(tmp_path, val_fraction=0.5)
-    first, second = whole(data, "val", seed=1), whole(data, "val", seed=2)
+    first, second = load_all(data, "val", seed=1), load_all(data, "val", seed=2)
     assert origins(first.source) == origins(second.source) and origins(first.target) == origins(second.target)
     assert first.group is not None
     by_group = {
@@ -178,7 +178,7 @@ def test_a_burst_of_one_frame_is_refused_and_named(tmp_path: Path, layout: str):
     if layout == "a folder of many":
         write_burst(tmp_path / "root/good", 0, 3)
     name = "root/lone.npy" if layout != "a folder of many" else "root/bad/lone.npy"
-    write(tmp_path / name, coded(1))
+    write(tmp_path / name, numbered_image(1))
     with pytest.raises(ValueError, match=rf"{name} is a burst of one frame; a burst needs 2 or more") as caught:
         burst(tmp_path, name if layout == "file" else "root").load("train")
     assert "good" not in str(caught.value)
@@ -186,7 +186,7 @@ def test_a_burst_of_one_frame_is_refused_and_named(tmp_path: Path, layout: str):
 
 def test_frames_of_two_sizes_are_refused_and_both_named(tmp_path: Path):
     write_burst(tmp_path / "root", 0, 3)
-    write(tmp_path / "root/2.npy", coded(0, 2, height=41))
+    write(tmp_path / "root/2.npy", numbered_image(0, 2, height=41))
     with pytest.raises(ValueError, match=r"root/2\.npy holds 48x41 px.*root/0\.npy 48x40 px"):
         burst(tmp_path).load("train")
 

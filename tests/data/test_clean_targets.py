@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from numbered_images import coded, made, origins, whole, write
+from numbered_images import load_all, make_data, numbered_image, origins, write
 from small_runs import photo_data, read_json, tensors, train_with, write_photograph
 
 from n2n_lightning.data.clean import CleanData
@@ -24,9 +24,9 @@ DRAWS = pytest.mark.parametrize("draws", ["fixed", "fresh"])
 def clean(folder: Path, **settings: Any) -> CleanData:
     """Four images whose pixels say where they lie."""
     for scene in range(4):
-        write(folder / f"root/{scene}.png", coded(scene))
+        write(folder / f"root/{scene}.png", numbered_image(scene))
     noise = {"name": "gaussian", "sigma": 20}
-    return made(CleanData, folder, **{"root": str(folder / "root"), "noise": noise} | settings)
+    return make_data(CleanData, folder, **{"root": str(folder / "root"), "noise": noise} | settings)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @DRAWS
 def test_the_target_is_the_crop_that_the_source_is_a_noisy_version_of(tmp_path: Path, draws: Draws):
-    pair = whole(clean(tmp_path, targets="clean", draws=draws), "train")
+    pair = load_all(clean(tmp_path, targets="clean", draws=draws), "train")
     assert pair.target is not None and pair.mask is None and pair.clean is None
     target = pair.target.round()
     assert (pair.target - target).abs().max() < 1e-3
@@ -54,7 +54,7 @@ def test_the_target_is_the_crop_that_the_source_is_a_noisy_version_of(tmp_path: 
 
 def test_a_pixelated_source_has_the_cells_means_for_a_target(tmp_path: Path):
     data = clean(tmp_path, targets="clean", noise={"name": "pixelate", "cell_px": 4}, crop_px=8)
-    pair = whole(data, "train")
+    pair = load_all(data, "train")
     assert pair.target is not None and pair.target.shape == pair.source.shape == (64, 3, 8, 8)
     across = pair.target.diff(dim=-1)[:, 2]
     torch.testing.assert_close(across, torch.full_like(across, 4.0), atol=1e-3, rtol=0)  # columns are numbered
@@ -65,7 +65,7 @@ def test_a_pixelated_source_has_the_cells_means_for_a_target(tmp_path: Path):
 
 def test_a_target_without_noise_has_no_mask_and_swaps_with_nothing(tmp_path: Path):
     data = clean(tmp_path, targets="clean", noise={"name": "bernoulli"})
-    assert whole(data, "train").mask is None and not data.load("train").has_pairs
+    assert load_all(data, "train").mask is None and not data.load("train").has_pairs
     with pytest.raises(ValueError, match="augment 'swap' needs two noisy images that are alike"):
         NoisyPairDataModule(data, augment=["swap"]).setup("fit")
 
@@ -73,7 +73,7 @@ def test_a_target_without_noise_has_no_mask_and_swaps_with_nothing(tmp_path: Pat
 @pytest.mark.parametrize("name", ["gaussian", "bernoulli", "text"])
 def test_validation_is_as_with_noisy_targets_without_the_second_noisy_images(tmp_path: Path, name: str):
     noise = {"name": name}
-    ours, theirs = (whole(clean(tmp_path, targets=targets, noise=noise), "val") for targets in ("clean", "noisy"))
+    ours, theirs = (load_all(clean(tmp_path, targets=targets, noise=noise), "val") for targets in ("clean", "noisy"))
     assert ours.target is None
     for one, other in zip(ours, theirs._replace(target=None), strict=True):
         assert (one is None) == (other is None) and (one is None or torch.equal(one, other))

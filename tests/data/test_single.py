@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import pytorch_lightning as pl
 import torch
-from numbered_images import coded, made, origins, whole, write
+from numbered_images import load_all, make_data, numbered_image, origins, write
 from torch import Tensor
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
@@ -148,12 +148,12 @@ def test_the_weight_rises_to_gamma_and_validation_has_none(tmp_path: Path, monke
 
 
 def single(folder: Path, **settings: Any) -> SingleData:
-    return made(SingleData, folder, root=str(folder / "root"), **settings)
+    return make_data(SingleData, folder, root=str(folder / "root"), **settings)
 
 
 def write_scenes(folder: Path, count: int, **size: int) -> None:
     for scene in range(count):
-        write(folder / f"{scene}.png", coded(scene, **size))
+        write(folder / f"{scene}.png", numbered_image(scene, **size))
 
 
 def test_crops_are_single_images_with_a_choice_and_validations_is_the_same_for_any_batch(tmp_path: Path):
@@ -167,7 +167,7 @@ def test_crops_are_single_images_with_a_choice_and_validations_is_the_same_for_a
     again, other = (train.batch(torch.arange(64), seeded_generator(seed)) for seed in (0, 1))
     assert torch.equal(pair.choice, again.choice) and not torch.equal(pair.choice, other.choice)
 
-    at_once = whole(data, "val")
+    at_once = load_all(data, "val")
     assert {o.scene for o in origins(at_once.source)}.isdisjoint(o.scene for o in origins(pair.source))
     parts = [val.batch(indices, seeded_generator(9)) for indices in torch.arange(len(val)).split(5)]
     assert len(parts) > 1
@@ -179,8 +179,8 @@ def test_crops_are_single_images_with_a_choice_and_validations_is_the_same_for_a
 def test_a_lone_image_is_cut_in_two(tmp_path: Path):
     write_scenes(tmp_path / "root", 1, height=80)
     data = single(tmp_path, train_pairs=200)
-    assert max(o.top for o in origins(whole(data, "train").source)) == 64 - 16
-    assert {o.top for o in origins(whole(data, "val").source)} == {64}
+    assert max(o.top for o in origins(load_all(data, "train").source)) == 64 - 16
+    assert {o.top for o in origins(load_all(data, "val").source)} == {64}
 
 
 def test_the_loss_decides_which_epoch_is_best(tmp_path: Path):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numbered_images import Array, coded, made, origins, whole, write
+from numbered_images import Array, load_all, make_data, numbered_image, origins, write
 from PIL import Image
 
 from n2n_lightning.data.clean import CleanData
@@ -21,7 +21,7 @@ from n2n_lightning.data.single import SingleData
 
 def clean(folder: Path, **settings: Any) -> CleanData:
     """Clean images without any noise."""
-    return made(
+    return make_data(
         CleanData, folder, **{"root": str(folder / "root"), "noise": {"name": "gaussian", "sigma": 0}} | settings
     )
 
@@ -62,7 +62,7 @@ def test_a_given_range_wins(tmp_path: Path):
 
 
 def test_eight_bits_have_one_range(tmp_path: Path):
-    write_images(tmp_path / "root", coded(0), coded(1))
+    write_images(tmp_path / "root", numbered_image(0), numbered_image(1))
     assert clean(tmp_path, range=255).peak == 255
     with pytest.raises(ValueError, match=r"8-bit images have the range 255, got 60"):
         clean(tmp_path, range=60).load("train")
@@ -70,7 +70,7 @@ def test_eight_bits_have_one_range(tmp_path: Path):
 
 def test_copies_of_an_image_go_to_one_stage(tmp_path: Path):
     names = [0, 0, 0, 1, 1, 2]
-    write_images(tmp_path / "root", *[coded(name) for name in names])
+    write_images(tmp_path / "root", *[numbered_image(name) for name in names])
     for seed in range(6):
         content = clean(tmp_path, seed=seed, val_fraction=0.5).content
         stages = [{names[region.scene] for region in content.regions[stage]} for stage in ("train", "val")]
@@ -107,10 +107,10 @@ def test_training_and_validation_have_one_range(tmp_path: Path):
 
 def test_sizes_may_differ(tmp_path: Path):
     sizes = [(30, 31), (40, 22), (26, 50), (60, 33)]
-    write_images(tmp_path / "root", *(coded(scene, 0, *size) for scene, size in enumerate(sizes)))
-    write(tmp_path / "val/a.npy", coded(9, 0, 50, 60))
+    write_images(tmp_path / "root", *(numbered_image(scene, 0, *size) for scene, size in enumerate(sizes)))
+    write(tmp_path / "val/a.npy", numbered_image(9, 0, 50, 60))
     data = clean(tmp_path, val_root=str(tmp_path / "val"), train_pairs=300)
-    found = origins(whole(data, "train").source.round().byte())
+    found = origins(load_all(data, "train").source.round().byte())
     assert {o.scene for o in found} == {0, 1, 2, 3}
     for scene, (height, width) in enumerate(sizes):
         places = [(o.top, o.left) for o in found if o.scene == scene]
@@ -118,30 +118,30 @@ def test_sizes_may_differ(tmp_path: Path):
 
 
 def test_whole_images_of_one_size_need_no_crop(tmp_path: Path):
-    write_images(tmp_path / "root", *(coded(scene) for scene in range(4)))
+    write_images(tmp_path / "root", *(numbered_image(scene) for scene in range(4)))
     data = clean(tmp_path, crop_px=None)
     for stage, count in zip(STAGES, (64, 1), strict=True):
         source = data.load(stage)
         assert source.image_shape == (3, 40, 48) and len(source) == count
-        assert {(o.top, o.left) for o in origins(whole(data, stage).source.round().byte())} == {(0, 0)}
+        assert {(o.top, o.left) for o in origins(load_all(data, stage).source.round().byte())} == {(0, 0)}
 
 
 @pytest.mark.parametrize(
     ("odd", "settings", "words"),
     [
-        (coded(1)[..., :1], {}, "1 channel of uint8, others 3 channels of uint8; convert it"),
-        (coded(1).astype(np.uint16), {}, "3 channels of uint16, others 3 channels of uint8; convert it"),
-        (coded(1).astype(np.float32), {}, "3 channels of float, others 3 channels of uint8; convert it"),
-        (coded(1, height=15), {}, "48x15 px, a crop 16x16; set a smaller data.crop_px"),
-        (coded(1, width=47), {"crop_px": None}, "47x40 px, others 48x40; set data.crop_px=64"),
-        (coded(1), {"crop_px": 4, "noise": {"name": "pixelate", "cell_px": 11}}, "48x40 px, a crop 44x44"),
+        (numbered_image(1)[..., :1], {}, "1 channel of uint8, others 3 channels of uint8; convert it"),
+        (numbered_image(1).astype(np.uint16), {}, "3 channels of uint16, others 3 channels of uint8; convert it"),
+        (numbered_image(1).astype(np.float32), {}, "3 channels of float, others 3 channels of uint8; convert it"),
+        (numbered_image(1, height=15), {}, "48x15 px, a crop 16x16; set a smaller data.crop_px"),
+        (numbered_image(1, width=47), {"crop_px": None}, "47x40 px, others 48x40; set data.crop_px=64"),
+        (numbered_image(1), {"crop_px": 4, "noise": {"name": "pixelate", "cell_px": 11}}, "48x40 px, a crop 44x44"),
     ],
 )
 def test_an_image_that_does_not_fit_the_others_is_named_or_left_out(
     tmp_path: Path, odd: Array, settings: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str]
 ):
     size = (48, 48) if "noise" in settings else (40, 48)
-    write_images(tmp_path / "root", *(coded(scene, 0, *size) for scene in range(4)))
+    write_images(tmp_path / "root", *(numbered_image(scene, 0, *size) for scene in range(4)))
     write(tmp_path / "root/odd.npy", odd)
     with pytest.raises(ValueError, match=rf"^{re.escape(str(tmp_path))}/root/odd\.npy (holds|is) {words}") as caught:
         clean(tmp_path, **settings).load("train")
@@ -173,9 +173,9 @@ def test_all_bad_files_are_named_in_one_message_and_what_they_leave_is_used_on_r
 
 
 def test_more_bad_files_than_anybody_reads_are_counted(tmp_path: Path):
-    write_images(tmp_path / "root", coded(0), coded(1))
+    write_images(tmp_path / "root", numbered_image(0), numbered_image(1))
     for number in range(65):
-        write(tmp_path / f"root/bad{number:02}.npy", coded(1, height=9))
+        write(tmp_path / f"root/bad{number:02}.npy", numbered_image(1, height=9))
     with pytest.raises(ValueError, match=r"^65 images cannot be used") as caught:
         clean(tmp_path).load("train")
     message = str(caught.value)
@@ -183,8 +183,8 @@ def test_more_bad_files_than_anybody_reads_are_counted(tmp_path: Path):
 
 
 def test_a_file_of_several_pages_is_named_once(tmp_path: Path):
-    write_images(tmp_path / "root", coded(0), coded(1))
-    write(tmp_path / "root/pages.npy", np.stack([coded(2, page, height=9) for page in range(5)]))
+    write_images(tmp_path / "root", numbered_image(0), numbered_image(1))
+    write(tmp_path / "root/pages.npy", np.stack([numbered_image(2, page, height=9) for page in range(5)]))
     with pytest.raises(ValueError, match=r"pages\.npy is 48x9 px, a crop 16x16") as caught:
         clean(tmp_path).load("train")
     assert str(caught.value).count("pages.npy") == 1
@@ -206,24 +206,24 @@ def test_an_orientation_tag_is_followed(tmp_path: Path):
     exif[0x0112] = 6  # "turn by 90 degrees clockwise to show"
     (tmp_path / "root").mkdir()
     for scene in range(2):
-        turned = np.rot90(coded(scene))
+        turned = np.rot90(numbered_image(scene))
         Image.fromarray(turned).save(tmp_path / f"root/{scene}.png", exif=exif)
-    assert len(origins(whole(clean(tmp_path), "train").source.round().byte())) == 64
+    assert len(origins(load_all(clean(tmp_path), "train").source.round().byte())) == 64
 
 
 def test_the_fingerprint_is_of_the_bytes(tmp_path: Path):
-    write_images(tmp_path / "root", coded(0), coded(1))
+    write_images(tmp_path / "root", numbered_image(0), numbered_image(1))
     before = clean(tmp_path).fingerprint()
     assert clean(tmp_path).fingerprint() == clean(tmp_path, train_pairs=5).fingerprint() == before
-    write(tmp_path / "root/01.npy", coded(2))
+    write(tmp_path / "root/01.npy", numbered_image(2))
     assert clean(tmp_path).fingerprint() != before
 
 
 def test_nothing_is_read_before_it_is_needed(tmp_path: Path):
     for data in (
         clean(tmp_path, root="nowhere"),
-        made(SingleData, tmp_path, root="nowhere"),
-        made(BurstData, tmp_path, root="nowhere"),
+        make_data(SingleData, tmp_path, root="nowhere"),
+        make_data(BurstData, tmp_path, root="nowhere"),
     ):
         NoisyPairDataModule(data)
         with pytest.raises(ValueError, match="nowhere is not a folder"):
@@ -231,7 +231,7 @@ def test_nothing_is_read_before_it_is_needed(tmp_path: Path):
 
 
 def test_a_loader_with_processes_gives_the_same_batches(tmp_path: Path):
-    write_images(tmp_path / "root", *(coded(scene) for scene in range(4)))
+    write_images(tmp_path / "root", *(numbered_image(scene) for scene in range(4)))
     batches = []
     for workers in (0, 2):
         datamodule = NoisyPairDataModule(
