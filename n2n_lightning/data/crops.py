@@ -52,7 +52,7 @@ class RandomCrops:
             seed and its index.
     """
 
-    groups, scenes, one_size = None, None, True
+    groups, scenes, one_size = None, None, True  # see FixedCrops; training needs neither groups nor scenes
 
     def __init__(self, regions: Sequence[Region], size: tuple[int, int], count: int, seed: int | None) -> None:
         self.height, self.width = size
@@ -91,7 +91,7 @@ class FixedCrops:
 
     def __init__(self, regions: Sequence[Region] | Ints, groups: Ints | None = None, *, one_size: bool) -> None:
         self.regions = np.array(regions, dtype=np.int64)  # (N, 5)
-        self.scenes = self.regions[:, 0]
+        self.scenes = self.regions[:, 0]  # the scene of each crop
         self.height, self.width = self.regions[0, 3:].tolist()  # of the first crop where sizes differ
         self.groups, self.one_size = torch.from_numpy(self.scenes.copy() if groups is None else groups), one_size
 

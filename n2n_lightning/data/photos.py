@@ -23,7 +23,7 @@ from n2n_lightning.system.atomic import atomic_write
 from n2n_lightning.system.lock import exclusive_build
 
 PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-PILLOW_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # named, because some of Pillow's others run programs
+PHOTO_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # named, because some of Pillow's others run programs
 BUNDLED = {"train": ("astronaut.png", "coffee.png", "rocket.jpg"), "val": ("chelsea.png", "motorcycle_left.png")}
 CACHE_NAMES = {"noisy": "pairs", "clean": "supervised"}  # of fixed training pairs, by their targets
 MIN_SIDE_PX, CELL_PX, IMAGE_PX = 160, 8, 32
@@ -198,7 +198,7 @@ def list_photographs(folder: Path) -> list[Path]:
 def read_photograph(path: Path) -> Image.Image:
     """Read a photograph as 8-bit RGB, turned upright by its EXIF orientation."""
     try:
-        with Image.open(path, formats=PILLOW_FORMATS) as opened:
+        with Image.open(path, formats=PHOTO_FORMATS) as opened:
             check_packing(math.prod(opened.size) * len(opened.getbands()), path.stat().st_size)
             if opened.mode[0] in "IF":  # Pillow would clip these to white or black
                 raise ValueError(f"it has more than 8 bits a channel, Pillow's mode {opened.mode}")
