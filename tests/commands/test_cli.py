@@ -182,7 +182,7 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_an_unreadable_picture_is_named(command: Command, pictures: Path, tmp_path: Path):
     (pictures / "broken.jpg").write_bytes(b"\xff\xd8 no jpeg")
-    assert_refused(command(*PICTURES), tmp_path, "broken.jpg cannot be read", "mend or remove")
+    assert_refused(command(*PICTURES), tmp_path, "broken.jpg cannot be read", "remove it")
 
 
 def test_a_truncated_picture_is_named(command: Command, pictures: Path, tmp_path: Path):
