@@ -1,19 +1,20 @@
-"""What ``predict`` has finished: each output beside what it was made from, one line of JSON each."""
+"""The record of what ``predict`` has finished: one line of JSON for each output and what it was made from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from n2n_lightning.inference.jobs import FileJob
+from n2n_lightning.system.atomic import atomic_path
 from n2n_lightning.system.lock import file_lock
 
-MANIFEST_NAME, PART = "predict.jsonl", ".predict.part"
+MANIFEST_NAME = "predict.jsonl"
+PART_NAME = ".predict.part"  # one short name for all, because an output's own may have no room for a suffix
 
 
 class Manifest:
@@ -22,7 +23,7 @@ class Manifest:
     Args:
         folder: of the output.
         checkpoint: the net's.
-        options: whatever else decides what is made.
+        options: all else that decides what the outputs are.
     """
 
     def __init__(self, folder: Path, checkpoint: Path, options: dict[str, Any]) -> None:
@@ -30,7 +31,7 @@ class Manifest:
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         self.made_by = {"checkpoint": str(checkpoint), "sha256": digest, **options}
         self._made: dict[str, dict[str, Any]] = {}
-        if self.path.is_symlink():  # lines would be added to whatever file it leads to
+        if self.path.is_symlink():  # lines would be added to the file that it leads to
             raise ValueError(f"{self.path} is a link; remove it, or give another --output")
         text = self.path.read_text(errors="replace") if self.path.exists() else ""
         self._torn = not text.endswith("\n") and text != ""
@@ -43,7 +44,7 @@ class Manifest:
                 continue
 
     def holds(self, job: FileJob, range: float | None = None) -> bool:
-        """Whether the output is there, finished, and made from the input as it is now in the same way.
+        """Return whether the output is finished, and was made in the same way from the input as it is now.
 
         Args:
             job: the input and the output.
@@ -56,34 +57,31 @@ class Manifest:
         return same and entry.get("input") == stamp(job.input) and entry.get("file") == stamp(job.output)
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keep other processes from writing to the folder; an InputError where one does."""
+        """Keep other processes from writing to the folder; raise an InputError where one does."""
         refusal = f"{self.folder} is being written to by another predict; wait for it, or give another --output"
         return file_lock(self.path, refusal)
 
     @contextmanager
     def finishing(self, job: FileJob, **facts: Any) -> Iterator[Path]:
-        """A path to write the output to; it gets its own name, and its line, once it is whole."""
-        part, source = job.output.with_name(PART), stamp(job.input)
-        part.unlink(missing_ok=True)  # of a killed process; or a link, through which another file would be written
-        try:
-            yield part
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
+        """Give a path to write the output to; it gets its own name, and its line here, once it is complete."""
+        part, source = job.output.with_name(PART_NAME), stamp(job.input)
+
+        def add_line() -> None:  # before the rename, which changes neither size nor time
             about = {"output": self._name(job), "source": str(job.input), **facts}
             entry = about | {"input": source, "file": stamp(part), "made_by": self.made_by}
-            with self.path.open("a") as lines:  # before the renaming, which changes neither size nor time
+            with self.path.open("a") as lines:
                 lines.write("\n" * self._torn + json.dumps(entry) + "\n")
             self._torn = False
-            os.replace(part, job.output)
-        finally:
-            part.unlink(missing_ok=True)
+
+        with atomic_path(job.output, part, last_step=add_line):
+            yield part
 
     def _name(self, job: FileJob) -> str:
         return job.output.relative_to(self.folder).as_posix()
 
 
 def stamp(path: Path) -> list[int] | None:
-    """What tells a file from its other versions: bytes, and time of its last change in ns; None where there is none."""
+    """Return bytes and time of the last change, ns, which tell a file from its other versions; None without a file."""
     try:
         stat = path.stat()
     except FileNotFoundError:

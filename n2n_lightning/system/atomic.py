@@ -1,46 +1,68 @@
-"""Files that are never half there: written aside, flushed to the disk, renamed."""
+"""Atomic writes: a file gets its name once it is complete and on the disk."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def atomic_path(
+    path: Path, part: Path, *, durable: bool = True, last_step: Callable[[], None] | None = None
+) -> Iterator[Path]:
+    """Rename a file that is written under another name, once it is complete; until then ``path`` stays as it was.
+
+    Args:
+        path: the final name; its folder is made.
+        part: the name to write to. A leftover of that name is removed first: it could be a link to another file.
+        durable: flush the file to the disk first, so that it outlasts a power failure.
+        last_step: called between flushing and renaming.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
+    try:
+        yield part
+        if durable:
+            with part.open("r+b") as file:  # Windows flushes no file that is open for reading alone
+                os.fsync(file.fileno())
+        if last_step is not None:
+            last_step()
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
 
 @contextmanager
 def atomic_write(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
-    """A file that gets its name once it is whole and on the disk; until then what had the name before stays.
+    """Write a file atomically.
 
     Args:
         path: its name; the folder is made.
         shared: other processes may write the same at the same time; such files can be made again, so that they need
             not outlast a power failure.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part" if shared else f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            if not shared:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_path(path, part, durable=not shared), part.open("wb") as file:
+        yield file
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write an object as JSON, atomically."""
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What ``write_json`` wrote; empty where there is none that can be read."""
+    """Read what ``write_json`` wrote; return an empty object where there is none that can be read."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
