@@ -28,12 +28,11 @@ from torch import Tensor
 from benchmarks.measuring import machine, save, show
 from benchmarks.turns import Convolutions
 from n2n_lightning.data.scenes import size_text
-from n2n_lightning.image_io.banded import open_banded
+from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array
 from n2n_lightning.image_io.stack import list_images
 from n2n_lightning.image_io.value_range import to_net
 from n2n_lightning.inference.denoiser import Denoiser
-from n2n_lightning.inference.file_runner import colours
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.nets.padding import pad_to_multiple
 from n2n_lightning.training.run_metadata import count_gmac
@@ -75,10 +74,10 @@ def seconds_of(task: Callable[[], object]) -> float:
 
 def from_file(denoiser: Denoiser, path: Path) -> list[Array]:
     """All that ``predict`` does with a file but writing it."""
-    with open_banded(path) as picture:
-        shape = colours(picture)
-        plan = denoiser.plan(shape, picture.dtype.itemsize, picture.held_bytes)
-        bands = denoiser.bands(lambda top, bottom: picture.read(0, top, bottom), shape, 255.0, plan=plan)
+    with open_image_file(path) as image_file:
+        shape = image_file.colour_shape
+        plan = denoiser.plan(shape, image_file.dtype.itemsize, image_file.held_bytes)
+        bands = denoiser.bands(lambda top, bottom: image_file.read(0, top, bottom), shape, 255.0, plan=plan)
         return [rows for _, rows in bands]
 
 
@@ -93,8 +92,8 @@ def speed(name: str, folder: Path) -> dict[str, Any]:
     denoiser, paths, padded = Denoiser.load(name), list_images(folder), []
     assert denoiser.reach and denoiser.bytes_per_px  # measured before the clock runs
     for path in paths:
-        with open_banded(path) as picture:
-            image = to_net(picture.read(0, 0, picture.shape[1]), 255.0)
+        with open_image_file(path) as image_file:
+            image = to_net(image_file.read(0, 0, image_file.shape[1]), 255.0)
         padded.append(pad_to_multiple(image, denoiser.reach.stride))
     pixels = sum(images.shape[2] * images.shape[3] for images in padded)
     alone = Convolutions(denoiser.module.net, padded[0])

@@ -10,13 +10,13 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
 from n2n_lightning.system import errors
 
 if TYPE_CHECKING:  # else they are imported once the arguments are seen to be right, because torch takes seconds
     from n2n_lightning.inference.file_runner import FileDenoiser
     from n2n_lightning.inference.jobs import FileJob
 
-FORMATS = ("bmp", "jpeg", "npy", "png", "tiff", "webp")
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or a trained model's name: unet")
     add("inputs", metavar="INPUT", nargs="+", help="files, folders (whose tree is kept), or patterns such as 'a/*.tif'")
     add("--output", metavar="DIR", type=Path, required=True, help="where the denoised files go")
-    add("--format", choices=FORMATS, help="instead of each file's own")
+    add("--format", choices=sorted(FORMAT_SUFFIXES), help="instead of each file's own")
     add("--per-channel", action="store_true", help="put each channel through the net by itself")
     add("--range", type=above_0, help="the value that is 1 to the net (8 bits: 255; default: the training's, or found)")
     add("--memory", type=size, default=4e9, metavar="SIZE", help="that the program may take: 2GB, 800MB (default: 4GB)")
@@ -79,10 +79,12 @@ def denoise_all(arguments: argparse.Namespace) -> int:
     """
     from n2n_lightning.inference.file_runner import DiskFullError
 
-    batch, jobs = prepare(arguments)
+    file_denoiser, jobs = prepare(arguments)
+    faults = []
     try:
-        with batch.record.locked():
-            batch.run(jobs)
+        with file_denoiser.manifest.locked():
+            for fault in file_denoiser.run(jobs):
+                faults.append(fault)
     except DiskFullError as error:
         errors.report_error(error)
         return errors.FAILED
@@ -90,9 +92,9 @@ def denoise_all(arguments: argparse.Namespace) -> int:
         print("interrupted; the same command goes on", file=sys.stderr)
         raise
     finally:
-        for fault in batch.faults:
+        for fault in faults:
             print(f"error: {errors.escape_controls(fault, keep='')}", file=sys.stderr)
-    return errors.BAD_INPUT if batch.faults else errors.DONE
+    return errors.BAD_INPUT if faults else errors.DONE
 
 
 def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]:
@@ -111,8 +113,8 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
         denoiser.module.to(arguments.device)
     except (RuntimeError, AssertionError) as error:  # torch's
         raise ValueError(f"--device {arguments.device} cannot be used ({error}); give --device cpu") from error
-    record = Manifest(folder, checkpoint, options | {"format": arguments.format})
-    foreign = [job.output for job in jobs if job.output.exists() and not record.holds(job)]
+    manifest = Manifest(folder, checkpoint, options | {"format": arguments.format})
+    foreign = [job.output for job in jobs if job.output.exists() and not manifest.holds(job)]
     if foreign and not arguments.overwrite:
         others = f" and {len(foreign) - 1} other outputs are" if len(foreign) > 1 else " is"
         raise ValueError(
@@ -123,7 +125,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output {folder} cannot be made ({error.strerror}); give another") from error
-    return FileDenoiser(denoiser, record, arguments.format, arguments.range), jobs
+    return FileDenoiser(denoiser, manifest, arguments.format, arguments.range), jobs
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from n2n_lightning.image_io.banded import open_banded
+from n2n_lightning.image_io.conversion import open_output
+from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.file_runner import FileDenoiser
 from n2n_lightning.inference.jobs import FileJob
@@ -57,8 +58,8 @@ def denoised(path: Path, suffix: str | None = None, form: str | None = None, net
     output = path.parent / "denoised" / f"{path.stem}{suffix or path.suffix}"
     shutil.rmtree(output.parent, ignore_errors=True)
     output.parent.mkdir()
-    batch = FileDenoiser(denoiser(net), Manifest(output.parent, path, {}), form)
-    assert batch.run([FileJob(path, output)]) == 1, batch.faults
+    files = FileDenoiser(denoiser(net), Manifest(output.parent, path, {}), form)
+    assert not list(files.run([FileJob(path, output)]))
     assert {left.name for left in output.parent.iterdir()} == {output.name, MANIFEST_NAME}
     return output
 
@@ -67,10 +68,9 @@ def refusal(path: Path, form: str | None = None) -> str:
     """Why ``path`` is not denoised, once it has been named and nothing has been left behind."""
     output = path.parent / "denoised" / path.name
     output.parent.mkdir()
-    batch = FileDenoiser(denoiser(Same), Manifest(output.parent, path, {}), form)
-    assert batch.run([FileJob(path, output)]) == 0
+    files = FileDenoiser(denoiser(Same), Manifest(output.parent, path, {}), form)
+    (fault,) = files.run([FileJob(path, output)])
     assert not list(output.parent.iterdir())
-    (fault,) = batch.faults
     assert fault.startswith(f"{path} ") and "; " in fault, fault
     return fault
 
@@ -78,8 +78,8 @@ def refusal(path: Path, form: str | None = None) -> str:
 def replaced(path: Path, values: Array, band: int = 11) -> Path:
     """A file like ``path`` with other values, (images, H, W, C), given ``band`` rows at a time."""
     output = path.with_name(f"replaced{path.suffix}")
-    with open_banded(path) as picture, picture.copied(output) as write:
-        for group, images in enumerate(values.reshape(picture.count, *picture.shape)):
+    with open_image_file(path) as image, open_output(image, image.form, output) as write:
+        for group, images in enumerate(values.reshape(image.count, *image.shape)):
             for top in range(0, images.shape[1], band):
                 write(group, top, images[:, top : top + band])
     return output

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from known_nets import Array, denoised, fresh, replaced
 
-from n2n_lightning.image_io.banded import open_banded
+from n2n_lightning.image_io.decoding import open_image_file
 
 H, W = 37, 45
 PLACES = {273, 279, 324, 325}  # tags: offsets and byte counts of strips and tiles
@@ -57,12 +57,12 @@ def assert_rewritten(path: Path, values: Array, *, but: set[int] = PLACES) -> No
     assert found.dtype == values.dtype
     np.testing.assert_array_equal(found, values)
     assert_kept(path, same, but)
-    with open_banded(path) as picture:  # axes in the order that ``replaced`` takes
-        shape = (picture.count * picture.shape[0], *picture.shape[1:])
+    with open_image_file(path) as image:  # axes in the order that ``replaced`` takes
+        shape = (image.count * image.shape[0], *image.shape[1:])
     others = fresh(*shape, dtype=values.dtype.str)
     other = replaced(path, others)
-    with open_banded(other) as picture:
-        found = np.concatenate([picture.read(group, 0, shape[1]) for group in range(picture.count)])
+    with open_image_file(other) as image:
+        found = np.concatenate([image.read(group, 0, shape[1]) for group in range(image.count)])
     np.testing.assert_array_equal(found, others)
     assert np.array_equal(np.sort(tifffile.imread(other), axis=None), np.sort(others, axis=None))
     np.testing.assert_array_equal(by_libtiff(other).ravel(), tifffile.imread(other).ravel())

@@ -19,6 +19,7 @@ from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, StackImage, describe_mismatch, stack_format
 from n2n_lightning.data.single import SingleImages
 from n2n_lightning.image_io.stack import ImageStack
+from n2n_lightning.image_io.value_range import finite_limits
 
 OneArray = npt.NDArray[Any] | Tensor
 Arrays = OneArray | Sequence[OneArray]
@@ -52,11 +53,11 @@ def array_stack(image: OneArray, name: str) -> ArrayStack:
             f"{image.shape} of {image.dtype}"
         )
     pixels = image if image.ndim == 3 else image[:, :, None]
-    low, high = float(pixels.min()), float(pixels.max())
-    if not np.isfinite([low, high]).all():  # NaN comes through min and max
+    limits = finite_limits(pixels)
+    if limits is None:
         raise ValueError(f"{name} holds NaN or infinite values; fix or remove it")
     digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-    return ArrayStack(Path(name), Path(), 0, (1, *pixels.shape), pixels.dtype.str, low, high, digest, pixels)
+    return ArrayStack(Path(name), Path(), 0, (1, *pixels.shape), pixels.dtype.str, *limits, digest, pixels)
 
 
 @dataclass(kw_only=True)

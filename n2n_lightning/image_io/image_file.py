@@ -1,44 +1,136 @@
-"""What the readers of picture files share: the images of a file, what is wrong with one, alpha and orientation."""
+"""What all readers of image files share: the reader's interface, errors, limits of size, alpha and orientation."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 MAX_IMAGE_PX = 10**9  # one image at a time is in memory
-BOMB_BYTES, BOMB_RATIO = 2**26, 100  # decoded, and times the file's size: noise does not let itself be packed so well
-ORIENTATION = 274  # the tag's number, in EXIF and TIFF alike
+BOMB_BYTES, BOMB_RATIO = 2**26, 100  # decoded bytes, and decoded bytes per byte of the file: noise compresses less
+ORIENTATION_TAG = 274  # the same number in EXIF and in TIFF
+MAX_REASON_CHARS = 300  # of a library's message
 Array = npt.NDArray[Any]
+Metadata = dict[str, Any]  # by Pillow's names: exif, icc_profile, xmp (bytes), dpi (a pair), comment
 
 
 class ImageError(ValueError):
-    """A picture file that cannot be used; the message names it."""
+    """An image file that cannot be used. The message names the file."""
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let the message of an ImageError begin with the file's name."""
+def name_file(path: Path) -> Iterator[None]:
+    """Put the file's name in front of the message of an ImageError."""
     try:
         yield
     except ImageError as error:
         raise ImageError(f"{path} {error}") from error
 
 
-class ImageFile(NamedTuple):
-    """The images of one file."""
+@contextmanager
+def image_errors(path: Path) -> Iterator[None]:
+    """Turn every exception into an ImageError that names the file."""
+    try:
+        with name_file(path):
+            yield
+    except ImageError:
+        raise
+    except Exception as error:  # damaged bytes make decoders raise anything: struct.error, IndexError, PngError, ...
+        reason = " ".join(str(error).split())[:MAX_REASON_CHARS]
+        raise ImageError(f"{path} cannot be read ({type(error).__name__}: {reason}); fix or remove it") from error
 
-    shape: tuple[int, int, int, int]  # (N, H, W, C)
+
+class ImageReader(ABC):
+    """Reads the images of a file, in groups of images that are stored together.
+
+    All images have one upright shape and one type. A file may store them in several ways: then ``parts`` has a reader
+    for each, and what is said here of a group (``shape``, ``alphas``, ``orientation``) is true of the first part's.
+    """
+
+    path: Path  # for messages
+    form: str  # the file's format, a key of FORMAT_SUFFIXES
+    count: int  # groups
+    shape: tuple[int, int, int, int]  # (images, H, W, C) of a group as stored: not turned, alpha among the channels
     dtype: np.dtype[Any]  # with the file's byte order
-    offset: int | None  # in bytes, where the values begin that lie in the file as ``shape`` says; None when they do not
-    images: Iterator[Array]  # (H, W, C) each, in order
+    alphas: list[int]  # indices of the channels that are alpha
+    orientation: int  # EXIF's number, 1 to 8; 1 is upright
+    offset: int | None  # byte where the values begin if they lie in the file as ``upright_images`` gives them
+    held_bytes: int  # memory that the file itself takes while it is read and written
+
+    @property
+    def parts(self) -> Sequence[ImageReader]:
+        """Readers of the ways in which the file stores images."""
+        return [self]
+
+    @abstractmethod
+    def decode(self, group: int, top: int, bottom: int) -> Array:
+        """Return rows ``top`` to ``bottom`` of a group's images: (images, rows, W, C). Raise any exception."""
+
+    @abstractmethod
+    def metadata(self) -> Metadata:
+        """Return what another format may keep."""
+
+    def read(self, group: int, top: int, bottom: int) -> Array:
+        """Return rows ``top`` to ``bottom`` of a group's images as they are stored: (images, rows, W, C).
+
+        Raises:
+            ImageError: they cannot be read.
+        """
+        with image_errors(self.path):
+            return self.decode(group, top, bottom)
+
+    @property
+    def colours(self) -> list[int]:
+        """Indices of the channels that are not alpha."""
+        return [channel for channel in range(self.shape[3]) if channel not in self.alphas]
+
+    @property
+    def colour_shape(self) -> tuple[int, int, int, int]:
+        """(images, H, W, C) of a group without alpha."""
+        return (*self.shape[:3], len(self.colours))
+
+    @property
+    def upright_shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C) of ``upright_images``."""
+        height, width = turned(*self.shape[1:3], self.orientation)
+        return sum(part.count * part.shape[0] for part in self.parts), height, width, len(self.colours)
+
+    def upright_images(self) -> Iterator[Array]:
+        """Yield each image as (H, W, C), upright and without alpha.
+
+        Raises:
+            ImageError: one cannot be read, or has transparent pixels.
+        """
+        for part in self.parts:
+            for group in range(part.count):
+                with image_errors(self.path):
+                    images = part.decode(group, 0, part.shape[1])
+                for image in images:
+                    with name_file(self.path):
+                        opaque = without_alpha(image, part.alphas)
+                    yield upright(opaque, part.orientation)
+
+    def check_uniform(self) -> None:
+        """Refuse a file whose images are stored in different ways."""
+        if any((part.shape, part.alphas) != (self.shape, self.alphas) for part in self.parts):
+            raise ImageError("holds images that are stored in different ways; give each a file of its own")
+
+
+def check_values(shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Refuse an image without pixels, or with pixels of a type that cannot be used."""
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise ImageError(f"has pixels of type {dtype.name}; convert them to integers or floats of 8 to 64 bits")
+    if 0 in shape:
+        raise ImageError(f"holds no pixels, its shape is {tuple(shape)}; remove it")
 
 
 def check_size(width: int, height: int) -> None:
+    """Refuse an image that is too large to be in memory as a whole."""
     if width * height > MAX_IMAGE_PX:
         raise ImageError(f"has images of {width}x{height} px, more than a gigapixel; cut them up")
 
@@ -53,20 +145,27 @@ def check_packing(decoded: int, stored: int) -> None:
     if decoded > max(BOMB_BYTES, BOMB_RATIO * stored):
         raise ImageError(
             f"would grow from {stored} bytes to {decoded / 1e6:.0f} MB, more than {BOMB_RATIO} times as much, which no "
-            "noisy picture does; remove it, or save it uncompressed"
+            "noisy image does; remove it, or save it uncompressed"
         )
 
 
 def without_alpha(pixels: Array, alphas: Sequence[int]) -> Array:
-    """(..., C) -> the same less the channels ``alphas``, once every pixel has been seen to be opaque."""
+    """Return (..., C) without the channels ``alphas``; refuse pixels that are not opaque."""
+    if not alphas:
+        return pixels
     opaque = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
     if (pixels[..., alphas] != opaque).any():
         raise ImageError("has transparent pixels; save it without an alpha channel")
     return np.delete(pixels, alphas, axis=-1)
 
 
+def turned(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """Return height and width of an image once it is upright: orientations 5 to 8 swap them."""
+    return (width, height) if 5 <= orientation <= 8 else (height, width)
+
+
 def upright(pixels: Array, orientation: int) -> Array:
-    """(H, W, C) -> turned as EXIF's orientation says, where 5 to 8 swap H and W."""
+    """Turn (H, W, C) upright, as EXIF's orientation says; 5 to 8 swap H and W."""
     if 5 <= orientation <= 8:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

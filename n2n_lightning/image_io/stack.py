@@ -1,59 +1,58 @@
-"""Image files of any depth, out of core: decoded once, checked pixel by pixel, then read in windows."""
+"""Image files of any depth for training: decoded once, checked pixel by pixel, then read from disk in windows."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from n2n_lightning.image_io.decoding import open_contents
-from n2n_lightning.image_io.image_file import Array, ImageError, ImageFile
-from n2n_lightning.system.atomic import atomic_write
+from n2n_lightning.image_io.decoding import open_image_file
+from n2n_lightning.image_io.formats import IMAGE_SUFFIXES
+from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, check_size, image_errors, name_file
+from n2n_lightning.image_io.value_range import finite_limits, non_finite_pixels
+from n2n_lightning.system.atomic import DISK_FULL_ERRNOS, atomic_write
 from n2n_lightning.system.lock import exclusive_build
 
-__all__ = ["SUFFIXES", "ImageError", "ImageStack", "in_threads", "list_images", "open_stack", "open_stacks"]
+__all__ = ["ImageError", "ImageStack", "in_threads", "list_images", "open_stack", "open_stacks"]
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
-CACHE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels or to Stack
+CACHE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels or to ImageStack
 SEEK_BYTES = 8192  # seeking to the next row of a window costs as much time as reading this much
-SCAN_BYTES = 2**24
-MAX_REASON = 300  # characters of a library's message
-FLOAT32_MAX = float(np.finfo(np.float32).max)  # beyond it a float64 value is infinite to the net
+BLOCK_BYTES = 2**24  # of values that are looked through at one time
+MAX_COPY_BYTES = 10**11  # a compressed file of a few bytes can claim any size
 
 
 @dataclass(frozen=True)
 class ImageStack:
     """The images of one file, of one size: raw values on disk, read in pieces, never as a whole."""
 
-    origin: Path  # the picture file, for names and messages
+    origin: Path  # the image file, for names and messages
     path: Path  # where the raw values lie: the file itself when they lie in it as they are, else a copy in the cache
     offset: int  # bytes
     shape: tuple[int, int, int, int]  # (N, H, W, C)
     dtype: str  # numpy's, with byte order: "|u1", "<u2", ">f4"
     low: float  # least value
     high: float  # greatest value
-    digest: str  # sha256 of the picture file's bytes
+    digest: str  # sha256 of the image file's bytes
 
     @property
     def name(self) -> str:
         return str(self.origin)
 
     def read(self, number: int, top: int, left: int, height: int, width: int) -> Array:
-        """One image's window: (height, width, C) in native byte order.
+        """Read one image's window: (height, width, C) in native byte order.
 
         Nothing is kept open or mapped: memory would grow with every page touched, in every worker.
         """
@@ -80,20 +79,21 @@ class ImageStack:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Every picture below ``folder``, sorted; hidden files and folders are left out."""
+    """Return every image file below ``folder``, sorted; hidden files and folders are left out."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of images")
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not is_hidden(path.relative_to(folder))
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not is_hidden(path.relative_to(folder))
     )
     if not found:
-        raise ValueError(f"{folder} holds no images ({' '.join(SUFFIXES)}); give a folder that does")
+        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}); give a folder that does")
     return found
 
 
 def is_hidden(path: Path) -> bool:
+    """Return whether the path, or a folder in it, has a name that begins with a dot."""
     return any(part.startswith(".") for part in path.parts)
 
 
@@ -137,7 +137,7 @@ def open_stack(path: Path, cache: Path) -> ImageStack:
 
 
 def recall(path: Path, cache: Path) -> ImageStack | None:
-    """What the cache knows of the file as it is now; None when that is nothing, or damaged."""
+    """Return what the cache holds for the file as it is now; None where there is no entry, or a damaged one."""
     try:
         fields = json.loads(sidecar(path, cache).read_bytes())
         stack = ImageStack(**fields | {"origin": path, "path": Path(fields["path"]), "shape": tuple(fields["shape"])})
@@ -151,64 +151,56 @@ def recall(path: Path, cache: Path) -> ImageStack | None:
 
 
 def sidecar(path: Path, cache: Path) -> Path:
-    """Where the cache keeps the fields of the Stack; a changed file has another place."""
+    """Return where the cache keeps the fields of a file's ImageStack; a changed file has another place."""
     path, stat = path.absolute(), path.stat()
     key = repr((str(path), stat.st_size, stat.st_mtime_ns, CACHE_VERSION))
     return cache.absolute() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def decode_stack(path: Path, cache: Path) -> ImageStack:
-    with ExitStack() as opened:
-        with blame(path):
-            memory = sidecar(path, cache)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            contents = open_contents(path, opened)
-        survey = Survey(contents.shape)
-        if contents.offset is not None:
-            values, offset, dtype = path.absolute(), contents.offset, contents.dtype
-            with blame(path):
-                for block in raw_blocks(path, contents):
-                    survey.add(block)
+    """Decode and check a file, and record in the cache what was found."""
+    with image_errors(path):
+        entry = sidecar(path, cache)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with open_image_file(path) as image:
+        shape, survey = image.upright_shape, Survey(image.upright_shape)
+        if image.offset is not None:
+            values, offset, dtype = path.absolute(), image.offset, image.dtype
+            for block in raw_blocks(image):
+                survey.add(block)
+            with name_file(path):
                 survey.check()
         else:
-            values, dtype = memory.with_suffix(".pixels"), contents.dtype.newbyteorder("=")
+            with name_file(path):
+                check_copy(shape, image.dtype)
+            values, dtype = entry.with_suffix(".pixels"), image.dtype.newbyteorder("=")
             with cached(values) as file:
-                header = {"descr": dtype.str, "fortran_order": False, "shape": contents.shape}
+                header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 offset = file.tell()
-                for image in blamed(path, contents.images):
-                    pixels = np.ascontiguousarray(image, dtype)
+                for upright in image.upright_images():
+                    pixels = np.ascontiguousarray(upright, dtype)
                     survey.add(pixels)
                     file.write(pixels.data)
-                with blame(path):
+                with name_file(path):
                     survey.check()  # before the copy gets its name
-    stack = ImageStack(path, values, offset, contents.shape, dtype.str, survey.low, survey.high, digest)
-    with cached(memory) as file:
+    stack = ImageStack(path, values, offset, shape, dtype.str, survey.low, survey.high, digest)
+    with cached(entry) as file:
         file.write(json.dumps(dataclasses.asdict(stack), default=str).encode())
     return stack
 
 
-@contextmanager
-def blame(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong inside into an ImageError that names the file."""
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"{path} {error}") from error
-    except Exception as error:  # damaged bytes make decoders raise anything: struct.error, IndexError, PngError, ...
-        reason = " ".join(str(error).split())[:MAX_REASON]  # of whatever lines a library writes
-        raise ImageError(f"{path} cannot be read ({type(error).__name__}: {reason}); mend or remove it") from error
-
-
-def blamed(path: Path, images: Iterator[Array]) -> Iterator[Array]:
-    """``images``, with the blame for their errors, and not for those of whoever takes them, on the file."""
-    with blame(path):
-        yield from images
+def check_copy(shape: tuple[int, int, int, int], dtype: np.dtype[Any]) -> None:
+    """Refuse (N, H, W, C) that are too large to be decoded into the cache."""
+    check_size(shape[2], shape[1])
+    size = math.prod(shape) * dtype.itemsize
+    if size > MAX_COPY_BYTES:
+        raise ImageError(f"would take {size / 1e9:.0f} GB decoded, more than 100; save it uncompressed, as TIFF or NPY")
 
 
 class Survey:
-    """The least and the greatest value of (N, H, W, C), and the pixels that are no numbers; fed in order, in pieces."""
+    """Finds the least and the greatest value of (N, H, W, C), and the non-finite pixels; fed in order, in pieces."""
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         self.shape = shape
@@ -216,36 +208,38 @@ class Survey:
         self.seen, self.faults, self.first_fault = 0, 0, 0  # in pixels
 
     def add(self, pixels: Array) -> None:
-        """(..., C)"""
-        low, high = float(pixels.min()), float(pixels.max())
-        if not max(-low, high) <= FLOAT32_MAX:  # NaN comes through min and max
-            wrong = ~(np.abs(pixels) <= FLOAT32_MAX).all(axis=-1).ravel()
+        """Take the next pixels, (..., C)."""
+        limits = finite_limits(pixels)
+        if limits is None:
+            wrong = non_finite_pixels(pixels).ravel()
             if not self.faults:
                 self.first_fault = self.seen + int(wrong.argmax())
             self.faults += int(wrong.sum())
-        self.low, self.high = min(self.low, low), max(self.high, high)
+        else:
+            self.low, self.high = min(self.low, limits[0]), max(self.high, limits[1])
         self.seen += pixels.size // self.shape[3]
 
     def check(self) -> None:
+        """Refuse images with non-finite pixels, once all have been added."""
         assert self.seen == math.prod(self.shape[:3])
         if self.faults:
             image, row, column = np.unravel_index(self.first_fault, self.shape[:3])
             raise ImageError(
                 f"has {self.faults} pixels that are NaN or infinite, the first at image {image}, row {row}, "
-                f"column {column}; mend or remove it"
+                f"column {column}; fix or remove it"
             )
 
 
-def raw_blocks(path: Path, contents: ImageFile) -> Iterator[Array]:
-    """All values that lie in the file as they are: (pixels, C) a piece."""
-    *counts, channels = contents.shape
-    pixels, pixel_bytes = math.prod(counts), channels * contents.dtype.itemsize
-    assert contents.offset is not None
-    block = np.empty((min(max(SCAN_BYTES // pixel_bytes, 1), pixels), channels), contents.dtype)
-    with path.open("rb", buffering=0) as file:
+def raw_blocks(image: ImageReader) -> Iterator[Array]:
+    """Yield all values of a file that has an offset, in order: (pixels, C) a block."""
+    *counts, channels = image.upright_shape
+    pixels, pixel_bytes = math.prod(counts), channels * image.dtype.itemsize
+    assert image.offset is not None
+    block = np.empty((min(max(BLOCK_BYTES // pixel_bytes, 1), pixels), channels), image.dtype)
+    with image_errors(image.path), image.path.open("rb", buffering=0) as file:
         for first in range(0, pixels, len(block)):
             part = block[: pixels - first]
-            read_exactly(file, contents.offset + first * pixel_bytes, part)
+            read_exactly(file, image.offset + first * pixel_bytes, part)
             yield part
 
 
@@ -262,12 +256,12 @@ def read_exactly(file: FileIO, start: int, values: Array) -> None:
 
 @contextmanager
 def cached(path: Path) -> Iterator[IO[bytes]]:
-    """A file that gets its name once it is whole; other processes may write the same at the same time."""
+    """Write a file of the cache, which other processes may write at the same time."""
     try:
         with atomic_write(path, shared=True) as file:
             yield file
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
-        room = f"decoded images need room in {path.parent}; set data.cache_dir=FOLDER"
-        raise OSError(f"the disk is full: {room}") from error
+        fix = f"decoded images need room in {path.parent}; set data.cache_dir=FOLDER"
+        raise OSError(f"the disk is full: {fix}") from error

@@ -1,4 +1,4 @@
-"""``Denoiser``: a trained net for arrays of any size and type, tile by tile where they are big."""
+"""``Denoiser``: a trained net for arrays of any size and type; large ones go through it in tiles."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from torch import Tensor
 
 from n2n_lightning.data.pairs import PairSource, Stage, TensorPairs
 from n2n_lightning.image_io.image_file import Array
-from n2n_lightning.image_io.stack import FLOAT32_MAX
-from n2n_lightning.image_io.value_range import found_range, from_net, known_range, to_net
+from n2n_lightning.image_io.value_range import finite_limits, found_range, from_net, known_range, to_net
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
 
-WORKING_BYTES = 3.5e9  # that denoising may take, if nothing else is said
-FLOATS_BESIDE_NET = 4  # a channel: copies of a tile on its way in and out
+WORKING_BYTES = 3.5e9  # default of the memory that denoising may take
+FLOATS_BESIDE_NET = 4  # per channel: copies of a tile on its way in and out
 BATCH_PX = 2**18  # small images go through the net together
 
 
@@ -31,9 +30,9 @@ class Denoiser:
 
     Args:
         model: a name in ``conf/model`` for a net to be trained by ``fit``, or a module (``Denoiser.load``).
-        per_channel: put each channel through the net by itself, as an image whose channels are all alike.
-        bf16: let the net compute in bfloat16: faster on some processors, to about 3 digits.
-        working_bytes: memory for denoising; bigger images go through in tiles.
+        per_channel: put each channel through the net by itself, as an image whose channels are all equal.
+        bf16: let the net compute in bfloat16: faster on some CPUs, to about 3 digits.
+        working_bytes: memory for denoising; larger images go through in tiles.
     """
 
     def __init__(
@@ -50,10 +49,10 @@ class Denoiser:
 
     @classmethod
     def load(cls, checkpoint: str | Path, **options: Any) -> Self:
-        """The denoiser of a checkpoint, or of a name under ``weights/``; ``options`` as for the class.
+        """Load the denoiser of a checkpoint, or of a name under ``weights/``; ``options`` as for the class.
 
         Raises:
-            ValueError: there is no such checkpoint, or it is of no use.
+            ValueError: the checkpoint does not exist, or cannot be used.
         """
         return cls(load_denoiser(checkpoint), **options)
 
@@ -65,16 +64,17 @@ class Denoiser:
 
     @property
     def channels(self) -> int:
-        """Of the net's images."""
+        """Number of channels of the net's images."""
         return int(self.module.hparams["channels"])
 
     @cached_property
     def reach(self) -> Reach:
+        """How the net's output depends on its input."""
         return measure_reach(self._estimate, int(self.module.net.stride), self.channels)  # type: ignore[arg-type]  # a number
 
     @cached_property
     def bytes_per_px(self) -> float:
-        """Memory a tile takes, divided by its pixels."""
+        """Memory that a tile takes, divided by its pixels."""
         beside = FLOATS_BESIDE_NET * 4 * self.channels
         return bytes_per_px(self._estimate, self.channels) + beside
 
@@ -87,16 +87,16 @@ class Denoiser:
         batch_size: int = 64,
         seed: int = 0,
     ) -> Self:
-        """Train on pairs of noisy images, from scratch or on from what there is, with the model's own optimizer.
+        """Train on pairs of noisy images with the model's own optimizer; a second call goes on from the first.
 
         Args:
             source, target: (N, C, H, W) each, uint8 or floats in 0..255.
             epochs: passes over all pairs.
-            batch_size: pairs a step.
+            batch_size: pairs in a step.
             seed: of the first weights and of the order.
 
         Raises:
-            ValueError: the two are not of this form.
+            ValueError: source and target are not of this form.
         """
         import pytorch_lightning as pl
 
@@ -127,7 +127,7 @@ class Denoiser:
         return self
 
     def predict(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) uint8, or floats in 0..255 -> same shape and type, within 0..255.
+        """Denoise (N, C, H, W) uint8, or floats in 0..255; return the same shape and type, within 0..255.
 
         Raises:
             ValueError: the images are of another form.
@@ -141,14 +141,14 @@ class Denoiser:
         """Denoise an array of numpy or a tensor of torch.
 
         Args:
-            images: (H, W), (H, W, C) or (N, C, H, W), whole numbers or floats.
-            range: the value that is 1 to the net. None: 255 for uint8; what the training had where that was on values
-                of the same kind (whole numbers of more than 8 bits, floats); else the least 2^k - 1 (whole numbers) or
-                2^k (floats) that no value exceeds.
+            images: (H, W), (H, W, C) or (N, C, H, W), integers or floats.
+            range: the value that is 1 to the net. None: 255 for uint8; the training's range where that was on values
+                of the same kind (integers of more than 8 bits, floats); else the least 2^k - 1 (integers) or 2^k
+                (floats) that no value exceeds.
 
         Returns:
-            The same kind of array, same shape and type. Whole numbers are rounded and clipped to what their type
-            holds, floats are neither.
+            The same kind of array, same shape and type. Integers are rounded and clipped to what their type holds,
+            floats are neither.
 
         Raises:
             ValueError: it is of another form, or holds NaN or infinite values.
@@ -163,7 +163,7 @@ class Denoiser:
         values = np.asarray(images)
         if values.dtype.kind not in "uif" or values.ndim not in (2, 3, 4) or 0 in values.shape:
             raise ValueError(
-                "images must be (H, W), (H, W, C) or (N, C, H, W), whole numbers or floats, got "
+                "images must be (H, W), (H, W, C) or (N, C, H, W), integers or floats, got "
                 f"{values.shape} of {values.dtype}"
             )
         if values.ndim == 4:
@@ -171,16 +171,16 @@ class Denoiser:
         return self._denoise(values.reshape(1, *values.shape[:2], -1), range).reshape(values.shape)
 
     def _denoise(self, values: Array, peak: float | None) -> Array:
-        """(N, H, W, C) -> same shape and type."""
+        """Denoise (N, H, W, C); return the same shape and type."""
         if not self.takes(values.shape[3]):
             raise ValueError(
                 f"images must have {self.channels} channels as in the net's training, got {values.shape[3]}; "
                 "per_channel=True puts each through it by itself"
             )
-        low, high = float(values.min()), float(values.max())
-        if not max(-low, high) <= FLOAT32_MAX:  # which NaN is not either
-            raise ValueError("images hold NaN or infinite values; mend them")
-        peak = peak or self.known_range(values.dtype) or found_range(low, high, values.dtype)
+        limits = finite_limits(values)
+        if limits is None:
+            raise ValueError("images hold NaN or infinite values; fix or remove them")
+        peak = peak or self.known_range(values.dtype) or found_range(*limits, values.dtype)
         count, height, width, _ = values.shape
         together = max(BATCH_PX // (height * width), 1)
         denoised = np.empty_like(values)
@@ -192,20 +192,20 @@ class Denoiser:
         return denoised
 
     def known_range(self, dtype: np.dtype[Any]) -> float | None:
-        """The value that is 1 to the net in images of ``dtype``; None where the training does not tell."""
+        """Return the value that is 1 to the net in images of ``dtype``; None where the training does not tell."""
         return known_range(dtype, self.module.peak, self.module.sample_type)
 
     def takes(self, channels: int) -> bool:
-        """Whether images of so many channels can be denoised."""
+        """Return whether images with this number of channels can be denoised."""
         return self.per_channel or channels == self.channels
 
     def plan(self, shape: tuple[int, int, int, int], itemsize: int, held_bytes: float = 0) -> Plan:
-        """How images are cut up.
+        """Choose the tiles that images are cut into.
 
         Args:
             shape: (images at one time, H, W, C).
-            itemsize: bytes a value.
-            held_bytes: that are taken up otherwise.
+            itemsize: bytes of a value.
+            held_bytes: memory that is needed for other things.
 
         Raises:
             ValueError: there is too little memory even for the smallest tiles.
@@ -233,13 +233,13 @@ class Denoiser:
         *,
         plan: Plan | None = None,
     ) -> Iterator[tuple[int, Array]]:
-        """Denoised rows of images that are read piece by piece, from the top down.
+        """Denoise images that are read band by band, from the top down.
 
         Args:
-            read: rows of the images, from the first up to the last: (images, rows, W, C).
+            read: returns rows ``top`` to ``bottom`` of the images: (images, rows, W, C).
             shape: (images, H, W, C).
             peak: the value that is 1 to the net.
-            plan: another size of tiles than memory suggests.
+            plan: size of the tiles; None to choose it by the memory.
 
         Yields:
             The first row's number, and (images, rows, W, C) of the type that was read.
@@ -249,7 +249,7 @@ class Denoiser:
 
     @torch.inference_mode()
     def _tile(self, values: Array, peak: float) -> Array:
-        """(images, h, w, C) -> same shape and type."""
+        """Denoise a tile, (images, h, w, C); return the same shape and type."""
         if not self.per_channel:
             return from_net(self._estimate(to_net(values, peak)), peak, values.dtype)
         denoised = np.empty_like(values)
@@ -261,7 +261,7 @@ class Denoiser:
         return denoised
 
     def _estimate(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) float32 on the CPU -> the same, through the net on its own device."""
+        """Put (N, C, H, W) float32 on the CPU through the net on its own device; return the same shape and type."""
         device = self.module.device
         images = images.contiguous(memory_format=torch.channels_last).to(device)
         with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
@@ -270,6 +270,7 @@ class Denoiser:
 
 
 def rows_of(images: Array, top: int, bottom: int) -> Array:
+    """Return rows of (images, H, W, C)."""
     return images[:, top:bottom]
 
 
@@ -282,13 +283,15 @@ class MemoryPairs:
         forms = [(tuple(images.shape), images.dtype) for images in (source, target)]
         if forms[0] != forms[1] or source.ndim != 4 or 0 in source.shape or source.dtype == torch.bool:
             raise ValueError(f"source and target must be (N, C, H, W) of one shape and type, got {forms}")
-        if not (source.isfinite().all() and target.isfinite().all()):
-            raise ValueError("source and target must be finite, got NaN or infinite values; mend or remove them")
+        if source.is_floating_point() and None in (finite_limits(source), finite_limits(target)):
+            raise ValueError("source and target must be finite, got NaN or infinite values; fix or remove them")
         self.source, self.target = source, target
-        self.sample_type = "uint8"  # floats in 0..255 are taken for such
+        self.sample_type = "uint8"  # which floats in 0..255 stand for
 
     def load(self, stage: Stage) -> PairSource:
+        """Return the pairs, the same for every stage."""
         return TensorPairs(self.source, self.target)
 
     def fingerprint(self) -> str:
+        """Return a constant: the pairs belong to no file."""
         return "memory"

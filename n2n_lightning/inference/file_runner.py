@@ -1,14 +1,13 @@
-"""Many files through one denoiser: looked into first, then denoised one by one, each finished or not there at all."""
+"""Many files through one denoiser: all are inspected first, then denoised one by one, each completely or not at all."""
 
 from __future__ import annotations
 
-import errno
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,263 +15,256 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from n2n_lightning.image_io.banded import BandedImage, open_banded
-from n2n_lightning.image_io.conversion import check_convertible, converted
-from n2n_lightning.image_io.image_file import Array, ImageError, naming
-from n2n_lightning.image_io.stack import FLOAT32_MAX, blame
-from n2n_lightning.image_io.value_range import found_range
+from n2n_lightning.image_io.conversion import check_convertible, open_output
+from n2n_lightning.image_io.decoding import open_image_file
+from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file
+from n2n_lightning.image_io.stack import BLOCK_BYTES
+from n2n_lightning.image_io.value_range import finite_limits, found_range, non_finite_pixels
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.inference.tiling import Plan
+from n2n_lightning.system.atomic import DISK_FULL_ERRNOS
 
 PROGRAM_BYTES = 0.7e9  # Python, torch and the other libraries, and what they keep
-SCAN_BYTES = 2**24
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(Exception):
     """There is no room for an output; nothing of it was left behind."""
 
 
-class Found(NamedTuple):
-    """A file that can be denoised, by its header."""
+class InspectedFile(NamedTuple):
+    """A file that can be denoised, as far as its header tells."""
 
     job: FileJob
     pixels: int  # of all its images
     dtype: np.dtype[Any]
     plan: Plan
-    exact: bool  # whether tiles give what the whole image would
+    is_exact: bool  # whether tiles give the same as the whole image
 
     @property
     def kind(self) -> str:
-        """Files of a kind have one range: "uint16", "float32", ..."""
+        """Name of the type: "uint16", "float32", ...; files of one kind have one range."""
         return self.dtype.name
 
 
-@dataclass
+@dataclass(frozen=True)
 class FileDenoiser:
-    """Files to denoise, and how.
+    """Denoises files.
 
     Args:
         denoiser: the net.
-        record: of what is done.
-        form: of the denoised files; None for each file's own.
-        range: the value that is 1 to the net, but for 8 bits; None for the training's, or one that is found.
-        faults: of files that cannot be denoised.
+        manifest: of what is done.
+        form: format of the denoised files; None for each file's own.
+        range: the value that is 1 to the net, except for 8 bits; None for the training's, or one that is found.
     """
 
     denoiser: Denoiser
-    record: Manifest
+    manifest: Manifest
     form: str | None = None
     range: float | None = None
-    faults: list[str] = field(default_factory=list)
 
-    def run(self, jobs: Sequence[FileJob]) -> int:
-        """Denoise all that can be; the number of files done.
+    def run(self, jobs: Sequence[FileJob]) -> Iterator[str]:
+        """Denoise all files that can be denoised, and yield one message for each of the others.
 
         Raises:
             DiskFullError: what was finished before stays.
         """
-        found = [look for look in map(self.look, jobs) if look is not None]
-        ranges: dict[str, float] = {}
-        todo = self.unfinished(found, ranges)
-        if todo:  # those that are done count for the range too, and are done again where it is another by now
-            ranges = self.find_ranges(found)
-            todo = self.unfinished(found, ranges)
-        skipped = len(found) - len(todo)
-        todo = [look for look in todo if self.range_of(look, ranges) is not None]  # the others are faults
-        for look in todo:
-            if not look.exact:
-                print(
-                    f"warning: {look.job.input} goes through in tiles, but the net looks at the whole image at once: "
-                    "the result differs from that of the whole; more --memory avoids it",
-                    file=sys.stderr,
-                )
-        start, done = time.perf_counter(), []
-        with progress(sum(look.pixels for look in todo)) as advance:
-            for look in todo:
-                if self.denoise(look, ranges, advance):
-                    done.append(look)
-        print(self.summary(done, skipped, time.perf_counter() - start))
-        return len(done)
-
-    def look(self, job: FileJob) -> Found | None:
-        """See that a file can be denoised; None, and a fault, when it cannot."""
-        path, denoiser = job.input, self.denoiser
-        try:
-            with opened(path) as picture:
-                shape, itemsize = colours(picture), picture.dtype.itemsize
-                if not denoiser.takes(shape[3]):
-                    raise ImageError(
-                        f"{path} has {shape[3]} channels, the net is for {denoiser.channels}; "
-                        "--per-channel puts each through it by itself"
-                    )
-                with naming(path):
-                    check_convertible(picture, self.form or picture.form)
-                held = picture.held_bytes
-                if self.converts(picture):
-                    held += 2 * int(np.prod(picture.shape)) * itemsize
-                try:
-                    plan = denoiser.plan(shape, itemsize, held)
-                except ValueError as error:
-                    raise ImageError(
-                        f"{path} of {shape[2]}x{shape[1]} px {error} of {PROGRAM_BYTES / 1e9:.1f} GB; "
-                        "give --memory their sum"
-                    ) from error
-                if picture.dtype.kind == "f" and self.range and math.frexp(self.range)[0] != 0.5:
-                    raise ImageError(
-                        f"{path} holds floats, whose range is a power of two, got --range {self.range:.15g}; "
-                        "give one, or leave it out"
-                    )
-                exact = denoiser.reach.is_local or (plan.rows >= shape[1] and plan.columns >= shape[2])
-                return Found(job, picture.count * int(np.prod(shape[:3])), picture.dtype, plan, exact)
-        except ImageError as error:
-            self.faults.append(str(error))
-            return None
-
-    def converts(self, picture: BandedImage) -> bool:
-        return self.form not in (None, picture.form)
-
-    def find_ranges(self, found: Sequence[Found]) -> dict[str, float]:
-        """The range of each kind of file where neither user nor training tells it; faults where there is none."""
-        ranges = {}
-        unknown = [look for look in found if self.range_of(look, {}) is None]
-        for kind in sorted({look.kind for look in unknown}):
-            looks = [look for look in unknown if look.kind == kind]
-            limits = [(*extremes(look.job.input), str(look.job.input)) for look in looks]
-            low, high = min(low for low, _, _ in limits), max(high for _, high, _ in limits)
+        files, failed = [], 0
+        for job in jobs:
             try:
-                ranges[kind] = found_range(low, high, looks[0].dtype)
+                files.append(self.inspect(job))
+            except ImageError as error:
+                failed += 1
+                yield str(error)
+        ranges: dict[str, float] = {}
+        todo = self.unfinished(files, ranges)
+        if todo:  # finished files count for the range too, and are denoised again where it has changed
+            unknown = [file for file in files if self.range_of(file, ranges) is None]
+            for kind in sorted({file.kind for file in unknown}):
+                alike = [file for file in unknown if file.kind == kind]
+                try:
+                    ranges[kind] = self.find_range(alike)
+                except ValueError as error:
+                    fault = f"{error} in {kind}; give --range, the value that is to be 1 to the net"
+                    for file in alike:
+                        failed += 1
+                        yield f"{file.job.input} has no range: {fault}"
+            todo = self.unfinished(files, ranges)
+        skipped = len(files) - len(todo)
+        todo = [file for file in todo if self.range_of(file, ranges) is not None]  # the others have failed
+        warn_of_tiles(todo)
+        start, done = time.perf_counter(), []
+        with progress_bar(sum(file.pixels for file in todo)) as advance:
+            for file in todo:
+                try:
+                    self.denoise(file, ranges, advance)
+                    done.append(file)
+                except ImageError as error:
+                    failed += 1
+                    yield str(error)
+        print(summary(done, skipped, failed, time.perf_counter() - start))
+
+    def inspect(self, job: FileJob) -> InspectedFile:
+        """Check by its header that a file can be denoised.
+
+        Raises:
+            ImageError: it cannot.
+        """
+        denoiser, path = self.denoiser, job.input
+        with open_image_file(path) as image, name_file(path):
+            image.check_uniform()
+            shape, itemsize, form = image.colour_shape, image.dtype.itemsize, self.form or image.form
+            if not denoiser.takes(shape[3]):
+                raise ImageError(
+                    f"has {shape[3]} channels, the net is for {denoiser.channels}; "
+                    "--per-channel puts each through it by itself"
+                )
+            check_convertible(image, form)
+            converting_bytes = 0 if form == image.form else 2 * math.prod(image.shape) * itemsize
+            try:
+                plan = denoiser.plan(shape, itemsize, image.held_bytes + converting_bytes)
             except ValueError as error:
-                fault = f"{error} in {kind}; give --range, the value that is to be 1 to the net"
-                self.faults += [f"{look.job.input} has no range: {fault}" for look in looks]
-                continue
-            brightest = next(name for _, most, name in limits if most == high)
-            print(f"range of {kind}: 0 to {ranges[kind]:.15g}, found in {brightest}; --range sets another", flush=True)
-        return ranges
+                raise ImageError(
+                    f"of {shape[2]}x{shape[1]} px {error} of {PROGRAM_BYTES / 1e9:.1f} GB; give --memory their sum"
+                ) from error
+            if image.dtype.kind == "f" and self.range and math.frexp(self.range)[0] != 0.5:
+                raise ImageError(
+                    f"holds floats, whose range must be a power of 2, got --range {self.range:.15g}; "
+                    "give one, or leave it out"
+                )
+            is_exact = denoiser.reach.is_local or (plan.rows >= shape[1] and plan.columns >= shape[2])
+            return InspectedFile(job, image.count * math.prod(shape[:3]), image.dtype, plan, is_exact)
 
-    def unfinished(self, found: Sequence[Found], ranges: Mapping[str, float]) -> list[Found]:
-        return [look for look in found if not self.record.holds(look.job, self.range_of(look, ranges))]
+    def find_range(self, files: Sequence[InspectedFile]) -> float:
+        """Find the range of files of one kind by their values, and print it.
 
-    def range_of(self, look: Found, ranges: Mapping[str, float]) -> float | None:
-        """The value that is 1 to the net, told by the user or the training, or one of ``ranges``."""
-        told = None if look.dtype == np.uint8 else self.range
-        return told or self.denoiser.known_range(look.dtype) or ranges.get(look.kind)
+        Raises:
+            ValueError: there is none.
+        """
+        limits = [colour_limits(file.job.input) for file in files]
+        low, high = min(low for low, _ in limits), max(high for _, high in limits)
+        peak = found_range(low, high, files[0].dtype)
+        brightest = next(file for file, (_, most) in zip(files, limits, strict=True) if most == high)
+        found = f"range of {brightest.kind}: 0 to {peak:.15g}, found in {brightest.job.input}"
+        print(f"{found}; --range sets another", flush=True)
+        return peak
 
-    def denoise(self, look: Found, ranges: dict[str, float], advance: Callable[[int], None]) -> bool:
-        """Denoise a file; False, and a fault, when that cannot be done.
+    def unfinished(self, files: Sequence[InspectedFile], ranges: Mapping[str, float]) -> list[InspectedFile]:
+        """Return the files that the manifest does not hold as finished."""
+        return [file for file in files if not self.manifest.holds(file.job, self.range_of(file, ranges))]
+
+    def range_of(self, file: InspectedFile, ranges: Mapping[str, float]) -> float | None:
+        """Return the value that is 1 to the net: the user's, else the training's, else one of ``ranges``."""
+        given = None if file.dtype == np.uint8 else self.range
+        return given or self.denoiser.known_range(file.dtype) or ranges.get(file.kind)
+
+    def denoise(self, file: InspectedFile, ranges: Mapping[str, float], advance: Callable[[int], None]) -> None:
+        """Denoise a file.
+
+        Args:
+            file: what was found by ``inspect``.
+            ranges: by kind.
+            advance: called with the number of pixels after each band.
 
         Raises:
             DiskFullError: what was written of it is gone.
+            ImageError: it cannot be read, or its output cannot be written.
         """
-        job, start = look.job, time.perf_counter()
-        peak = self.range_of(look, ranges)
+        job, start = file.job, time.perf_counter()
+        peak = self.range_of(file, ranges)
         assert peak is not None
         try:
-            job.output.parent.mkdir(parents=True, exist_ok=True)
-            with self.record.finishing(job, range=peak) as part, opened(job.input) as picture:
-                target = converted(picture, str(self.form), part) if self.converts(picture) else picture.copied(part)
-                with target as write:
-                    for group in range(picture.count):
-                        for top, rows in self.bands(picture, group, look, peak):
-                            write(group, top, rows)
-                            advance(int(np.prod(rows.shape[:3])))
-        except ImageError as error:
-            self.faults.append(str(error))
-            return False
+            with (
+                self.manifest.finishing(job, range=peak) as part,
+                open_image_file(job.input) as image,
+                open_output(image, self.form or image.form, part) as write,
+            ):
+                for group in range(image.count):
+                    for top, rows in self.bands(image, group, file.plan, peak):
+                        write(group, top, rows)
+                        advance(math.prod(rows.shape[:3]))
+        except ImageError:
+            raise
         except (OSError, RuntimeError, ValueError) as error:  # of the file system, of torch's memory, of encoders
-            if isinstance(error, OSError) and error.errno in FULL:
+            if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
                 raise DiskFullError(
                     f"the disk is full, {job.output} was not written; make room, then the same command goes on"
                 ) from error
-            self.faults.append(f"{job.output} cannot be written ({type(error).__name__}: {error})")
-            return False
+            raise ImageError(f"{job.output} cannot be written ({type(error).__name__}: {error})") from error
         if not sys.stderr.isatty():
             print(f"{job.output} ({time.perf_counter() - start:.1f} s)", flush=True)
-        return True
 
-    def bands(self, picture: BandedImage, group: int, look: Found, peak: float) -> Iterator[tuple[int, Array]]:
-        """A group's denoised rows from the top down, alpha as it was."""
-        path = look.job.input
-        inside = colour_channels(picture)
+    def bands(self, image: ImageReader, group: int, plan: Plan, peak: float) -> Iterator[tuple[int, Array]]:
+        """Yield a group's denoised rows from the top down, alpha as it was: first row, (images, rows, W, C)."""
 
         def read(top: int, bottom: int) -> Array:
-            with blame(path):
-                rows = picture.read(group, top, bottom)
+            rows = image.read(group, top, bottom)
+            with name_file(image.path):
                 check_finite(rows, group, top)
-            return rows[..., inside] if picture.alphas else rows
+            return rows[..., image.colours] if image.alphas else rows
 
-        for top, rows in self.denoiser.bands(read, colours(picture), peak, plan=look.plan):
-            if picture.alphas:
-                whole = picture.read(group, top, top + rows.shape[1]).copy()
-                whole[..., inside] = rows
-                yield top, whole
+        for top, rows in self.denoiser.bands(read, image.colour_shape, peak, plan=plan):
+            if image.alphas:
+                with_alpha = image.read(group, top, top + rows.shape[1]).copy()
+                with_alpha[..., image.colours] = rows
+                yield top, with_alpha
             else:
                 yield top, rows
 
-    def summary(self, done: Sequence[Found], skipped: int, seconds: float) -> str:
-        parts = [f"{len(done)} of {len(done) + skipped + len(self.faults)} files denoised"]
-        parts += [f"{skipped} done before"] if skipped else []
-        parts += [f"{len(self.faults)} failed"] if self.faults else []
-        megapixels = sum(look.pixels for look in done) / 1e6
-        speed = f": {megapixels:.2f} MP in {seconds:.1f} s, {megapixels / seconds:.3g} MP/s" if done else ""
-        return ", ".join(parts) + speed
 
-
-@contextmanager
-def opened(path: Path) -> Iterator[BandedImage]:
-    """``open_banded``; only what goes wrong with opening is blamed on the file."""
-    with ExitStack() as stack:
-        with blame(path):
-            picture = stack.enter_context(open_banded(path))
-        yield picture
-
-
-def colour_channels(picture: BandedImage) -> list[int]:
-    return [channel for channel in range(picture.shape[3]) if channel not in picture.alphas]
-
-
-def colours(picture: BandedImage) -> tuple[int, int, int, int]:
-    """(images, H, W, C) of a group, alpha left out."""
-    count, height, width, channels = picture.shape
-    return count, height, width, channels - len(picture.alphas)
-
-
-def extremes(path: Path) -> tuple[float, float]:
-    """Least and greatest colour of a file; zeros for one that cannot be read, which is said later."""
+def colour_limits(path: Path) -> tuple[float, float]:
+    """Return the least and the greatest colour value of a file; zeros if it cannot be read, which is reported later."""
     low, high = 0.0, 0.0
     try:
-        with blame(path), open_banded(path) as picture:
-            count, height, width, channels = picture.shape
-            inside = colour_channels(picture)
-            rows = max(SCAN_BYTES // (count * width * channels * picture.dtype.itemsize), 1)
-            for group in range(picture.count):
-                for top in range(0, height, rows):
-                    band = picture.read(group, top, min(top + rows, height))
+        with open_image_file(path) as image:
+            rows = max(BLOCK_BYTES // (math.prod(image.shape) // image.shape[1] * image.dtype.itemsize), 1)
+            for group in range(image.count):
+                for top in range(0, image.shape[1], rows):
+                    band = image.read(group, top, min(top + rows, image.shape[1]))
                     check_finite(band, group, top)
-                    band = band[..., inside] if picture.alphas else band
-                    low, high = min(low, float(band.min())), max(high, float(band.max()))
+                    limits = finite_limits(band[..., image.colours] if image.alphas else band)
+                    assert limits is not None
+                    low, high = min(low, limits[0]), max(high, limits[1])
     except ImageError:
         return 0.0, 0.0
     return low, high
 
 
 def check_finite(rows: Array, group: int, top: int) -> None:
-    """(images, rows, W, C) are numbers that the net can take."""
-    low, high = float(rows.min()), float(rows.max())
-    if max(-low, high) <= FLOAT32_MAX:  # which NaN, coming through min and max, is not
-        return
-    image, row, column, _ = np.argwhere(~(np.abs(rows) <= FLOAT32_MAX))[0]
-    raise ImageError(
-        f"has pixels that are NaN or infinite, the first at image {group * len(rows) + image}, row {top + row}, "
-        f"column {column}; mend or remove it"
-    )
+    """Refuse rows of a group, (images, rows, W, C), with values that are NaN or infinite to the net."""
+    if finite_limits(rows) is None:
+        image, row, column = np.argwhere(non_finite_pixels(rows))[0]
+        raise ImageError(
+            f"has pixels that are NaN or infinite, the first at image {group * len(rows) + image}, row {top + row}, "
+            f"column {column}; fix or remove it"
+        )
+
+
+def warn_of_tiles(files: Sequence[InspectedFile]) -> None:
+    """Print a warning for each file whose tiles give another result than the whole image."""
+    for file in files:
+        if not file.is_exact:
+            print(
+                f"warning: {file.job.input} goes through in tiles, but the net looks at the whole image at once: "
+                "the result differs from that of the whole; more --memory avoids it",
+                file=sys.stderr,
+            )
+
+
+def summary(done: Sequence[InspectedFile], skipped: int, failed: int, seconds: float) -> str:
+    """Return the last line of the output: how many files were denoised, and how fast."""
+    parts = [f"{len(done)} of {len(done) + skipped + failed} files denoised"]
+    parts += [f"{skipped} done before"] if skipped else []
+    parts += [f"{failed} failed"] if failed else []
+    megapixels = sum(file.pixels for file in done) / 1e6
+    speed = f": {megapixels:.2f} MP in {seconds:.1f} s, {megapixels / seconds:.3g} MP/s" if done else ""
+    return ", ".join(parts) + speed
 
 
 @contextmanager
-def progress(pixels: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; the function that moves it by so many pixels."""
+def progress_bar(pixels: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error if that is a terminal; give the function that moves it by a number of pixels."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeRemainingColumn())
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""Which files are denoised, and where each goes."""
+"""The files to denoise, and where the output of each goes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from n2n_lightning.image_io.conversion import FORMATS
-from n2n_lightning.image_io.stack import SUFFIXES, list_images
+from n2n_lightning.image_io.formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES
+from n2n_lightning.image_io.stack import list_images
 
 
 class FileJob(NamedTuple):
@@ -21,7 +21,7 @@ class FileJob(NamedTuple):
 
 
 def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[FileJob]:
-    """The files behind ``inputs``, each once, and their places under ``folder``.
+    """Return the files that ``inputs`` stand for, each once, and their places under ``folder``.
 
     Args:
         inputs: files; folders, whose tree is kept; patterns, whose tree is kept from their first wildcard on.
@@ -29,14 +29,14 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Fil
         form: their format; None for each file's own.
 
     Raises:
-        ValueError: there is no such input, two would go to one place, or one would be overwritten.
+        ValueError: an input does not exist, two would go to one place, or one would be overwritten.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output must be a folder, {folder} is a file; give another")
     target = folder.resolve()
     jobs: dict[str, FileJob] = {}  # by the input's absolute path, in which links stay
     for text in inputs:
-        root, found = find(text)
+        root, found = find_input(text)
         if root.resolve() == target:
             raise ValueError(
                 f"--output {folder} is the folder of the input {text}, and inputs are never overwritten; give another"
@@ -44,9 +44,9 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Fil
         nested = root.resolve() in target.parents
         for path in found:
             if nested and target in path.resolve().parents:
-                continue  # made at an earlier time: the output lies inside the input
+                continue  # an earlier output, which lies inside the input
             output = folder / path.relative_to(root)
-            output = output if form is None else output.with_suffix(FORMATS[form])
+            output = output if form is None else output.with_suffix(FORMAT_SUFFIXES[form])
             jobs.setdefault(os.path.abspath(path), FileJob(path, output))
     if not jobs:
         raise ValueError(f"{inputs[0]} holds no images but those in --output {folder}; give another --output")
@@ -55,24 +55,24 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Fil
     return list(jobs.values())
 
 
-def find(text: str) -> tuple[Path, list[Path]]:
-    """The folder that an input's tree is kept from, and its files."""
-    if not text:  # as a shell makes of a variable that is not set
+def find_input(text: str) -> tuple[Path, list[Path]]:
+    """Return the folder from which an input's tree is kept, and the input's files."""
+    if not text:  # a shell's variable that is not set
         raise ValueError("an INPUT is empty; give a file, a folder, or a pattern such as 'a/*.tif'")
     path = Path(text)
     if path.is_dir():
         return path, list_images(path)
     if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(f"{path} is no image ({' '.join(SUFFIXES)}); leave it out, or convert it")
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise ValueError(f"{path} is no image ({' '.join(IMAGE_SUFFIXES)}); leave it out, or convert it")
         return path.parent, [path]
     if not glob.has_magic(text):
         raise ValueError(f"{path} does not exist; give a file, a folder, or a pattern such as 'a/*.tif'")
     matches = sorted(map(Path, glob.glob(text, recursive=True)))
-    files = [match for match in matches if match.is_file() and match.suffix.lower() in SUFFIXES]
+    files = [match for match in matches if match.is_file() and match.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise ValueError(
-            f"{text} matches no image ({' '.join(SUFFIXES)}); give a pattern for files, where ** is any folders: "
+            f"{text} matches no image ({' '.join(IMAGE_SUFFIXES)}); give a pattern for files, where ** is any folders: "
             "'a/**/*.tif'"
         )
     fixed = path.parts[:-1]
@@ -81,7 +81,7 @@ def find(text: str) -> tuple[Path, list[Path]]:
 
 
 def check_places(jobs: Sequence[FileJob]) -> None:
-    """See that no two files go to one place, and none to an input's."""
+    """Refuse two files that would go to one place, and a file that would go to an input's."""
     sources = {path.resolve() for path, _ in jobs}
     going = defaultdict(list)
     for path, output in jobs:
@@ -98,7 +98,7 @@ def check_places(jobs: Sequence[FileJob]) -> None:
 
 
 def check_inside(jobs: Sequence[FileJob], folder: Path) -> None:
-    """See that neither ``..`` in a pattern nor a link leads an output out of the folder."""
+    """Refuse an output that ``..`` in a pattern, or a link, leads out of the folder."""
     target = folder.resolve()
     for _, output in jobs:
         place = place_of(output)
@@ -110,7 +110,7 @@ def check_inside(jobs: Sequence[FileJob], folder: Path) -> None:
 
 
 def place_of(path: Path) -> Path:
-    """The path with all links followed."""
+    """Return the path with all links followed."""
     try:
         return path.resolve()
     except (OSError, RuntimeError) as error:  # a link to itself

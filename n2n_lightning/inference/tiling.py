@@ -1,8 +1,8 @@
-"""Big images through a net in tiles that overlap so far that the result is that of the whole image.
+"""Large images through a net in tiles that overlap far enough to give the result of the whole image.
 
-A net is local when each output pixel depends on a bounded part of the input: its reach. Tiles start at multiples of the
-net's stride and see a margin (halo) of at least its reach around what they are for, so that nothing that a tile lacks
-can make a difference. Stride and reach belong to the net; ``measure_reach`` finds the latter by experiment.
+A net is local when each output pixel depends on a bounded part of the input, its reach. Tiles start at multiples of the
+net's stride. Around its own pixels each tile sees a margin (halo) of at least the reach, so that what lies beyond makes
+no difference. Stride and reach are properties of the net; ``measure_reach`` finds the reach by experiment.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves
 
 from n2n_lightning.image_io.image_file import Array
 
-MIN_PROBE_PX, MAX_PROBE_PX = 1024, 4096  # a net that reaches across half of it takes in the whole image
-GLOBAL_HALO_PX = 64  # of tiles for such a net, when there is no memory for the whole image
+MIN_PROBE_PX, MAX_PROBE_PX = 1024, 4096  # a net whose reach is half of it counts as global
+GLOBAL_HALO_PX = 64  # of tiles for a global net, when there is no memory for the whole image
 PROBE_PX = 256
 
 
@@ -29,12 +29,12 @@ class Reach(NamedTuple):
     """How a net's output depends on its input."""
 
     stride: int  # px; the output shifts with the input in steps of it
-    halo: int  # px, a multiple of the stride: what a tile must see beyond its own pixels
-    is_local: bool  # False: every output pixel depends on the whole image, and tiles differ from it
+    halo: int  # px, a multiple of the stride: margin that a tile must see around its own pixels
+    is_local: bool  # False: every output pixel depends on the whole image, and the result of tiles differs
 
 
 class Plan(NamedTuple):
-    """How an image is cut up: rows and columns of a tile without its halo, px, multiples of the stride."""
+    """Size of the tiles: rows and columns without the halo, px, multiples of the stride."""
 
     rows: int
     columns: int
@@ -42,7 +42,7 @@ class Plan(NamedTuple):
 
 @torch.inference_mode()
 def measure_reach(net: Callable[[Tensor], Tensor], stride: int, channels: int) -> Reach:
-    """See how far NaN spreads through the net.
+    """Measure how far NaN spreads through the net.
 
     Args:
         net: takes (N, C, H, W) of any size.
@@ -52,14 +52,23 @@ def measure_reach(net: Callable[[Tensor], Tensor], stride: int, channels: int) -
     size = math.ceil(MIN_PROBE_PX / 2 / stride) * 2 * stride
     while size <= MAX_PROBE_PX:
         spread = max(nan_spread(net, channels, stride, size, axis, flipped) for axis in (2, 3) for flipped in (0, 1))
-        if spread < size // 2:  # beyond the reach, another stride: a last tile has enough to reflect at its edge
+        if spread < size // 2:
             return Reach(stride, max(math.ceil(spread / stride), 1) * stride, is_local=True)
         size *= 2
     return Reach(stride, math.ceil(GLOBAL_HALO_PX / stride) * stride, is_local=False)
 
 
 def nan_spread(net: Callable[[Tensor], Tensor], channels: int, across: int, size: int, axis: int, flipped: int) -> int:
-    """How many px into the finite half of an image, ``size`` px along ``axis``, the other half makes NaN."""
+    """Return how far NaN in one half of an image spreads into the other, px.
+
+    Args:
+        net: takes (N, C, H, W) of any size.
+        channels: C.
+        across: size of the image across ``axis``, px.
+        size: size along ``axis``, px.
+        axis: 2 or 3.
+        flipped: 1 if the first half holds the NaN, 0 if the second does.
+    """
     shape = [1, channels, across, across]
     shape[axis] = size
     image = torch.zeros(shape)
@@ -69,7 +78,7 @@ def nan_spread(net: Callable[[Tensor], Tensor], channels: int, across: int, size
 
 
 class PeakBytes(TorchDispatchMode):
-    """The most bytes that tensors made inside take at one time."""
+    """Measures the most bytes that tensors created inside take at one time."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
@@ -99,7 +108,7 @@ class PeakBytes(TorchDispatchMode):
 
 @torch.inference_mode()
 def bytes_per_px(net: Callable[[Tensor], Tensor], channels: int) -> float:
-    """Memory that the net needs at most to denoise an image on the CPU, divided by the image's pixels."""
+    """Return the most memory that the net needs for an image on the CPU, divided by the image's pixels."""
     image = torch.zeros(1, channels, PROBE_PX, PROBE_PX).contiguous(memory_format=torch.channels_last)
     with PeakBytes() as memory:
         net(image)
@@ -107,12 +116,12 @@ def bytes_per_px(net: Callable[[Tensor], Tensor], channels: int) -> float:
 
 
 def plan_tiles(height: int, width: int, reach: Reach, fits: Callable[[int, int], bool]) -> Plan | None:
-    """The tiles that need the least computing of all that fit; None when not even the smallest do.
+    """Return the tiles that fit and need the least computing; None when not even the smallest fit.
 
     Args:
         height, width: of the image, px.
         reach: of the net.
-        fits: whether there is memory for a tile whose halo makes it so many rows and columns.
+        fits: whether there is memory for a tile of these rows and columns, halo included.
     """
     side = reach.stride + 2 * reach.halo
     if not fits(min(height, side), min(width, side)):
@@ -126,18 +135,18 @@ def plan_tiles(height: int, width: int, reach: Reach, fits: Callable[[int, int],
         if columns is None:
             continue
         across = math.ceil(width / columns)
-        columns = math.ceil(width / across / reach.stride) * reach.stride  # alike in size
+        columns = math.ceil(width / across / reach.stride) * reach.stride  # all of about the same size
         wide = min(columns + 2 * reach.halo, width)
         cost = down * tall * across * wide
         if best is None or cost < best[0]:
             best = cost, Plan(rows, columns)
         if across == 1:
-            break  # still lower tiles only add to the overlap
+            break  # lower tiles would only add to the overlap
     return best and best[1]
 
 
 def most_columns(rows: int, width: int, reach: Reach, fits: Callable[[int, int], bool]) -> int | None:
-    """The widest tile, halo left out, that fits at so many rows, halo included; by bisection."""
+    """Return the width, without halo, of the widest tile of ``rows`` rows, with halo, that fits; by bisection."""
     if fits(rows, width):
         return width
     low, high = 0, math.ceil(width / reach.stride)  # in strides: fits, does not
@@ -158,14 +167,17 @@ def denoise_in_tiles(
     reach: Reach,
     plan: Plan,
 ) -> Iterator[tuple[int, Array]]:
-    """An image's denoised rows from the top down: the first row's number, and (images, rows, W, C).
+    """Denoise images tile by tile from the top down.
 
     Args:
-        read: rows of the noisy images, from the first up to the last: (images, rows, W, C).
+        read: returns rows ``top`` to ``bottom`` of the noisy images: (images, rows, W, C).
         denoise: (images, h, w, C) -> same shape.
         height, width: of the images, px.
         reach: of the net in ``denoise``.
         plan: size of the tiles.
+
+    Yields:
+        The first row's number, and (images, rows, W, C).
     """
     for top in range(0, height, plan.rows):
         bottom = min(top + plan.rows, height)

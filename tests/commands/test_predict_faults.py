@@ -80,8 +80,8 @@ WORDS = {
     "huge.png": f"has images of {MOST}x{MOST} px, more than a gigapixel",
     "packed_huge.tif": "would grow from ",
     "big.png": "would grow from ",
-    "nan.tif": "has pixels that are NaN or infinite, the first at image 0, row 3, column 4; mend or remove it",
-    "infinite.npy": "has pixels that are NaN or infinite, the first at image 0, row 29, column 39; mend or remove it",
+    "nan.tif": "has pixels that are NaN or infinite, the first at image 0, row 3, column 4; fix or remove it",
+    "infinite.npy": "has pixels that are NaN or infinite, the first at image 0, row 29, column 39; fix or remove it",
 }
 
 
@@ -100,7 +100,7 @@ def test_bad_files_are_named_and_the_others_done(command: Command):
     named = [line.removeprefix("error: given/in/").partition(" ") for line in lines]
     assert sorted(name for name, _, _ in named) == sorted(BAD), ended.err
     said = {name: rest for name, _, rest in named}
-    assert all("; " in rest for rest in said.values()), "each has a mend"
+    assert all("; " in rest for rest in said.values()), "each has a fix"
     for name, words in WORDS.items():
         assert said[name].startswith(words)
     made = stamps(Path("out"))

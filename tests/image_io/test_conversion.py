@@ -14,9 +14,9 @@ import tifffile
 from known_nets import ICC, Array, denoised, fresh, ramp, refusal
 from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin
 
-from n2n_lightning.image_io.banded import open_banded
-from n2n_lightning.image_io.conversion import FORMATS
+from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.encoding import JPEG_QUALITY
+from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
 
 H, W = 37, 45
 DPI = (100, 200)
@@ -60,8 +60,8 @@ def read(path: Path) -> Array:
 
 LOSSLESS = (".bmp", ".npy", ".png", ".tif")
 CASES = [  # from, to, channels, type
-    *product(LOSSLESS, FORMATS, (1, 3), ["u1"]),
-    *product((".webp", ".jpg"), FORMATS, [3], ["u1"]),
+    *product(LOSSLESS, FORMAT_SUFFIXES, (1, 3), ["u1"]),
+    *product((".webp", ".jpg"), FORMAT_SUFFIXES, [3], ["u1"]),
     *product((".png", ".webp", ".tif"), ("png", "webp", "tiff"), [4], ["u1"]),
     *product((".png", ".tif"), ("png", "tiff"), [2], ["u1"]),
     *product((".png", ".tif"), ("png", "tiff"), (1, 2, 3, 4), ["u2"]),
@@ -78,7 +78,7 @@ def test_values(tmp_path: Path, suffix: str, form: str, channels: int, dtype: st
     values = fresh(H, W, channels, dtype=dtype) if whole else ramp(H, W, channels, dtype=dtype) * 2
     path = write(tmp_path / f"a{suffix}", values)
     expected = read(path)
-    found = read(denoised(path, FORMATS[form], form))
+    found = read(denoised(path, FORMAT_SUFFIXES[form], form))
     assert found.shape == expected.shape and found.dtype == np.dtype(dtype).newbyteorder("=")
     if form == "jpeg":
         assert np.abs(found.astype(int) - expected).max() <= 8
@@ -91,14 +91,14 @@ def test_values(tmp_path: Path, suffix: str, form: str, channels: int, dtype: st
 @pytest.mark.parametrize("channels", [1, 3])
 def test_several_images(tmp_path: Path, suffix: str, form: str, channels: int):
     path = write(tmp_path / f"a{suffix}", ramp(4, H, W, channels, dtype="u2"))
-    np.testing.assert_array_equal(read(denoised(path, FORMATS[form], form)), read(path))
+    np.testing.assert_array_equal(read(denoised(path, FORMAT_SUFFIXES[form], form)), read(path))
 
 
 def test_slices_of_a_volume_are_images(tmp_path: Path):
     volume, path = ramp(4, H, W), tmp_path / "a.tif"
     tifffile.imwrite(path, volume, photometric="minisblack", volumetric=True, tile=(2, 16, 16), compression="zlib")
     for form in ("npy", "tiff"):
-        np.testing.assert_array_equal(read(denoised(path, FORMATS[form], form)), volume)
+        np.testing.assert_array_equal(read(denoised(path, FORMAT_SUFFIXES[form], form)), volume)
 
 
 def test_channels_of_their_own_become_colours(tmp_path: Path):
@@ -117,15 +117,20 @@ def test_an_array_is_read_as_it_was_meant(tmp_path: Path, shape: tuple[int, ...]
             layout = {"planarconfig": "contig"} if shape[3] > 1 else {}
             writer.write(image.squeeze(), photometric="minisblack", metadata=None, **layout)
     output = denoised(tmp_path / "a.tif", ".npy", "npy")
-    with open_banded(output) as picture:
-        assert (picture.count, *picture.shape[1:]) == shape
+    with open_image_file(output) as image:
+        assert (image.count, *image.shape[1:]) == shape
     np.testing.assert_array_equal(np.load(output).reshape(shape), ramp(*shape))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     ("suffix", "form"),
-    [*product([".jpg"], sorted(FORMATS.keys() - {"jpeg"})), (".png", "jpeg"), (".webp", "png"), (".tif", "webp")],
+    [
+        *product([".jpg"], sorted(FORMAT_SUFFIXES.keys() - {"jpeg"})),
+        (".png", "jpeg"),
+        (".webp", "png"),
+        (".tif", "webp"),
+    ],
     ids=str,
 )
 def test_upright(tmp_path: Path, suffix: str, orientation: int, form: str):
@@ -137,7 +142,7 @@ def test_upright(tmp_path: Path, suffix: str, orientation: int, form: str):
     else:
         Image.fromarray(pixels).save(path, exif=about, lossless=True)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
-    output = denoised(path, FORMATS[form], form)
+    output = denoised(path, FORMAT_SUFFIXES[form], form)
     np.testing.assert_allclose(read(output).astype(int), expected, atol=8 if form == "jpeg" else 0)
     if form not in ("npy", "bmp"):
         with Image.open(output) as image:
@@ -153,7 +158,7 @@ def test_orientation_of_xmp(tmp_path: Path):
     upright = ImageOps.exif_transpose(Image.open(path))
     assert upright.size == (H, W)
     for form in ("png", "jpeg"):
-        with Image.open(denoised(path, FORMATS[form], form)) as image:
+        with Image.open(denoised(path, FORMAT_SUFFIXES[form], form)) as image:
             assert image.size == ImageOps.exif_transpose(image).size == (H, W)
             assert image.info["xmp"] == xmp.replace(b'"6"', b'"1"')
 
@@ -180,7 +185,7 @@ def test_metadata(tmp_path: Path, source: str, target: str):
     if source == ".tif":
         settings["tiffinfo"] = {700: about["xmp"]}
     Image.fromarray(ramp(H, W, 3)).save(tmp_path / f"a{source}", **settings)
-    form = next(form for form, suffix in FORMATS.items() if suffix == target)
+    form = next(form for form, suffix in FORMAT_SUFFIXES.items() if suffix == target)
     with Image.open(denoised(tmp_path / f"a{source}", target, form)) as image:
         found = image.info | {"exif": image.getexif()}
     for key in CARRIED[source] & CARRIED[target]:
@@ -222,7 +227,7 @@ def test_damaged_exif_is_no_hindrance(tmp_path: Path, exif: bytes):
 def test_resolution_is_right_or_left_out(tmp_path: Path, dpi: float, form: str):
     """A microscope's is beyond what JPEG can say."""
     tifffile.imwrite(tmp_path / "a.tif", ramp(H, W, 3), photometric="rgb", resolution=(dpi, dpi), resolutionunit="INCH")
-    with Image.open(denoised(tmp_path / "a.tif", FORMATS[form], form)) as image:
+    with Image.open(denoised(tmp_path / "a.tif", FORMAT_SUFFIXES[form], form)) as image:
         found = image.info.get("dpi", (0, 0))
     held = form == "tiff" or (dpi == 254_000 and form != "jpeg") or (dpi == 0.1 and form == "bmp")
     assert found == pytest.approx((dpi, dpi) if held else (0, 0), rel=0.02)
@@ -233,7 +238,7 @@ def test_no_resolution_stays_none(tmp_path: Path, form: str):
     Image.fromarray(ramp(H, W)).save(tmp_path / "a.tif")
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert 282 not in tiff.pages.first.tags
-    with Image.open(denoised(tmp_path / "a.tif", FORMATS[form], form)) as image:
+    with Image.open(denoised(tmp_path / "a.tif", FORMAT_SUFFIXES[form], form)) as image:
         assert image.info.get("dpi", (0, 0)) == (0, 0)
 
 

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -23,13 +24,14 @@ from small_runs import stamps
 
 from n2n_lightning.data.ee559 import read_pkl
 from n2n_lightning.data.photos import read_photograph
-from n2n_lightning.image_io.codec_headers import SIZES, check_embedded
 from n2n_lightning.image_io.image_file import ImageError, check_packing
 from n2n_lightning.image_io.stack import open_stack, sidecar
+from n2n_lightning.image_io.tiff_checks import PILLOW_CODECS, check_embedded, embedded_size
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.system import errors
 from n2n_lightning.system.safe_load import safe_load
-from stress.bombs import bombs
+from stress.bombs import COMPRESSION, bombs, retagged
+from stress.originals import tiffs
 
 IN = Path("given/in")
 BOMBS = bombs()
@@ -40,11 +42,11 @@ WORDS = {
     "claims_deflate.tif": "would grow from",
     "claims_tiles.tif": "lacks strips or tiles of page 0",
     "many_tiles.tif": "lacks strips or tiles of page 0",
-    "inner_jpeg.tif": "holds a jpeg picture of 5000x5000 px where 48x40 are due",
-    "inner_jpeg2000.tif": "holds a jpeg2000 picture of 4000x4000 px where 48x40 are due",
-    "inner_jpegxl.tif": "holds a jpegxl picture of 5000x4000 px where 48x40 are due",
-    "inner_png.tif": "holds a png picture of 5000x5000 px where 48x40 are due",
-    "inner_webp.tif": "holds a webp picture of 5000x5000 px where 48x40 are due",
+    "inner_jpeg.tif": "holds a JPEG image of 5000x5000 px in a strip or tile of 48x40 px",
+    "inner_jpeg2000.tif": "holds a JPEG2000 image of 4000x4000 px in a strip or tile of 48x40 px",
+    "inner_jpegxl.tif": "is compressed by JPEGXL, which is not supported inside TIFF",
+    "inner_png.tif": "holds a PNG image of 5000x5000 px in a strip or tile of 48x40 px",
+    "inner_webp.tif": "holds a WEBP image of 5000x5000 px in a strip or tile of 48x40 px",
     "json_counts.tif": "is cut off, 383999996160 bytes of pixels are missing",
     "ome_counts.tif": "has a header that counts pages of other files",
     "ome_device.tif": "has a header that counts pages of other files",
@@ -90,11 +92,13 @@ def encoded(form: str, values: np.ndarray[Any, Any], **options: Any) -> bytes:
         return file.read(page.databytecounts[0])
 
 
-@pytest.mark.parametrize("form", SIZES)
+CODECS = sorted(set(PILLOW_CODECS.values()))
+
+
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("shape", [(40, 48), (1, 1), (300, 200), (128, 128), (256, 256), (90, 160), (1000, 17)])
-def test_the_size_of_a_picture_within_a_tiff_is_found(form: str, shape: tuple[int, int]):
-    data = encoded(form, noise(*shape, 3))
-    assert SIZES[form](data) == (shape[1], shape[0])
+def test_the_size_of_an_image_within_a_tiff_is_found(codec: str, shape: tuple[int, int]):
+    assert embedded_size(encoded(codec.lower(), noise(*shape, 3)), codec) == (shape[1], shape[0])
 
 
 @pytest.mark.parametrize("form", ["jpeg", "progressive", "webp", "lossless", "exact"])
@@ -109,14 +113,39 @@ def test_the_size_is_found_in_what_other_programs_write(form: str):
     }
     alpha = form == "exact"
     Image.fromarray(noise(33, 50, 3 + alpha)).save(file, kind, **options)
-    assert SIZES[kind.lower()](file.getvalue()) == (50, 33)
+    assert embedded_size(file.getvalue(), kind) == (50, 33)
 
 
-def test_a_kind_of_picture_whose_size_is_not_known_is_refused():
-    with pytest.raises(ImageError, match="TIFF's method 22610; save it by deflate"):
-        check_embedded(b"", 22610, (1, 8, 8, 3))
-    with pytest.raises(ImageError, match="damaged jpeg picture"):
-        check_embedded(b"\xff\xd8\xff", 7, (1, 8, 8, 3))
+def test_the_size_within_jpeg_2000s_boxes_counts():
+    """A header of the box around the codestream can claim less; where a second codestream is, none is trusted."""
+    boxed = bytes(imagecodecs.jpeg2k_encode(noise(60, 50, 3), codecformat="jp2"))
+    place = boxed.index(b"ihdr") + 4
+    assert struct.unpack_from(">II", boxed, place) == (60, 50)
+    claiming = boxed[:place] + struct.pack(">II", 4, 4) + boxed[place + 8 :]
+    assert embedded_size(claiming, "JPEG2000") == embedded_size(boxed, "JPEG2000") == (50, 60)
+    with pytest.raises(ImageError, match="damaged or unusual JPEG2000 image"):
+        embedded_size(bytes(imagecodecs.jpeg2k_encode(noise(4, 4, 3), codecformat="j2k")) + boxed, "JPEG2000")
+
+
+@pytest.mark.parametrize("number", sorted(tifffile.TIFF.IMAGE_COMPRESSIONS - PILLOW_CODECS.keys()))
+def test_a_compression_whose_size_is_not_known_is_refused_by_name(tmp_path: Path, number: int):
+    path = tmp_path / "a.tif"
+    path.write_bytes(retagged(tiffs()["png.tif"], **{f"t{COMPRESSION}": number}))
+    with pytest.raises(ImageError) as refused:
+        open_stack(path, tmp_path / "cache")
+    name = tifffile.COMPRESSION(number).name
+    for message in (str(refused.value), refusal(path)):
+        assert message.startswith(f"{path} is compressed by {name}, ") and "; save it by deflate" in message
+
+
+def test_jpeg_xl_is_refused_by_name(tmp_path: Path):
+    tifffile.imwrite(tmp_path / "a.tif", noise(40, 48, 3), photometric="rgb", compression="jpegxl")
+    assert "is compressed by JPEGXL, " in refusal(tmp_path / "a.tif")
+
+
+def test_a_damaged_image_within_a_tiff_is_refused():
+    with pytest.raises(ImageError, match="damaged or unusual JPEG image in a strip or tile; save it by deflate"):
+        check_embedded(b"\xff\xd8\xff", 7, (1, 8, 8))
 
 
 def test_photographs_run_no_other_program(tmp_path: Path):
@@ -269,8 +298,8 @@ def test_names_cannot_steer_the_terminal(command: Command):
     assert stamps(IN) == before and errors.escape_controls("Zürich 東京\n") == "Zürich 東京\n"
 
 
-def test_a_damaged_jpeg_xl_or_webp_size_is_an_error():
-    for form in SIZES:
-        for data in (b"", b"\0" * 40, struct.pack(">I4s", 3, b"jxlx")):
-            with pytest.raises((ValueError, IndexError, struct.error)):
-                SIZES[form](data)
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("data", [b"", b"\0" * 40, struct.pack(">I4s", 3, b"jxlx")], ids=["empty", "zeros", "box"])
+def test_a_size_in_damaged_bytes_is_an_error(codec: str, data: bytes):
+    with pytest.raises(ImageError, match=f"damaged or unusual {codec} image"):
+        embedded_size(data, codec)

@@ -20,7 +20,6 @@ import tifffile
 from PIL import Image, ImageOps
 from small_runs import stamps
 
-from n2n_lightning.image_io import decoding
 from n2n_lightning.image_io import stack as image_stack
 from n2n_lightning.image_io.stack import ImageError, ImageStack, list_images, open_stack, open_stacks
 
@@ -329,7 +328,7 @@ def test_a_second_opening_decodes_nothing(
     paths = [photo, photo.with_suffix(".npy")]
     first, written = open_stacks(paths, cache), stamps(cache)
     assert "reading 2 images" in capsys.readouterr().err
-    monkeypatch.setattr(image_stack, "open_contents", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(image_stack, "open_image_file", lambda *_: pytest.fail("decoded again"))
     assert open_stacks(paths, cache) == first == [open_stack(path, cache) for path in paths]
     assert stamps(cache) == written
     assert capsys.readouterr() == ("", "")
@@ -470,7 +469,7 @@ def test_what_was_cut_off_is_refused(tmp_path: Path, cache: Path, suffix: str, k
     (tmp_path / f"a{suffix}").write_bytes(data)
     open_stack(tmp_path / f"a{suffix}", cache)
     (tmp_path / f"b{suffix}").write_bytes(data[: int(kept if kept >= 1 else kept * len(data))])
-    with pytest.raises(ImageError, match=rf"b\{suffix} is empty; remove it" if not kept else rf"b\{suffix} .*mend or"):
+    with pytest.raises(ImageError, match=rf"b\{suffix} is empty; remove it" if not kept else rf"b\{suffix} .*fix or"):
         open_stack(tmp_path / f"b{suffix}", cache)
 
 
@@ -479,7 +478,7 @@ def test_what_was_cut_off_is_refused(tmp_path: Path, cache: Path, suffix: str, k
 def test_an_uncompressed_tiff_that_was_cut_off(tif: Path, cache: Path, settings: dict[str, Any], kept: float):
     tifffile.imwrite(tif, noise(10, 100, 100), photometric="minisblack", **settings)
     os.truncate(tif, int(kept * tif.stat().st_size))
-    with pytest.raises(ImageError, match=r"a\.tif .*mend or remove it"):
+    with pytest.raises(ImageError, match=r"a\.tif .*fix or remove it"):
         open_stack(tif, cache)
 
 
@@ -494,7 +493,7 @@ def test_a_tiff_whose_tiles_are_not_all_there(tif: Path, cache: Path):
 
 def test_a_tiff_that_claims_any_size(tif: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     tifffile.imwrite(tif, noise(H, W), compression="zlib")
-    monkeypatch.setattr(decoding, "MAX_COPY_BYTES", H * W - 1)
+    monkeypatch.setattr(image_stack, "MAX_COPY_BYTES", H * W - 1)
     with pytest.raises(ImageError, match=r"a\.tif would take .* GB decoded"):
         open_stack(tif, cache)
     with tifffile.TiffFile(tif, mode="r+") as file:
@@ -508,7 +507,7 @@ def test_a_tiff_that_claims_any_size(tif: Path, cache: Path, monkeypatch: pytest
 def test_pixels_that_are_no_numbers(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: float
 ):
-    monkeypatch.setattr(image_stack, "SCAN_BYTES", 100)
+    monkeypatch.setattr(image_stack, "BLOCK_BYTES", 100)
     pixels = noise(3, H, W, 2, dtype="f4")
     pixels[1, 3, 5, 1] = pixels[1, 3, 5, 0] = pixels[1, 4, 0, 0] = pixels[2, 0, 0, 1] = value
     if name == "a.npy":
@@ -517,7 +516,7 @@ def test_pixels_that_are_no_numbers(
         compression = "zlib" if name == "compressed.tif" else None
         settings: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "compression": compression}
         tifffile.imwrite(tmp_path / name, pixels, **settings)
-    message = "has 3 pixels that are NaN or infinite, the first at image 1, row 3, column 5; mend or remove it"
+    message = "has 3 pixels that are NaN or infinite, the first at image 1, row 3, column 5; fix or remove it"
     with pytest.raises(ImageError, match=f"{name} {message}"):
         open_stack(tmp_path / name, cache)
     assert not cache.exists() or not list(cache.iterdir())

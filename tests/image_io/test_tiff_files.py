@@ -12,7 +12,7 @@ from known_nets import ICC, Negative, denoised, fresh, ramp, refusal, replaced
 from tiff_comparison import GREY, RGB, H, W, assert_kept, assert_rewritten, by_libtiff, renumber
 
 from n2n_lightning.image_io import tiff_rewriting
-from n2n_lightning.image_io.tiff import find_images
+from n2n_lightning.image_io.tiff import TiffReader
 
 
 @pytest.fixture
@@ -191,12 +191,12 @@ def test_a_strip_that_cannot_be_decoded(tif: Path):
 def test_bands_are_slices(tif: Path, shape: tuple[int, ...], axes: dict[str, Any], settings: dict[str, Any]):
     tifffile.imwrite(tif, fresh(*shape), **settings | axes)
     with tifffile.TiffFile(tif) as tiff:
-        (images,) = find_images(tiff)
+        (images,) = TiffReader(tiff, tif).series
         for group, numbers in enumerate(images.groups):
-            whole = images.read(group, 0, H)
+            whole = images.decode(group, 0, H)
             assert whole.shape == images.shape
             for top, bottom in [(0, 11), (5, 30), (3, 4), (16, 32), (36, 37), (0, H), (7, 8)]:
-                band = images.read(group, top, bottom)
+                band = images.decode(group, top, bottom)
                 np.testing.assert_array_equal(band, whole[:, top:bottom])
                 pages = images.to_pages(band)
                 assert len(pages) == len(numbers)

@@ -77,11 +77,11 @@ class Readers:
         """Read, denoised, written; as TIFF where the name's number is even. The fault, where there is one."""
         self.output.mkdir(exist_ok=True)
         form = None if int(path.stem.partition("-")[0]) % 4 else "tiff"
-        batch = FileDenoiser(self.denoiser, Manifest(self.output, self.reference, {}), form)
-        batch.run([FileJob(path, self.output / f"{path.stem}{'.tif' if form else path.suffix}")])
+        files = FileDenoiser(self.denoiser, Manifest(self.output, self.reference, {}), form)
+        faults = list(files.run([FileJob(path, self.output / f"{path.stem}{'.tif' if form else path.suffix}")]))
         left = [part.name for part in self.output.iterdir() if part.name.endswith(".part")]
         assert not left, f"left behind: {left}"
-        return "; ".join(batch.faults)
+        return "; ".join(faults)
 
     def photograph(self, path: Path) -> str:
         """As ``data=photos``, but that images may be small."""

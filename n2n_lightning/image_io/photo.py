@@ -1,0 +1,94 @@
+"""PNG, JPEG, WebP and BMP files: one image each, decoded by Pillow, or by imagecodecs where a PNG has 16 bits."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+import imagecodecs
+import numpy as np
+from PIL import Image, JpegImagePlugin, MpoImagePlugin
+
+from n2n_lightning.image_io.image_file import (
+    ORIENTATION_TAG,
+    Array,
+    ImageError,
+    ImageReader,
+    Metadata,
+    check_packing,
+    check_size,
+)
+
+PILLOW_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # named, because some of Pillow's others run programs
+PILLOW_MODES = ("L", "LA", "RGB", "RGBA")
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the header's type of colour
+_pillow_limit = threading.Lock()
+
+
+class PhotoReader(ImageReader):
+    """Reads one image, which stays in memory from the first band on."""
+
+    count, offset = 1, None
+
+    def __init__(self, image: Image.Image, path: Path) -> None:
+        self.image, self.path = image, path
+        self.form = "jpeg" if image.format == "MPO" else str(image.format).lower()
+        bits, channels = png_samples(path) if self.form == "png" else (8, 0)
+        self.has_16_bits = bits == 16  # which Pillow cuts down to 8
+        channels = channels if self.has_16_bits else len(image.getbands())
+        self.check()
+        self.shape = (1, image.height, image.width, channels)
+        self.dtype = np.dtype(np.uint16 if self.has_16_bits else np.uint8)
+        self.alphas = [channels - 1] if channels in (2, 4) else []
+        self.orientation = image.getexif().get(ORIENTATION_TAG, 1)
+        self.held_bytes = 3 * math.prod(self.shape) * self.dtype.itemsize  # read, to be written, and encoded
+        self._pixels: Array | None = None
+
+    def check(self) -> None:
+        """Refuse a file of several images, or of a kind that cannot be read."""
+        image = self.image
+        check_size(*image.size)
+        decoded = math.prod(image.size) * len(image.getbands()) * (2 if self.has_16_bits else 1)
+        check_packing(decoded, self.path.stat().st_size)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG, whose other images are previews or gain maps
+            raise ImageError(f"holds {frames} frames; give single images")
+        if "transparency" in image.info:
+            raise ImageError("has transparent pixels; save it without transparency")
+        if image.mode not in PILLOW_MODES and not self.has_16_bits:
+            raise ImageError(f"has Pillow's mode {image.mode}; convert it to RGB or grey")
+
+    def decode(self, group: int, top: int, bottom: int) -> Array:
+        if self._pixels is None:
+            read: Array = imagecodecs.png_decode(self.path.read_bytes()) if self.has_16_bits else np.asarray(self.image)
+            self._pixels = read.reshape(*read.shape[:2], -1)
+        return self._pixels[None, top:bottom]
+
+    def metadata(self) -> Metadata:
+        return {key: self.image.info.get(key) for key in ("exif", "icc_profile", "xmp", "dpi", "comment")}
+
+    def encoding(self) -> dict[str, Any]:
+        """Return the options of ``encode`` that keep what the file's own format has beside metadata."""
+        if self.form == "png":
+            return {"png": self.path.read_bytes()}
+        is_jpeg = isinstance(self.image, (JpegImagePlugin.JpegImageFile, MpoImagePlugin.MpoImageFile))
+        return {"subsampling": JpegImagePlugin.get_sampling(self.image)} if is_jpeg else {}
+
+
+def open_pillow(file: Path | IO[bytes], formats: tuple[str, ...] = PILLOW_FORMATS) -> Image.Image:
+    """Read a header without Pillow's limit of pixels: a global, which warns and raises long before ours."""
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def png_samples(path: Path) -> tuple[int, int]:
+    """Return a PNG's bits per channel and its number of channels, which Pillow does not tell."""
+    with path.open("rb") as file:
+        bits, colour_type = file.read(26)[24:]  # after the signature, the head of IHDR, width and height
+    return bits, PNG_CHANNELS[colour_type]
