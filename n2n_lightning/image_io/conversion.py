@@ -38,11 +38,7 @@ Shape = tuple[int, int, int, int]  # (N, H, W, C)
 
 
 def check_convertible(image: ImageReader, form: str) -> None:
-    """Refuse a file whose images a format cannot hold.
-
-    Raises:
-        ImageError: there are too many of them, or they are too large or of another type.
-    """
+    """Refuse a file whose images a format cannot hold: too many, too large, or of another type."""
     if form in ("npy", "tiff"):
         return
     count, (stacked, height, width, channels) = image.count, image.shape

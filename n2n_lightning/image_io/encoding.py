@@ -35,11 +35,7 @@ METADATA_KEPT = {  # by format
 
 
 def check_layout(form: str, dtype: np.dtype[Any], channels: int, has_alpha: bool) -> None:
-    """Refuse an image that a format cannot hold.
-
-    Raises:
-        ImageError: the format has no such type or channels.
-    """
+    """Refuse an image whose type or channels a format cannot hold."""
     itemsize, layouts = PIXEL_LAYOUTS[form]
     if dtype.kind != "u" or dtype.itemsize > itemsize:
         raise ImageError(f"has {dtype.name} values, which {form} does not hold; give --format tiff or npy")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from rich.console import Console
@@ -85,16 +85,13 @@ def list_images(folder: Path) -> list[Path]:
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not is_hidden(path.relative_to(folder))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not found:
         raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}); give a folder that does")
     return found
-
-
-def is_hidden(path: Path) -> bool:
-    """Return whether the path, or a folder in it, has a name that begins with a dot."""
-    return any(part.startswith(".") for part in path.parts)
 
 
 def open_stacks(paths: Sequence[Path], cache: Path) -> list[ImageStack | ImageError]:
@@ -173,7 +170,7 @@ def decode_stack(path: Path, cache: Path) -> ImageStack:
                 survey.check()
         else:
             with name_file(path):
-                check_copy(shape, image.dtype)
+                check_copy(image)
             values, dtype = entry.with_suffix(".pixels"), image.dtype.newbyteorder("=")
             with cached(values) as file:
                 header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
@@ -191,10 +188,12 @@ def decode_stack(path: Path, cache: Path) -> ImageStack:
     return stack
 
 
-def check_copy(shape: tuple[int, int, int, int], dtype: np.dtype[Any]) -> None:
-    """Refuse (N, H, W, C) that are too large to be decoded into the cache."""
-    check_size(shape[2], shape[1])
-    size = math.prod(shape) * dtype.itemsize
+def check_copy(image: ImageReader) -> None:
+    """Refuse a file whose images are too large to be decoded into the cache."""
+    _, height, width, _ = image.upright_shape
+    if image.form != "npy":  # which claims no more than it holds
+        check_size(width, height)
+    size = math.prod(image.upright_shape) * image.dtype.itemsize
     if size > MAX_COPY_BYTES:
         raise ImageError(f"would take {size / 1e9:.0f} GB decoded, more than 100; save it uncompressed, as TIFF or NPY")
 

@@ -53,7 +53,8 @@ class TiffReader(ImageReader):
             sizes = ", ".join(kinds)
             raise ImageError(f"holds images of several sizes or types ({sizes}); give each a file of its own")
         first = self.series[0]
-        self.count, self.shape, self.dtype = sum(s.count for s in self.series), first.shape, first.dtype
+        self.groups = [(series, number) for series in self.series for number in range(series.count)]
+        self.count, self.shape, self.dtype = len(self.groups), first.shape, first.dtype
         self.alphas, self.orientation, self.held_bytes = first.alphas, first.orientation, first.held_bytes
         self.offset = first.offset if len(self.series) == 1 else None
 
@@ -61,16 +62,8 @@ class TiffReader(ImageReader):
     def parts(self) -> Sequence[TiffSeries]:
         return self.series
 
-    def locate(self, group: int) -> tuple[TiffSeries, int]:
-        """Return the series that a group is in, and the group's number there."""
-        for series in self.series:
-            if group < series.count:
-                return series, group
-            group -= series.count
-        raise IndexError(group)
-
     def decode(self, group: int, top: int, bottom: int) -> Array:
-        series, number = self.locate(group)
+        series, number = self.groups[group]
         return series.decode(number, top, bottom)
 
     def metadata(self) -> Metadata:

@@ -33,7 +33,7 @@ class TiffRewriter:
 
     def write(self, group: int, top: int, rows: Array) -> None:
         """Write (images, rows, W, C) of a group, the rows that follow on its last ones."""
-        series, number = self.reader.locate(group)
+        series, number = self.reader.groups[group]
         for page, values in zip(series.groups[number].tolist(), series.to_pages(rows), strict=True):
             if series.is_raw:
                 series.map_page(page, "r+")[series.band(top, top + rows.shape[1])] = values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -187,7 +187,7 @@ class Denoiser:
         for first in range(0, count, together):
             batch = values[first : first + together]
             shape = (len(batch), *values.shape[1:])
-            for top, rows in self.bands(partial(rows_of, batch), shape, peak):
+            for top, rows in self.bands(lambda top, bottom, batch=batch: batch[:, top:bottom], shape, peak):  # type: ignore[misc]
                 denoised[first : first + together, top : top + rows.shape[1]] = rows
         return denoised
 
@@ -267,11 +267,6 @@ class Denoiser:
         with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
             estimate: Tensor = self.module(images)
         return estimate.cpu()
-
-
-def rows_of(images: Array, top: int, bottom: int) -> Array:
-    """Return rows of (images, H, W, C)."""
-    return images[:, top:bottom]
 
 
 class MemoryPairs:

@@ -93,7 +93,13 @@ class FileDenoiser:
             todo = self.unfinished(files, ranges)
         skipped = len(files) - len(todo)
         todo = [file for file in todo if self.range_of(file, ranges) is not None]  # the others have failed
-        warn_of_tiles(todo)
+        for file in todo:
+            if not file.is_exact:
+                print(
+                    f"warning: {file.job.input} goes through in tiles, but the net looks at the whole image at once: "
+                    "the result differs from that of the whole; more --memory avoids it",
+                    file=sys.stderr,
+                )
         start, done = time.perf_counter(), []
         with progress_bar(sum(file.pixels for file in todo)) as advance:
             for file in todo:
@@ -241,17 +247,6 @@ def check_finite(rows: Array, group: int, top: int) -> None:
         )
 
 
-def warn_of_tiles(files: Sequence[InspectedFile]) -> None:
-    """Print a warning for each file whose tiles give another result than the whole image."""
-    for file in files:
-        if not file.is_exact:
-            print(
-                f"warning: {file.job.input} goes through in tiles, but the net looks at the whole image at once: "
-                "the result differs from that of the whole; more --memory avoids it",
-                file=sys.stderr,
-            )
-
-
 def summary(done: Sequence[InspectedFile], skipped: int, failed: int, seconds: float) -> str:
     """Return the last line of the output: how many files were denoised, and how fast."""
     parts = [f"{len(done)} of {len(done) + skipped + failed} files denoised"]
@@ -265,18 +260,9 @@ def summary(done: Sequence[InspectedFile], skipped: int, failed: int, seconds: f
 @contextmanager
 def progress_bar(pixels: int) -> Iterator[Callable[[int], None]]:
     """Show a bar on standard error if that is a terminal; give the function that moves it by a number of pixels."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeRemainingColumn())
+    counter = TextColumn("{task.completed:.1f} of {task.total:.1f} MP")
+    columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda count: None
-        return
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("denoising", total=pixels, done="")
-        moved = 0
-
-        def advance(count: int) -> None:
-            nonlocal moved
-            moved += count
-            bar.update(task, advance=count, done=f"{moved / 1e6:.1f} of {pixels / 1e6:.1f} MP")
-
-        yield advance
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("denoising", total=pixels / 1e6)
+        yield lambda count: bar.advance(task, count / 1e6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -50,8 +49,7 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Fil
             jobs.setdefault(os.path.abspath(path), FileJob(path, output))
     if not jobs:
         raise ValueError(f"{inputs[0]} holds no images but those in --output {folder}; give another --output")
-    check_places(list(jobs.values()))
-    check_inside(list(jobs.values()), folder)
+    check_places(list(jobs.values()), folder)
     return list(jobs.values())
 
 
@@ -80,28 +78,20 @@ def find_input(text: str) -> tuple[Path, list[Path]]:
     return Path(*fixed[:first]), files
 
 
-def check_places(jobs: Sequence[FileJob]) -> None:
-    """Refuse two files that would go to one place, and a file that would go to an input's."""
-    sources = {path.resolve() for path, _ in jobs}
-    going = defaultdict(list)
+def check_places(jobs: Sequence[FileJob], folder: Path) -> None:
+    """Refuse outputs that would overwrite an input or each other, or that a link or ``..`` leads out of the folder."""
+    target, sources = folder.resolve(), {path.resolve() for path, _ in jobs}
+    taken: dict[Path, Path] = {}
     for path, output in jobs:
         place = place_of(output)
-        going[place].append(path)
         if place in sources:
             raise ValueError(f"{output} is an input, and inputs are never overwritten; give another --output")
-    for output, paths in going.items():
-        if len(paths) > 1:
+        other = taken.setdefault(place, path)
+        if other is not path:
             raise ValueError(
-                f"{paths[0]} and {paths[1]} would both go to {output}; denoise them one after the other, "
+                f"{other} and {path} would both go to {place}; denoise them one after the other, "
                 "each to its own --output, or give their common folder"
             )
-
-
-def check_inside(jobs: Sequence[FileJob], folder: Path) -> None:
-    """Refuse an output that ``..`` in a pattern, or a link, leads out of the folder."""
-    target = folder.resolve()
-    for _, output in jobs:
-        place = place_of(output)
         if target not in place.parents:
             raise ValueError(
                 f"{output} lies outside of --output {folder}, at {place}; give a pattern without '..' after its first "

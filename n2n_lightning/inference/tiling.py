@@ -59,15 +59,10 @@ def measure_reach(net: Callable[[Tensor], Tensor], stride: int, channels: int) -
 
 
 def nan_spread(net: Callable[[Tensor], Tensor], channels: int, across: int, size: int, axis: int, flipped: int) -> int:
-    """Return how far NaN in one half of an image spreads into the other, px.
+    """Return how many px NaN spreads from one half of an image into the other.
 
-    Args:
-        net: takes (N, C, H, W) of any size.
-        channels: C.
-        across: size of the image across ``axis``, px.
-        size: size along ``axis``, px.
-        axis: 2 or 3.
-        flipped: 1 if the first half holds the NaN, 0 if the second does.
+    The image has ``size`` px along ``axis``, 2 or 3, and ``across`` px along the other. The second half holds the NaN,
+    or the first where ``flipped`` is 1.
     """
     shape = [1, channels, across, across]
     shape[axis] = size
