@@ -17,11 +17,7 @@ from n2n_lightning.image_io.tiff import TiffReader
 
 @contextmanager
 def open_image_file(path: Path) -> Iterator[ImageReader]:
-    """Open an image file and check its header.
-
-    Raises:
-        ImageError: it cannot be used.
-    """
+    """Open an image file; raise an ImageError where its header shows that it cannot be used."""
     with ExitStack() as opened:
         with image_errors(path):
             reader = make_reader(path, opened)

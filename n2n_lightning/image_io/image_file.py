@@ -69,18 +69,17 @@ class ImageReader(ABC):
 
     @abstractmethod
     def decode(self, group: int, top: int, bottom: int) -> Array:
-        """Return rows ``top`` to ``bottom`` of a group's images: (images, rows, W, C). Raise any exception."""
+        """Return rows ``top`` to ``bottom`` of a group's images as they are stored: (images, rows, W, C).
+
+        Damaged files make it raise any exception.
+        """
 
     @abstractmethod
     def metadata(self) -> Metadata:
         """Return what another format may keep."""
 
     def read(self, group: int, top: int, bottom: int) -> Array:
-        """Return rows ``top`` to ``bottom`` of a group's images as they are stored: (images, rows, W, C).
-
-        Raises:
-            ImageError: they cannot be read.
-        """
+        """Decode rows; raise an ImageError that names the file where that is not possible."""
         with image_errors(self.path):
             return self.decode(group, top, bottom)
 
@@ -101,19 +100,12 @@ class ImageReader(ABC):
         return sum(part.count * part.shape[0] for part in self.parts), height, width, len(self.colours)
 
     def upright_images(self) -> Iterator[Array]:
-        """Yield each image as (H, W, C), upright and without alpha.
-
-        Raises:
-            ImageError: one cannot be read, or has transparent pixels.
-        """
-        for part in self.parts:
-            for group in range(part.count):
-                with image_errors(self.path):
-                    images = part.decode(group, 0, part.shape[1])
-                for image in images:
-                    with name_file(self.path):
-                        opaque = without_alpha(image, part.alphas)
-                    yield upright(opaque, part.orientation)
+        """Yield each image as (H, W, C), upright and without alpha; raise an ImageError where it is transparent."""
+        with image_errors(self.path):  # does not see what goes wrong with whoever takes the images
+            for part in self.parts:
+                for group in range(part.count):
+                    for image in part.decode(group, 0, part.shape[1]):
+                        yield upright(without_alpha(image, part.alphas), part.orientation)
 
     def check_uniform(self) -> None:
         """Refuse a file whose images are stored in different ways."""

@@ -23,7 +23,7 @@ from n2n_lightning.image_io.image_file import (
 
 PILLOW_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # named, because some of Pillow's others run programs
 PILLOW_MODES = ("L", "LA", "RGB", "RGBA")
-PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the header's type of colour
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the type of colour in the header
 _pillow_limit = threading.Lock()
 
 
@@ -35,10 +35,10 @@ class PhotoReader(ImageReader):
     def __init__(self, image: Image.Image, path: Path) -> None:
         self.image, self.path = image, path
         self.form = "jpeg" if image.format == "MPO" else str(image.format).lower()
-        bits, channels = png_samples(path) if self.form == "png" else (8, 0)
-        self.has_16_bits = bits == 16  # which Pillow cuts down to 8
-        channels = channels if self.has_16_bits else len(image.getbands())
+        bits, png_channels = png_samples(path) if self.form == "png" else (8, 0)
+        self.has_16_bits = bits == 16  # which Pillow cuts down to 8, and grey with alpha to RGBA
         self.check()
+        channels = png_channels if self.has_16_bits else len(image.getbands())
         self.shape = (1, image.height, image.width, channels)
         self.dtype = np.dtype(np.uint16 if self.has_16_bits else np.uint8)
         self.alphas = [channels - 1] if channels in (2, 4) else []
@@ -88,7 +88,7 @@ def open_pillow(file: Path | IO[bytes], formats: tuple[str, ...] = PILLOW_FORMAT
 
 
 def png_samples(path: Path) -> tuple[int, int]:
-    """Return a PNG's bits per channel and its number of channels, which Pillow does not tell."""
+    """Return a PNG's bits per channel and its number of channels, as stored."""
     with path.open("rb") as file:
-        bits, colour_type = file.read(26)[24:]  # after the signature, the head of IHDR, width and height
+        bits, colour_type = file.read(26)[24:]  # after the signature, the start of IHDR, width and height
     return bits, PNG_CHANNELS[colour_type]

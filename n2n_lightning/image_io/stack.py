@@ -36,10 +36,10 @@ MAX_COPY_BYTES = 10**11  # a compressed file of a few bytes can claim any size
 
 @dataclass(frozen=True)
 class ImageStack:
-    """The images of one file, of one size: raw values on disk, read in pieces, never as a whole."""
+    """The images of one file, all of one size: raw values on disk, read in windows, never as a whole."""
 
     origin: Path  # the image file, for names and messages
-    path: Path  # where the raw values lie: the file itself when they lie in it as they are, else a copy in the cache
+    path: Path  # of the raw values: the file itself if they lie in it as they are, else a copy in the cache
     offset: int  # bytes
     shape: tuple[int, int, int, int]  # (N, H, W, C)
     dtype: str  # numpy's, with byte order: "|u1", "<u2", ">f4"
@@ -95,7 +95,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def open_stacks(paths: Sequence[Path], cache: Path) -> list[ImageStack | ImageError]:
-    """Open all of ``paths``, in order, in threads; an ImageError takes the place of a file that cannot be used."""
+    """Open files in threads; in the list, an ImageError takes the place of a file that cannot be used."""
     opened: list[ImageStack | ImageError | None] = [recall(path, cache) for path in paths]
     missing = [number for number, stack in enumerate(opened) if stack is None]
 
@@ -107,13 +107,13 @@ def open_stacks(paths: Sequence[Path], cache: Path) -> list[ImageStack | ImageEr
             opened[number] = error
 
     if missing:
-        with exclusive_build(cache):  # the jobs of a sweep may all come at once
+        with exclusive_build(cache):  # several jobs of a sweep may start at the same time
             in_threads(decode, len(missing), f"reading {len(missing)} images")
     return [stack for stack in opened if stack is not None]
 
 
 def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
-    """Run ``task(0..count-1)`` on all cores with a progress bar; the first exception ends it."""
+    """Run ``task(0)`` to ``task(count - 1)`` on all cores with a progress bar; the first exception ends it."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         futures = [pool.submit(task, number) for number in range(count)]
         try:
@@ -125,11 +125,7 @@ def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
 
 
 def open_stack(path: Path, cache: Path) -> ImageStack:
-    """Decode and check a file, or recall what was found when that was done before.
-
-    Raises:
-        ImageError: it cannot be used.
-    """
+    """Open a file from the cache, or decode and check it; raise an ImageError where it cannot be used."""
     return recall(path, cache) or decode_stack(path, cache)
 
 
@@ -161,13 +157,12 @@ def decode_stack(path: Path, cache: Path) -> ImageStack:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     with open_image_file(path) as image:
-        shape, survey = image.upright_shape, Survey(image.upright_shape)
+        shape, survey = image.upright_shape, Survey(path, image.upright_shape)
         if image.offset is not None:
             values, offset, dtype = path.absolute(), image.offset, image.dtype
             for block in raw_blocks(image):
                 survey.add(block)
-            with name_file(path):
-                survey.check()
+            survey.check()
         else:
             with name_file(path):
                 check_copy(image)
@@ -180,8 +175,7 @@ def decode_stack(path: Path, cache: Path) -> ImageStack:
                     pixels = np.ascontiguousarray(upright, dtype)
                     survey.add(pixels)
                     file.write(pixels.data)
-                with name_file(path):
-                    survey.check()  # before the copy gets its name
+                survey.check()  # before the copy gets its name
     stack = ImageStack(path, values, offset, shape, dtype.str, survey.low, survey.high, digest)
     with cached(entry) as file:
         file.write(json.dumps(dataclasses.asdict(stack), default=str).encode())
@@ -201,8 +195,8 @@ def check_copy(image: ImageReader) -> None:
 class Survey:
     """Finds the least and the greatest value of (N, H, W, C), and the non-finite pixels; fed in order, in pieces."""
 
-    def __init__(self, shape: tuple[int, int, int, int]) -> None:
-        self.shape = shape
+    def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
+        self.path, self.shape = path, shape
         self.low, self.high = math.inf, -math.inf
         self.seen, self.faults, self.first_fault = 0, 0, 0  # in pixels
 
@@ -223,9 +217,9 @@ class Survey:
         assert self.seen == math.prod(self.shape[:3])
         if self.faults:
             image, row, column = np.unravel_index(self.first_fault, self.shape[:3])
+            first = f"image {image}, row {row}, column {column}"
             raise ImageError(
-                f"has {self.faults} pixels that are NaN or infinite, the first at image {image}, row {row}, "
-                f"column {column}; fix or remove it"
+                f"{self.path} has {self.faults} pixels that are NaN or infinite, the first at {first}; fix or remove it"
             )
 
 

@@ -30,12 +30,7 @@ DPI_FACTORS = {2: 1.0, 3: 2.54}  # by the unit of resolution: inch, centimetre
 class TiffReader(ImageReader):
     """Reads every page of a file that is no thumbnail, mask or lower level of a pyramid.
 
-    Args:
-        tiff: the file, open for as long as images are read.
-        path: its name, for messages.
-
-    Raises:
-        ImageError: the pages are cut off, of several sizes or types, or of a kind that cannot be read.
+    The file must stay open while images are read.
     """
 
     form = "tiff"
@@ -71,13 +66,10 @@ class TiffReader(ImageReader):
 
 
 class TiffSeries(ImageReader):
-    """Reads pages of one kind: axes S and C are channels; axes other than these, Y and X count images.
+    """Reads pages of one kind, which tifffile calls a series.
 
-    Pages that hold one channel each of the same images form a group.
-
-    Args:
-        tiff: open for as long as images are read.
-        series: the pages, as tifffile groups them.
+    Axes S and C are channels; axes other than these, Y and X count images. Pages that hold one channel each of the same
+    images form a group.
     """
 
     def __init__(self, tiff: TiffFile, series: TiffPageSeries) -> None:
@@ -182,11 +174,7 @@ class TiffSeries(ImageReader):
 
 
 class Segments:
-    """The strips or tiles that a page is stored in.
-
-    Args:
-        page: the keyframe of its series.
-    """
+    """The strips or tiles that the pages of a series are stored in; ``page`` is the series' keyframe."""
 
     def __init__(self, page: TiffPage) -> None:
         self.page = page

@@ -21,9 +21,7 @@ PREDICTORS = (PREDICTOR.NONE, PREDICTOR.HORIZONTAL, PREDICTOR.FLOATINGPOINT)
 class TiffRewriter:
     """Takes new rows of each image from the top down, and puts them in the place of the old ones.
 
-    Args:
-        tiff: a copy of the file, open for reading and writing.
-        reader: of the copy.
+    ``tiff`` is a copy of the file, open for reading and writing; ``reader`` reads the copy.
     """
 
     def __init__(self, tiff: TiffFile, reader: TiffReader) -> None:
@@ -49,11 +47,7 @@ class TiffRewriter:
 class PageWriter:
     """Encodes each strip or tile of a page as soon as all its rows are there.
 
-    Args:
-        tiff: the file.
-        page: the page in it.
-        segments: the layout.
-        used_offsets: offsets that were written to already.
+    ``used_offsets`` are those that were written to already, by the writers of all pages.
     """
 
     def __init__(self, tiff: TiffFile, page: TiffPage, segments: Segments, used_offsets: set[int]) -> None:

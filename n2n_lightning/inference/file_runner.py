@@ -112,11 +112,7 @@ class FileDenoiser:
         print(summary(done, skipped, failed, time.perf_counter() - start))
 
     def inspect(self, job: FileJob) -> InspectedFile:
-        """Check by its header that a file can be denoised.
-
-        Raises:
-            ImageError: it cannot.
-        """
+        """Check by its header that a file can be denoised; raise an ImageError where it cannot."""
         denoiser, path = self.denoiser, job.input
         with open_image_file(path) as image, name_file(path):
             image.check_uniform()
@@ -143,11 +139,7 @@ class FileDenoiser:
             return InspectedFile(job, image.count * math.prod(shape[:3]), image.dtype, plan, is_exact)
 
     def find_range(self, files: Sequence[InspectedFile]) -> float:
-        """Find the range of files of one kind by their values, and print it.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Find the range of files of one kind by their values, and print it; raise a ValueError where none fits."""
         limits = [colour_limits(file.job.input) for file in files]
         low, high = min(low for low, _ in limits), max(high for _, high in limits)
         peak = found_range(low, high, files[0].dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -144,14 +145,9 @@ def most_columns(rows: int, width: int, reach: Reach, fits: Callable[[int, int],
     """Return the width, without halo, of the widest tile of ``rows`` rows, with halo, that fits; by bisection."""
     if fits(rows, width):
         return width
-    low, high = 0, math.ceil(width / reach.stride)  # in strides: fits, does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        if fits(rows, min(middle * reach.stride + 2 * reach.halo, width)):
-            low = middle
-        else:
-            high = middle
-    return low * reach.stride or None
+    strides = range(1, math.ceil(width / reach.stride))
+    fitting = bisect_left(strides, True, key=lambda n: not fits(rows, min(n * reach.stride + 2 * reach.halo, width)))
+    return fitting * reach.stride or None
 
 
 def denoise_in_tiles(
