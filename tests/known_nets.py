@@ -1,4 +1,4 @@
-"""Nets whose results are known beforehand, put to work on files in small tiles."""
+"""Nets whose results are known, and helpers that put files through them in small tiles."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ICC = b"".join([(132).to_bytes(4), bytes(32), b"acsp", bytes(88), (0).to_bytes(4
 
 
 class Same(nn.Identity):
-    """Gives back what it is given."""
+    """Returns its input."""
 
     stride = 1
 
 
 class Negative(nn.Module):
-    """Turns black into white."""
+    """Returns 1 minus its input."""
 
     stride = 1
 
@@ -40,7 +40,7 @@ class Negative(nn.Module):
 
 
 class InSmallTiles(Denoiser):
-    """Whose tiles coincide with none of a file's."""
+    """Uses tiles that differ from the tiles and strips of every file."""
 
     def plan(self, *_: Any) -> Plan:
         return Plan(11, 13)
@@ -54,7 +54,7 @@ def denoiser(net: type[nn.Module]) -> Denoiser:
 
 
 def denoised(path: Path, suffix: str | None = None, form: str | None = None, net: type[nn.Module] = Same) -> Path:
-    """``path`` through the net, in a folder beside it, once it has been seen to be alone there."""
+    """Put a file through the net and return the output, after a check that nothing else was left in its folder."""
     output = path.parent / "denoised" / f"{path.stem}{suffix or path.suffix}"
     shutil.rmtree(output.parent, ignore_errors=True)
     output.parent.mkdir()
@@ -65,7 +65,7 @@ def denoised(path: Path, suffix: str | None = None, form: str | None = None, net
 
 
 def refusal(path: Path, form: str | None = None) -> str:
-    """Why ``path`` is not denoised, once it has been named and nothing has been left behind."""
+    """Return the message for a file that is refused, after a check that it names the file and nothing was written."""
     output = path.parent / "denoised" / path.name
     output.parent.mkdir()
     files = FileDenoiser(denoiser(Same), Manifest(output.parent, path, {}), form)
@@ -76,7 +76,7 @@ def refusal(path: Path, form: str | None = None) -> str:
 
 
 def replaced(path: Path, values: Array, band: int = 11) -> Path:
-    """A file like ``path`` with other values, (images, H, W, C), given ``band`` rows at a time."""
+    """Write a file like ``path`` with other values, (images, H, W, C), ``band`` rows at a time."""
     output = path.with_name(f"replaced{path.suffix}")
     with open_image_file(path) as image, open_output(image, image.form, output) as write:
         for group, images in enumerate(values.reshape(image.count, *image.shape)):
@@ -86,7 +86,7 @@ def replaced(path: Path, values: Array, band: int = 11) -> Path:
 
 
 def fresh(*shape: int, dtype: str = "u1", seed: int = 0) -> Array:
-    """Every value that the type has, or floats around 0: incompressible."""
+    """Return random integers of the type's full range, or floats around 0: incompressible."""
     rng = np.random.default_rng(seed)
     if np.dtype(dtype).kind == "f":
         return rng.normal(0, 100, shape).astype(dtype)
@@ -95,5 +95,5 @@ def fresh(*shape: int, dtype: str = "u1", seed: int = 0) -> Array:
 
 
 def ramp(*shape: int, dtype: str = "u1") -> Array:
-    """Small numbers, each unlike its neighbours': compressible."""
+    """Return small integers, each one different from its neighbours: compressible."""
     return np.indices(shape).sum(0).astype(dtype)

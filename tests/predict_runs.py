@@ -1,4 +1,4 @@
-"""The ``predict`` command in this process, pictures for it, and what it should make of them."""
+"""The ``predict`` command in this process, images for it, and the expected outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 
 def denoise(command: Command, *arguments: str | Path, model: str | Path = MODEL, output: str | Path = "out") -> Ended:
-    """Call the command, once it has been seen to leave nothing half-written and to say nothing by traceback."""
+    """Call the command, and check that it leaves no temporary file and prints no traceback."""
     ended = command(str(model), *map(str, arguments), "--output", str(output), main=predict.main)
     assert "Traceback" not in ended.out + ended.err
     assert not list(Path(output).rglob("*.part"))
@@ -30,14 +30,14 @@ def denoise(command: Command, *arguments: str | Path, model: str | Path = MODEL,
 
 
 def noise(*shape: int, most: float = 255, dtype: str = "u1", seed: int = 0) -> Array:
-    """Values of 0 to ``most``, each of them reached."""
+    """Return random values of 0 to ``most``; both occur."""
     values = np.random.default_rng(seed).uniform(0, most, shape)
     values.flat[:2] = 0, most
     return values.astype(dtype)
 
 
 def estimate(values: Array, peak: float = 255.0) -> Array:
-    """What the net makes of (H, W, 3), by its own module."""
+    """Return what the net makes of (H, W, 3), computed without ``predict``."""
     images = torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1)[None]
     denoised = load_denoiser(WEIGHTS).denoise(images / peak)[0].permute(1, 2, 0).double().numpy() * peak
     if values.dtype.kind != "f":
@@ -46,13 +46,13 @@ def estimate(values: Array, peak: float = 255.0) -> Array:
 
 
 def files(folder: str | Path) -> set[str]:
-    """Every file below, but what ``predict`` notes down."""
+    """Return the names of all files below a folder, except the manifest."""
     found = {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
     return found - {"predict.jsonl"}
 
 
 def pixels(path: str | Path) -> Array:
-    """A file's values, as they are stored."""
+    """Return a file's values as they are stored."""
     match Path(path).suffix:
         case ".tif":
             return tifffile.imread(path)
@@ -63,7 +63,7 @@ def pixels(path: str | Path) -> Array:
 
 
 def assert_close(path: str | Path, expected: Array) -> None:
-    """Equal but for the last bit: a net's sums depend on how many images and pixels it is given at one time."""
+    """Check that values are equal except for the last bit: a net's sums depend on the size of its input."""
     found = pixels(path)
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     atol = 1 if expected.dtype.kind != "f" else 1e-5 * float(np.abs(expected).max())

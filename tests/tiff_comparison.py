@@ -1,4 +1,4 @@
-"""What a TIFF file out of ``predict`` is compared with: read back by tifffile and by libtiff."""
+"""Checks of a TIFF file that ``predict`` wrote: read back by tifffile and by libtiff."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def by_libtiff(path: Path) -> Array:
 
 
 def pages_of(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
-    """Pages, each before those of its SubIFDs."""
+    """Yield all pages, each one before those of its SubIFDs."""
     for page in tiff.pages:
         yield page.aspage()
         yield from page.aspage().pages or ()
 
 
 def renumber(tiff: tifffile.TiffFile, tag: tifffile.TiffTag, code: int) -> None:
-    """Make another tag of it."""
+    """Give a tag another number."""
     tiff.filehandle.seek(tag.offset)
     tiff.filehandle.write(struct.pack("<H", code))
 
 
 def assert_kept(before: Path, after: Path, but: set[int] = PLACES) -> None:
-    """All that a file has beside pixels."""
+    """Check that all that a file has beside pixels is the same."""
     with tifffile.TiffFile(before) as old, tifffile.TiffFile(after) as new:
         assert (new.byteorder, new.is_bigtiff) == (old.byteorder, old.is_bigtiff)
         assert (new.imagej_metadata, new.ome_metadata) == (old.imagej_metadata, old.ome_metadata)
@@ -51,7 +51,7 @@ def assert_kept(before: Path, after: Path, but: set[int] = PLACES) -> None:
 
 
 def assert_rewritten(path: Path, values: Array, *, but: set[int] = PLACES) -> None:
-    """The same values come back where the net changes nothing, and others, which take more room, where it does."""
+    """Check that a net that changes nothing gives the same values, and that other, longer ones can be written."""
     same = denoised(path)
     found = tifffile.imread(same)
     assert found.dtype == values.dtype

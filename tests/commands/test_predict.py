@@ -1,4 +1,4 @@
-"""``predict``: what comes out, and what is said of it; channels, range, memory."""
+"""``predict``: its outputs and messages; channels, range, memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IN = Path("given/in")
 
 
 def test_the_command_line_as_users_type_it(tmp_path: Path):
-    """One real process for the module as a program: exit code, output, files."""
+    """Run the module as a program in a process of its own: exit code, output, files."""
     images = {name: noise(40, 50, 3, seed=number) for number, name in enumerate(("a.png", "b.tif", "sub/c.bmp"))}
     for name, values in images.items():
         write(tmp_path / IN / name, values)
@@ -155,7 +155,7 @@ def test_another_count_of_channels_needs_per_channel(command: Command, name: str
 
 
 def alone(values: Array) -> Array:
-    """The net's mean for each channel of (H, W, C) as a grey image."""
+    """Return (H, W, C): for each channel as a grey image, the mean of the net's channels."""
     grey = [
         estimate(np.repeat(plane[..., None], 3, axis=2) / 255.0, 1.0).mean(-1) for plane in np.moveaxis(values, -1, 0)
     ]

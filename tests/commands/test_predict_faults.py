@@ -1,4 +1,4 @@
-"""``predict`` with bad files, checkpoints and options: one message for each, and all that is good is done."""
+"""``predict`` with bad files, checkpoints and options: one message for each, and all good files are denoised."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG file that claims a size and holds a pixel."""
+    """Return a PNG file that claims a size and holds one pixel."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0abc")) + chunk(b"IEND", b"")
 
 
 def write_tiff_of(path: Path, width: int, height: int, compression: str | None) -> None:
-    """A small TIFF file that claims another size."""
+    """Write a small TIFF file that claims another size."""
     tifffile.imwrite(path, noise(20, 24, 3), photometric="rgb", compression=compression)
     with tifffile.TiffFile(path, mode="r+") as tiff:
         for name, value in (("ImageWidth", width), ("ImageLength", height), ("RowsPerStrip", height)):
@@ -217,7 +217,7 @@ def test_what_cannot_be_written_is_named_and_the_rest_is_done(command: Command):
 
 
 def test_memory_is_kept_with_many_channels():
-    """The largest arrays at one time, against what was allowed beside the net's own."""
+    """Compare the memory of all arrays at one time with what was allowed beside the net's own."""
     values = np.zeros((1, 400, 400, 60), np.uint8)
     denoiser = Denoiser.load(MODEL, per_channel=True, working_bytes=3e7)
     denoiser.denoise(values[0, :9, :9])  # what stays

@@ -1,4 +1,4 @@
-"""``predict``: which files it takes, where they go, and what it does when some are there already."""
+"""``predict``: which files it takes, where their outputs go, and what it does when outputs exist already."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ("a.png", "b.tif", "c.npy", "sub/a.png", "sub/deep/e.webp")
 
 @pytest.fixture
 def given(tmp_path: Path) -> Path:
-    """A tree of pictures, among other files."""
+    """Make a tree of images and other files."""
     folder = tmp_path / IN
     for number, name in enumerate(NAMES):
         write(folder / name, noise(20, 24, 3, seed=number))
@@ -190,7 +190,7 @@ def test_files_of_others_are_replaced_only_on_request(command: Command, given: P
 
 
 def other_weights(folder: Path) -> Path:
-    """The same net, a little changed."""
+    """Write a checkpoint of the same net with slightly other weights."""
     content = torch.load(WEIGHTS, weights_only=True)
     for weight in content["state_dict"].values():
         weight.add_(1e-3)

@@ -1,4 +1,4 @@
-"""``predict`` that was stopped, by a signal or by a full disk: no damaged file, and the same command goes on."""
+"""``predict`` stopped by a signal or by a full disk: no file is damaged, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from n2n_lightning.inference.manifest import MANIFEST_NAME, PART_NAME
 
 @pytest.fixture
 def given(tmp_path: Path) -> Path:
-    """Five pictures."""
+    """Make five images."""
     for number in range(5):
         write(tmp_path / "in" / f"{number}.png", noise(20, 24, 3, seed=number))
     return tmp_path / "in"
@@ -57,7 +57,7 @@ PLACES: dict[str, tuple[Any, str, Callable[..., object]]] = {  # a function, and
 
 
 def stopped(line: list[str], number: int, place: str, messages: Path) -> None:
-    """In a process of its own: ``predict``, which gets a signal at the third PNG file, at ``place``."""
+    """Run ``predict`` in a process of its own, which gets a signal at ``place`` of the third PNG file."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which processes in a shell's background ignore
     sys.stdout = sys.stderr = messages.open("w")
     owner, name, go_so_far = PLACES[place]

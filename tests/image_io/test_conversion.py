@@ -1,4 +1,4 @@
-"""Denoised files of another format than they came in: the same values, upright, with what the format can hold."""
+"""Denoised files written in another format: the same values, upright, with the metadata that the format can hold."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DPI = (100, 200)
 
 
 def write(path: Path, values: Array) -> Path:
-    """(H, W, C) or (N, H, W, C)"""
+    """Write (H, W, C) or (N, H, W, C) in the format of the suffix."""
     pixels = values[..., 0] if values.shape[-1] == 1 else values
     match path.suffix:
         case ".npy":
@@ -42,7 +42,7 @@ def write(path: Path, values: Array) -> Path:
 
 
 def read(path: Path) -> Array:
-    """(H, W, C) or (N, H, W, C), by other readers than the package's where there are such."""
+    """Read (H, W, C) or (N, H, W, C) by other readers than the package's, where there are any."""
     found: Array
     match path.suffix:
         case ".npy":
@@ -151,7 +151,7 @@ def test_upright(tmp_path: Path, suffix: str, orientation: int, form: str):
 
 
 def test_orientation_of_xmp(tmp_path: Path):
-    """Which readers fall back to where EXIF has none."""
+    """Readers use the orientation in XMP where EXIF has none."""
     path, pixels = tmp_path / "a.webp", fresh(H, W, 3)
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     Image.fromarray(pixels).save(path, xmp=xmp, lossless=True)
@@ -199,7 +199,7 @@ def test_metadata(tmp_path: Path, source: str, target: str):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_exif_moves_as_it_is(tmp_path: Path, order: str):
-    """Makers' notes count from its first byte; and readers take its thumbnail from where it says."""
+    """Offsets in makers' notes and of the thumbnail count from the first byte of EXIF, so that no byte may move."""
     entries = [(271, 2, 4, b"me\0\0"), (274, 3, 1, struct.pack(f"{order}HH", 6, 0)), (37500, 7, 4, b"note")]
     packed = [struct.pack(f"{order}HHI", *entry[:3]) + entry[3] for entry in entries]
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(entries))
@@ -225,7 +225,7 @@ def test_damaged_exif_is_no_hindrance(tmp_path: Path, exif: bytes):
 @pytest.mark.parametrize("form", ["bmp", "jpeg", "png", "tiff"])
 @pytest.mark.parametrize("dpi", [254_000, 10**9, 0.1])
 def test_resolution_is_right_or_left_out(tmp_path: Path, dpi: float, form: str):
-    """A microscope's is beyond what JPEG can say."""
+    """A microscope's resolution is more than JPEG can hold."""
     tifffile.imwrite(tmp_path / "a.tif", ramp(H, W, 3), photometric="rgb", resolution=(dpi, dpi), resolutionunit="INCH")
     with Image.open(denoised(tmp_path / "a.tif", FORMAT_SUFFIXES[form], form)) as image:
         found = image.info.get("dpi", (0, 0))

@@ -1,4 +1,4 @@
-"""Faults that the stress tests found: each was a hang, an error without a message, or a file outside its place."""
+"""Faults that the stress tests found: each was a hang, an error without a message, or a file outside its folder."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_would_fill_the_memory_is_refused_by_training_and_predict(tmp_path:
 
 
 def test_an_ome_header_opens_no_other_file(tmp_path: Path):
-    """It would wait for ever for what comes out of a pipe."""
+    """Reading from a pipe would never end."""
     os.mkfifo(tmp_path / "pipe")
     uuid = '<UUID FileName="pipe">urn:uuid:1</UUID>'
     content = BOMBS["ome_other.tif"].replace(b'"../../../../other.tif"', b'"pipe"'.ljust(24))
@@ -117,7 +117,7 @@ def test_the_size_is_found_in_what_other_programs_write(form: str):
 
 
 def test_the_size_within_jpeg_2000s_boxes_counts():
-    """A header of the box around the codestream can claim less; where a second codestream is, none is trusted."""
+    """The box around the codestream can claim another size. Of two codestreams none is trusted."""
     boxed = bytes(imagecodecs.jpeg2k_encode(noise(60, 50, 3), codecformat="jp2"))
     place = boxed.index(b"ihdr") + 4
     assert struct.unpack_from(">II", boxed, place) == (60, 50)
@@ -149,7 +149,7 @@ def test_a_damaged_image_within_a_tiff_is_refused():
 
 
 def test_photographs_run_no_other_program(tmp_path: Path):
-    """Pillow hands EPS to Ghostscript."""
+    """Pillow would run Ghostscript for EPS."""
     path = tmp_path / "a.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 200 200\n%%EndComments\n%%EOF\n")
     with pytest.raises(ValueError, match=r"a\.png cannot be read as a picture \(cannot identify"):

@@ -28,7 +28,7 @@ H, W = 20, 30
 
 
 def noise(*shape: int, dtype: str = "u1", seed: int = 0) -> Array:
-    """Every value that the type has, or floats around 0."""
+    """Return random integers of the type's full range, or floats around 0."""
     rng = np.random.default_rng(seed)
     if np.dtype(dtype).kind == "f":
         return rng.normal(0, 100, shape).astype(dtype)
@@ -37,13 +37,13 @@ def noise(*shape: int, dtype: str = "u1", seed: int = 0) -> Array:
 
 
 def whole(stack: ImageStack) -> Array:
-    """(N, H, W, C)"""
+    """Read all images as (N, H, W, C)."""
     count, height, width, _ = stack.shape
     return np.stack([stack.read(number, 0, 0, height, width) for number in range(count)])
 
 
 def assert_holds(path: Path, cache: Path, expected: Array, *, copied: bool) -> ImageStack:
-    """``path`` reads as ``expected`` (N, H, W, C), from itself or a copy of it."""
+    """Check that ``path`` reads as ``expected`` (N, H, W, C), from the file itself or from a copy in the cache."""
     stack = open_stack(path, cache)
     assert stack.shape == expected.shape
     found = whole(stack)
@@ -397,7 +397,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 def encoded(suffix: str) -> bytes:
-    """A valid file, to be damaged."""
+    """Return a valid file, which tests then damage."""
     file = io.BytesIO()
     match suffix:
         case ".tif":

@@ -1,4 +1,4 @@
-"""What lies in TIFF files beside the denoised pixels, and where the pixels lie."""
+"""Metadata and layout of TIFF files that ``predict`` writes: both stay as they were."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_segments_that_share_one_place(tif: Path, settings: dict[str, Any]):
 
 
 def test_counts_at_the_end_of_the_file(tif: Path):
-    """Segments that grow are put behind them; their own new values, of a longer type, must go behind these."""
+    """Segments that grow are written after the counts; the new counts, of a longer type, must go after the segments."""
     tifffile.imwrite(tif, ramp(64, 64), tile=(16, 16), compression="zlib", **GREY)
     with tifffile.TiffFile(tif, mode="r+") as tiff:
         tag = tiff.pages.first.tags["TileByteCounts"]
@@ -135,7 +135,7 @@ def test_counts_at_the_end_of_the_file(tif: Path):
 
 
 def test_counts_that_are_missing(tif: Path):
-    """Uncompressed strips do without; two pages that are apart keep tifffile from taking them for one piece."""
+    """Uncompressed strips need no counts; two separate pages keep tifffile from reading them as one block."""
     values = ramp(2, H, W)
     with tifffile.TiffWriter(tif, byteorder="<") as writer:
         for image in values:

@@ -1,4 +1,4 @@
-"""TIFF files of every layout, type and encoding out of ``predict``: the net's values, all else as it was."""
+"""TIFF files of every layout, type and encoding after ``predict``: the net's values, all else as it was."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_files_of_another_writer(tif: Path, compression: str):
 
 
 def test_one_page_that_stands_for_all(tif: Path):
-    """What ImageJ writes beyond 4 GB."""
+    """ImageJ writes such files beyond 4 GB."""
     values = ramp(3, H, W, dtype="u2")
     tifffile.imwrite(tif, values, imagej=True, byteorder="<", metadata={"axes": "ZYX"})
     with tifffile.TiffFile(tif, mode="r+") as tiff:
@@ -157,7 +157,7 @@ def test_samples_of_12_bits_take_16(tif: Path, rows: int):
 
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
 def test_bits_from_the_right(tif: Path, compression: str | None):
-    """FillOrder 2, which hardly anybody writes: the bits of each byte turned round by hand."""
+    """FillOrder 2, which few programs write: the test reverses the bits of each byte itself."""
     values = ramp(H, W)
     settings: dict[str, Any] = {"metadata": None, "byteorder": "<", "extratags": [(269, 3, 1, 2, True)], **GREY}
     tifffile.imwrite(tif, values, compression=compression, rowsperstrip=8, **settings)

@@ -29,7 +29,7 @@ def identity(channels: int = 3, **about: float | str) -> Denoiser:
 
 
 class Halve(nn.Module):
-    """Shows what 1 is to the net: values above 0.5 become 0.5."""
+    """Shows which value is 1 to the net: values above 0.5 become 0.5."""
 
     stride = 1
 
@@ -171,7 +171,7 @@ def test_arrays_of_no_use_are_refused(values: npt.NDArray[np.float64], message: 
 
 
 def noisy_pairs(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Two noisy versions of images and the images, uint8."""
+    """Return two noisy versions of images, and the clean images, uint8."""
     rng = np.random.default_rng(0)
     clean = smooth_images(count, 32, seed=0)
     first, second = (np.clip(clean + rng.normal(0, 40, clean.shape), 0, 255) for _ in range(2))
@@ -230,7 +230,7 @@ def test_black_images_and_the_largest_float16():
 
 
 def test_the_net_may_be_on_another_device():
-    """Which meta stands for: it computes nothing, but refuses what is on the CPU."""
+    """The meta device stands for another device: it computes nothing, but refuses tensors on the CPU."""
     module = module_of(nn.Conv2d(3, 3, 3, padding=1)).to("meta")
     with torch.inference_mode():
         assert module(torch.zeros(1, 3, 8, 8, device="meta")).is_meta

@@ -98,7 +98,7 @@ def test_peak_memory_counts_what_is_alive_at_one_time():
 
 
 def computed(plan: Plan, height: int, width: int, halo: int) -> list[tuple[int, int]]:
-    """Rows and columns of each tile with its halo."""
+    """Return rows and columns of each tile with its halo."""
     sides = [
         [min(at + step + halo, whole) - max(at - halo, 0) for at in range(0, whole, step)]
         for step, whole in zip(plan, (height, width), strict=True)
