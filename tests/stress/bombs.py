@@ -1,4 +1,4 @@
-"""Hostile files: they claim or unpack to far more than their size, or lead a reader in circles or to other files."""
+"""Files made to do harm: they claim, or unfold to, far more than they are, or lead a reader in circles or elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SizeC="1" SizeZ="{pages}" SizeT="1"><TiffData IFD="0" PlaneCount="1">{other}</Ti
 
 
 def bombs() -> dict[str, bytes]:
-    """Return the bytes of each file by name."""
+    """Bytes by name."""
     return photo_bombs() | tiff_claims() | tiff_chains() | tiff_headers() | inner_bombs() | npy_headers()
 
 
@@ -32,7 +32,7 @@ def png_of(width: int, height: int, bits: int, data: bytes) -> bytes:
 
 
 def zeros(count: int) -> bytes:
-    """Return a number of zeros, compressed."""
+    """So many zeros, packed."""
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(bytes(2**20)) for _ in range(count // 2**20 + 1))
     return packed + packer.flush()
@@ -66,7 +66,7 @@ def photo_bombs() -> dict[str, bytes]:
 
 
 def entries(content: bytes) -> dict[int, int]:
-    """Return the place of each tag of a classic little-endian TIFF's first page, by code."""
+    """Where each tag of a classic little-endian TIFF's first page lies, by code."""
     (ifd,) = struct.unpack_from("<I", content, 4)
     (count,) = struct.unpack_from("<H", content, ifd)
     places = range(ifd + 2, ifd + 2 + 12 * count, 12)
@@ -74,7 +74,7 @@ def entries(content: bytes) -> dict[int, int]:
 
 
 def retagged(content: bytes, **values: int) -> bytes:
-    """Give tags of the first page other values, of 32 bits: ``t256=7``."""
+    """Tags of the first page with other values, of 32 bits: ``t256=7``."""
     data, places = bytearray(content), entries(content)
     for name, value in values.items():
         struct.pack_into("<HII", data, places[int(name[1:])] + 2, 4, 1, value)
@@ -99,7 +99,7 @@ def tiff_claims() -> dict[str, bytes]:
 
 
 def tiff_chains() -> dict[str, bytes]:
-    """Return files whose pages lead back to earlier ones, or whose tags count billions of values."""
+    """Pages that lead back, and counts of values without end."""
     content = tiffs()["packed_pages.tif"]
     offsets, place = [], 4
     while offset := struct.unpack_from("<I", content, place)[0]:
@@ -121,7 +121,7 @@ def tiff_chains() -> dict[str, bytes]:
 
 
 def tiff_headers() -> dict[str, bytes]:
-    """Return files whose descriptions count millions of pages, name other files, or grow when they are parsed."""
+    """Descriptions that count pages without end, name other files, or unfold."""
 
     def described(text: str) -> bytes:
         return tiff(pixels(40, 48, dtype="u2"), description=text, **GREY)
@@ -143,7 +143,7 @@ def tiff_headers() -> dict[str, bytes]:
 
 
 def inner_bombs() -> dict[str, bytes]:
-    """Return files whose strips unpack to far more than a strip holds."""
+    """Strips whose streams unfold to far more than the strip has room for."""
     black = np.zeros((SIDE, SIDE), np.uint8)
     streams = {
         "deflate": zeros(5 * 10**7),

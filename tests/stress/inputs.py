@@ -1,7 +1,7 @@
-"""Thousands of damaged files through every reader, in a process that is replaced after a crash or hang.
+"""Thousands of damaged files through every reader, in a process that may crash or hang and is then named and replaced.
 
-Each file is read as by training (``stack.open_stack``, ``read_photograph``, ``read_pkl``), read and written as by
-``predict``, or loaded as a checkpoint.
+Each file goes the way of training (``images.open_stack``, ``read_photograph``, ``read_pkl``), that of ``predict`` from
+reading to writing, or that of a checkpoint.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Worker:
         self.start_mb = started["start_mb"]
 
     def ask(self, path: Path) -> dict[str, Any]:
-        """Return what every reader made of a file; ``ended`` tells how the process ended, if it did."""
+        """What became of a file; ``ended`` says how the process did where it did."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{path}\n".encode())
         self.process.stdin.flush()
@@ -94,7 +94,7 @@ class Worker:
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
-    """Write bad files below ``scratch``, have them read, and keep those that a reader did not handle well."""
+    """Write bad files below ``scratch``, have them read, and keep those that came out badly."""
     folder = scratch / "inputs"
     folder.mkdir(parents=True, exist_ok=True)
     good, rng = originals(), Random(seed)
@@ -116,11 +116,11 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
 
 
 class Readings:
-    """The result of each file by its name; a process that ends is replaced.
+    """What became of each file, by its name, over as many processes as it takes.
 
     Args:
         scratch: folder for everything.
-        whole: good files, which a process reads before anything is measured.
+        whole: good files, that a process reads before it counts.
     """
 
     def __init__(self, scratch: Path, whole: list[Path]) -> None:
@@ -129,7 +129,7 @@ class Readings:
         self.worker = Worker(scratch, whole)
 
     def read(self, path: Path, content: bytes | None = None) -> None:
-        """Write a file and have it read; the file is kept if a reader did not handle it well."""
+        """Ask about a file, once it has been written; it stays where it came out badly."""
         if content is not None:
             path.write_bytes(content)
         answer = self.answers[path.name] = self.worker.ask(path)
@@ -152,7 +152,7 @@ class Readings:
 
 
 def faults_of(answer: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the answers to a file, from a process that did not end."""
+    """What should not have come out, for a file that was read to the end."""
     found = [
         f"{outcome['reader']}: {outcome['how']} {outcome['message']}"
         for outcome in answer["outcomes"]

@@ -1,4 +1,4 @@
-"""Good files of every kind that is read, small enough to test thousands of damaged copies."""
+"""Good files of every kind that is read, small enough to be damaged by the thousand."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ TIFFS: dict[str, dict[str, Any]] = {  # name: tifffile's options; the pixels are
 
 
 def originals() -> dict[str, bytes]:
-    """Return the bytes of each file by name; the suffix tells how it is read."""
+    """Bytes by name; the suffix says how they are read."""
     return photos() | tiffs() | arrays() | tensors()
 
 
 def pixels(*shape: int, dtype: str = "u1", most: float = 255) -> Array:
-    """Return slopes with noise: (H, W) or more axes."""
+    """Slopes with noise on them: (H, W) or more axes."""
     rng = np.random.default_rng(len(shape))
     slopes = np.indices(shape).sum(0) * (most / 2 / sum(shape))
     values: Array = np.clip(slopes + rng.uniform(0, most / 4, shape), 0, most).astype(dtype)
@@ -119,7 +119,7 @@ def array_bytes(values: Array, **options: Any) -> bytes:
 
 
 def saved(content: object) -> bytes:
-    """Return what ``torch.save`` writes."""
+    """What ``torch.save`` writes."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()

@@ -1,6 +1,6 @@
-"""The process that reads damaged files: ``python -m stress.worker FOLDER``, with one path per line on its input.
+"""The process that reads damaged files: ``python -m stress.worker FOLDER``, a path a line on its input.
 
-It answers each with a line of JSON: the outcome of every reader, the memory and the seconds.
+It answers each with a line of JSON: what every reader made of the file, the memory that took, the seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READ, REFUSED = "read", "refused"
 
 
 class Same(torch.nn.Module):
-    """A net that changes nothing, so that reading and writing take most of the time."""
+    """A net that changes nothing, so that reading and writing are what takes time."""
 
     stride = 1
 
@@ -43,11 +43,11 @@ class Same(torch.nn.Module):
 
 
 class Readers:
-    """Every way by which a file gets into the framework.
+    """Every way by which a file gets into the framework, for a file at a time.
 
     Args:
         folder: for what is written.
-        reference: any file, in the place of the checkpoint in the manifest.
+        reference: any file, in the place of the checkpoint that a record is kept for.
     """
 
     def __init__(self, folder: Path, reference: Path) -> None:
@@ -67,14 +67,14 @@ class Readers:
         return [self.train, self.predict, self.photograph]
 
     def train(self, path: Path) -> str:
-        """Read as ``data=pairs`` and others do."""
+        """As ``data=pairs`` and its like."""
         stack = open_stack(path, self.cache)
         for number in range(min(stack.shape[0], 4)):
             stack.read(number, 0, 0, *stack.shape[1:3])
         return ""
 
     def predict(self, path: Path) -> str:
-        """Read, denoise and write; as TIFF where the name's number is a multiple of 4. Return the fault, if any."""
+        """Read, denoised, written; as TIFF where the name's number is even. The fault, where there is one."""
         self.output.mkdir(exist_ok=True)
         form = None if int(path.stem.partition("-")[0]) % 4 else "tiff"
         files = FileDenoiser(self.denoiser, Manifest(self.output, self.reference, {}), form)
@@ -84,7 +84,7 @@ class Readers:
         return "; ".join(faults)
 
     def photograph(self, path: Path) -> str:
-        """Read as ``data=photos`` does, except that images may be small."""
+        """As ``data=photos``, but that images may be small."""
         try:
             read_photograph(path)
         except ValueError as error:
@@ -93,18 +93,18 @@ class Readers:
         return ""
 
     def course(self, path: Path) -> str:
-        """Read as ``data=ee559`` does."""
+        """As ``data=ee559``."""
         read_pkl(path)
         return ""
 
     def checkpoint(self, path: Path) -> str:
-        """Load as ``init_from``, ``evaluate`` and ``predict`` do."""
+        """As ``init_from``, ``evaluate`` and ``predict``."""
         load_denoiser(path)
         return ""
 
 
 def outcome(reader: Callable[[Path], str], path: Path) -> dict[str, str]:
-    """Return how a reader ended. Only ValueError and OSError become a plain message in the commands."""
+    """How a reader ended; anything but ValueError and OSError is what no command turns into a plain message."""
     try:
         message = reader(path)
     except (ValueError, OSError) as error:
