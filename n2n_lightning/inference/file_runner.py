@@ -24,7 +24,7 @@ from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.inference.tiling import Plan
-from n2n_lightning.system.atomic import DISK_FULL_ERRNOS
+from n2n_lightning.system.atomic import DISK_FULL
 
 PROGRAM_BYTES = 0.7e9  # Python, torch and the other libraries, and what they keep
 
@@ -185,7 +185,7 @@ class FileDenoiser:
         except ImageError:
             raise
         except (OSError, RuntimeError, ValueError) as error:  # of the file system, of torch's memory, of encoders
-            if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise DiskFullError(
                     f"the disk is full, {job.output} was not written; make room, then the same command goes on"
                 ) from error

@@ -13,8 +13,7 @@ from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.system.atomic import atomic_path
 from n2n_lightning.system.lock import file_lock
 
-MANIFEST_NAME = "predict.jsonl"
-PART_NAME = ".predict.part"  # one short name for all, because an output's own may have no room for a suffix
+MANIFEST_NAME, PART = "predict.jsonl", ".predict.part"
 
 
 class Manifest:
@@ -57,14 +56,17 @@ class Manifest:
         return same and entry.get("input") == stamp(job.input) and entry.get("file") == stamp(job.output)
 
     def locked(self) -> AbstractContextManager[None]:
-        """Keep other processes from writing to the folder; raise an InputError where one does."""
+        """Keep other processes from writing to the folder; an InputError where one does."""
         refusal = f"{self.folder} is being written to by another predict; wait for it, or give another --output"
         return file_lock(self.path, refusal)
 
     @contextmanager
     def finishing(self, job: FileJob, **facts: Any) -> Iterator[Path]:
         """Give a path to write the output to; it gets its own name, and its line here, once it is complete."""
-        part, source = job.output.with_name(PART_NAME), stamp(job.input)
+        part, source = (
+            job.output.with_name(PART),
+            stamp(job.input),
+        )  # the output's own name may have no room for a suffix
 
         def add_line() -> None:  # before the rename, which changes neither size nor time
             about = {"output": self._name(job), "source": str(job.input), **facts}

@@ -1,4 +1,4 @@
-"""Atomic writes: a file gets its name once it is complete and on the disk."""
+"""Atomic writes: a file is complete and on the disk before it gets its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # OSError.errno when there is no room for a file
 
 
 @contextmanager
@@ -43,12 +43,12 @@ def atomic_path(
 
 @contextmanager
 def atomic_write(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
-    """Write a file atomically.
+    """Write a file that replaces ``path`` when it is complete. If writing fails, the old file stays.
 
     Args:
-        path: its name; the folder is made.
-        shared: other processes may write the same at the same time; such files can be made again, so that they need
-            not outlast a power failure.
+        path: the file. Its folder is created.
+        shared: several processes may write the file at the same time. Such a file can be computed again, so it is not
+            flushed to the disk.
     """
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part" if shared else f"{path.name}.part")
     with atomic_path(path, part, durable=not shared), part.open("wb") as file:
@@ -56,13 +56,13 @@ def atomic_write(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write an object as JSON, atomically."""
+    """Write plain types as indented JSON, atomically."""
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what ``write_json`` wrote; return an empty object where there is none that can be read."""
+    """Return what ``write_json`` wrote; an empty dict if the file is missing or damaged."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -23,7 +23,7 @@ from predict_runs import MODEL, denoise, files, noise
 from small_runs import SECONDS, stamps
 
 from n2n_lightning import predict
-from n2n_lightning.inference.manifest import MANIFEST_NAME, PART_NAME
+from n2n_lightning.inference.manifest import MANIFEST_NAME, PART
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_same_command_goes_on_after_a_signal(
     assert process.exitcode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[kind]
     done = {"0.png", "1.png", *(["2.png"] if place == "renamed" else [])}
     killed_within = kind == signal.SIGKILL and place != "renamed"
-    assert files("out") == done | ({PART_NAME} if killed_within else set())
+    assert files("out") == done | ({PART} if killed_within else set())
     if kind != signal.SIGKILL:
         assert Path("messages").read_text().splitlines()[-1] == "interrupted; the same command goes on"
     made = stamps(Path("out"))

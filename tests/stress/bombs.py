@@ -14,7 +14,7 @@ from n2n_lightning.image_io.encoding import PNG_SIGNATURE, as_chunk
 from stress.originals import photo, photos, pixels, tiff, tiffs
 
 SIDE, HUGE = 5_000, 30_000  # px, of what unfolds and of what only claims to
-WIDTH, LENGTH, COMPRESSION, STRIPS, ROWS_PER_STRIP, COUNTS, SUBIFDS = 256, 257, 259, 273, 278, 279, 330
+WIDTH, LENGTH, STRIPS, ROWS_PER_STRIP, COUNTS, SUBIFDS = 256, 257, 273, 278, 279, 330
 GREY: dict[str, Any] = {"photometric": "minisblack", "metadata": None}
 OME = """<?xml version="1.0" encoding="UTF-8"?>{doctype}<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
 <Image ID="Image:0" Name="{name}"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="48" SizeY="40"
