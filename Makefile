@@ -1,10 +1,10 @@
-# `make` alone lists the targets. PYTHON names the interpreter that .venv is made from: make setup PYTHON=python3.12
+# `make` lists the targets. PYTHON is the interpreter that .venv is made from: make setup PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-# Exists while pip is at work: a set-up that was cut off starts over instead of building on half a package.
+# Exists while pip runs, so that a set-up that was interrupted starts over instead of using half a package.
 INSTALLING := $(VENV)/.installing
 
 RECENT := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -16,33 +16,33 @@ MODELS := unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## make .venv with the tested versions and the package in editable mode
+setup: $(STAMP)  ## create .venv with the tested versions and install the package in editable mode
 
-demo: $(STAMP)  ## train the five models on the bundled photographs and write the report
+demo: $(STAMP)  ## train the five models on the bundled photographs and write the report (minutes)
 	$(BIN)/python -m n2n_lightning.train -m experiment=demo model=$(MODELS)
 	$(BIN)/python -m n2n_lightning.report outputs/demo
 	@echo "The report: outputs/demo/report/index.html"
 
-test: $(STAMP)  ## run the tests; ARGS="-k wheel" goes to pytest
+test: $(STAMP)  ## run all tests but the stress tests; ARGS="-k wheel" goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
 
 quick: $(STAMP)  ## run the tests that are not marked slow (a minute)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)
 
-check: $(STAMP)  ## lint, formatting, types and the direction of imports
+check: $(STAMP)  ## check lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-audit:  ## look for known vulnerabilities in requirements.lock; needs the network
+audit:  ## look for known vulnerabilities in requirements.lock (needs the network)
 	@$(PYTHON) tools/audit.py
 
-stress: $(STAMP)  ## what a run must survive: kills, damage, full disks, hostile files (most of an hour)
+stress: $(STAMP)  ## run the stress tests: kills, damaged files, full disks, hostile files (most of an hour)
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m stress $(ARGS)
 
-clean:  ## remove caches and build products; .venv and outputs stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove caches and build products, but not .venv and outputs
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from n2n_lightning.inference.denoiser import Denoiser as Denoiser
     from n2n_lightning.models.checkpoint import load_denoiser as load_denoiser
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Denoiser", "__version__", "load_denoiser"]
 PUBLIC = {"Denoiser": "n2n_lightning.inference.denoiser", "load_denoiser": "n2n_lightning.models.checkpoint"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import ROOT, compose_config, train_in
+from small_runs import compose_config, train_in
 from torch import Tensor
 
 from n2n_lightning.data.pairs import NoisyPair
@@ -16,6 +16,7 @@ from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.losses import FINDS, LOSSES, charbonnier, hdr, l0, l1, l2, l2_by_noise
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.noise.kinds import Bernoulli
+from n2n_lightning.system.hydra_app import group_choices
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.check import loss_advice
 
@@ -108,7 +109,7 @@ def test_l0_looks_for_one_statistic_after_the_other(progress: float, statistic: 
 
 
 def test_every_loss_has_a_configuration_with_its_defaults_and_is_known_to_find_something():
-    assert set(LOSSES) == set(FINDS) == {path.stem for path in (ROOT / "conf/loss").glob("*.yaml")}
+    assert set(LOSSES) == set(FINDS) == set(group_choices("loss"))
     for name, loss in LOSSES.items():
         settings = compose_config(f"loss={name}", *(("data=single", "data.root=a") if "neighbor" in name else ()))
         parameters = inspect.signature(loss).parameters.values()

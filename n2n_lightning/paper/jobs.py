@@ -17,13 +17,22 @@ from n2n_lightning.system.folders import run_name
 STUDIES = {"small": "paper", "full": "paper_full"}
 
 
-SUFFIXES = {"small": "_small", "full": ""}
-
-
 NETS = {"small": "nafnet32", "full": "unet"}
 
 
-OURS = ("experiment", "study", "model", "loss", "seed", "resume", "data.root", "data.targets", "data.draws", "data")
+OURS = (
+    "experiment",
+    "size",
+    "study",
+    "model",
+    "loss",
+    "seed",
+    "resume",
+    "data.root",
+    "data.targets",
+    "data.draws",
+    "data",
+)
 
 
 ENDED = ("done", "dead")
@@ -72,7 +81,8 @@ def make_jobs(args: argparse.Namespace) -> list[PaperRun]:
     for experiment, seed in product(EXPERIMENTS, args.seeds):
         if experiment.noise in args.only:
             overrides = (
-                f"experiment=paper/{experiment.noise}{SUFFIXES[args.size]}",
+                f"experiment=paper/{experiment.noise}",
+                f"size={args.size}",
                 f"model={args.model}",
                 f"data.root={quoted(args.root)}",
                 f"loss={experiment.loss}",

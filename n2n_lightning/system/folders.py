@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 UNNAMED_OVERRIDES = (  # overrides that a run folder's name leaves out
-    *("model", "study", "resume", "experiment", "debug"),
+    *("model", "study", "resume", "experiment", "size", "debug"),
     *("save_minutes", "save_steps"),
 )
 

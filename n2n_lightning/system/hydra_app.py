@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +17,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from n2n_lightning.system.errors import ASKED_FOR_TRACEBACKS, HYDRA_FULL_ERROR, InputError, run_command, suggest
 from n2n_lightning.system.folders import config_folder, run_name
+
+ONE_FILE_GROUPS = ("loss", "noise", "optimizer", "scheduler")  # conf/<group>.yaml; other groups: a file for each choice
 
 
 def resolve_config(cfg: DictConfig) -> dict[str, Any]:
@@ -49,8 +52,16 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
         os.environ[HYDRA_FULL_ERROR] = asked
 
 
+def store_choices(group: str) -> None:
+    """Give Hydra the choices of a group that is one file: key ``l1`` of ``conf/loss.yaml`` becomes ``loss=l1``."""
+    for name, settings in OmegaConf.load(config_folder() / f"{group}.yaml").items():
+        ConfigStore.instance().store(str(name), settings, group, provider=f"{group}.yaml")
+
+
 # at import, since a worker of hydra/launcher=joblib asks for it before it calls anything of ours
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+for one_file in ONE_FILE_GROUPS:
+    store_choices(one_file)
 
 
 def explain(error: BaseException, config_name: str) -> str:
@@ -64,7 +75,7 @@ def explain(error: BaseException, config_name: str) -> str:
     match = re.search(r"Could not find '([\w@./]+)/([\w.-]+)'", text)
     if match:
         group, name = match.groups()
-        options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        options = group_choices(group)
         return f"{group} must be one of {', '.join(options)}, got {name!r}" + suggest(name, options)
     match = re.search(r"Could not override '([\w@./]+)'", text)
     if match:
@@ -76,12 +87,23 @@ def explain(error: BaseException, config_name: str) -> str:
     return text
 
 
+def group_choices(group: str) -> list[str]:
+    """Return what ``group=`` accepts. A file whose name starts with _ is shared by others and is no choice."""
+    if group in ONE_FILE_GROUPS:
+        return sorted(map(str, OmegaConf.load(config_folder() / f"{group}.yaml")))
+    return sorted(path.stem for path in (config_folder() / group).glob("[!_]*.yaml"))
+
+
+def is_choice(group: str, name: str) -> bool:
+    """Return whether a word of the command line, such as ``experiment=paper/text``, chooses from a group."""
+    folder, _, stem = f"{group}/{name}".rpartition("/")
+    return stem in group_choices(folder)
+
+
 def known_keys(config_name: str) -> list[str]:
     """Every key of the configuration with the groups that the command line chose, dotted, and the groups."""
     GlobalHydra.instance().clear()
-    chosen = [
-        argument for argument in sys.argv[1:] if (config_folder() / f"{argument.replace('=', '/')}.yaml").exists()
-    ]
+    chosen = [word for word in sys.argv[1:] if is_choice(*word.partition("=")[::2])]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = OmegaConf.to_container(compose(config_name, chosen))
     keys: list[str] = []

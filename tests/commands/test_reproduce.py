@@ -13,7 +13,7 @@ from small_runs import run_python, smooth_images
 
 from n2n_lightning import reproduce
 from n2n_lightning.paper.experiments import EXPERIMENTS, TESTED_WITH, claims
-from n2n_lightning.paper.jobs import NETS, SUFFIXES, PaperRun, call, make_jobs, quoted
+from n2n_lightning.paper.jobs import NETS, PaperRun, call, make_jobs, quoted
 from n2n_lightning.paper.pictures import PICTURED, draw_pictures
 from n2n_lightning.paper.table import TableRow, judge_paper_claims, make_rows
 from n2n_lightning.system import errors
@@ -50,6 +50,13 @@ def test_every_noise_has_runs_and_every_claim_is_about_runs_that_there_are():
 def test_every_run_has_a_folder_of_its_own():
     folders = [job.folder for job in jobs_of("--seeds", "0,1,2", "trainer.max_epochs=2")]
     assert len(folders) == 3 * len(EXPERIMENTS) == len(set(folders))
+
+
+@pytest.mark.parametrize(("size", "study", "net"), [("small", "paper", "nafnet32"), ("full", "paper_full", "unet")])
+def test_a_runs_folder_is_the_one_of_earlier_versions(size: str, study: str, net: str):
+    job = jobs_of("--size", size, "--only", "text")[0]
+    name = f"{net},data.draws=fresh,data.root=there,data.targets=clean,loss=l1,seed=0"
+    assert job.folder == Path("outputs") / study / "text" / name
 
 
 @pytest.mark.parametrize(
@@ -165,10 +172,10 @@ def test_pictures_are_of_the_first_seeds_runs_that_have_ended(tmp_path: Path, mo
 def test_the_net_for_two_cores_is_that_of_the_experiments():
     from small_runs import compose_config
 
-    for size, suffix in SUFFIXES.items():
+    for size, net in NETS.items():
         (own, named) = (
-            compose_config(f"experiment=paper/gaussian{suffix}", *words, "data.root=there")
-            for words in ((), (f"model={NETS[size]}",))
+            compose_config("experiment=paper/gaussian", f"size={size}", *words, "data.root=there")
+            for words in ((), (f"model={net}",))
         )
         assert own["model"] == named["model"]
 

@@ -5,25 +5,27 @@ from __future__ import annotations
 import pytest
 from small_runs import MODELS, ROOT, compose_config
 
+from n2n_lightning.system.hydra_app import ONE_FILE_GROUPS, group_choices
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.check import check_config, check_data
 
-NO_CHOICES = {"experiment/paper/small"}  # what others of its group are made of, and is none by itself
-GROUPS = {
-    path.name: sorted(
-        file.relative_to(path).with_suffix("").as_posix()
-        for file in path.rglob("*.yaml")
-        if file.relative_to(path.parent).with_suffix("").as_posix() not in NO_CHOICES
-    )
-    for path in (ROOT / "conf").iterdir()
-    if path.is_dir()
+FOLDERS = [path for path in (ROOT / "conf").iterdir() if path.is_dir()]
+PARTS = {  # files that others are made of, and that are no choices by themselves
+    path for folder in FOLDERS for path in folder.rglob("*.yaml") if "/_" in path.relative_to(ROOT).as_posix()
 }
+GROUPS = {
+    folder.name: sorted(
+        path.relative_to(folder).with_suffix("").as_posix() for path in {*folder.rglob("*.yaml")} - PARTS
+    )
+    for folder in FOLDERS
+} | {group: group_choices(group) for group in ONE_FILE_GROUPS}
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
 NEEDED = {  # of the choices that do not stand alone
     **{f"data={name}": ["data.root=there"] for name in GROUPS["data"] if name not in ("pairs", "photos")},
     "data=pairs": ["data.source=there", "data.target=there"],
     **{f"noise={name}": ["data=clean", "data.root=there"] for name in GROUPS["noise"] if name != "none"},
     **{f"experiment={name}": ["data.root=there"] for name in GROUPS["experiment"] if name.startswith("paper/")},
+    **{f"size={name}": ["experiment=paper/text", "data.root=there"] for name in GROUPS["size"]},
     "loss=neighbor2neighbor": ["data=single", "data.root=there"],
 }
 
@@ -33,6 +35,17 @@ BENCHMARKS = dict.fromkeys(("bsds300", "kodak24", "set14"), "clean")  # a source
 def test_every_group_is_there():
     assert {"model", "optimizer", "scheduler", "loss", "data", "noise", "trainer", "debug", "experiment"} <= set(GROUPS)
     assert all(GROUPS.values())
+
+
+def test_every_file_is_an_application_a_choice_a_group_or_part_of_a_choice():
+    top = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
+    assert top == {"train", "evaluate", *ONE_FILE_GROUPS}
+    choices = {ROOT / "conf" / group / f"{name}.yaml" for group, names in GROUPS.items() for name in names}
+    assert {path for folder in FOLDERS for path in folder.rglob("*.yaml")} <= choices | PARTS
+    texts = {path: path.read_text() for path in (ROOT / "conf").rglob("*.yaml")}
+    for part in PARTS:
+        name = next(word for word in part.with_suffix("").parts if word.startswith("_"))
+        assert any(name in text for path, text in texts.items() if path != part), f"no file uses {part}"
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -63,6 +76,18 @@ def test_evaluates_configuration_composes_with_every_data_source(data: str):
     config = compose_config("checkpoint=x.ckpt", choice, *NEEDED.get(choice, []), name="evaluate")
     check_data(config)
     assert build_datamodule(config).seed == 0
+
+
+def test_size_small_changes_the_papers_experiments_and_size_full_nothing():
+    full, small = (
+        compose_config("experiment=paper/impulse", f"size={size}", "data.root=there") for size in ("full", "small")
+    )
+    assert full == compose_config("experiment=paper/impulse", "data.root=there")
+    assert (full["study"], small["study"]) == ("paper_full/impulse", "paper/impulse")
+    assert (full["trainer"]["gradient_clip_val"], small["trainer"]["gradient_clip_val"]) == (None, 1)
+    assert (full["data"]["crop_px"], small["data"]["crop_px"]) == (256, 64)
+    text = compose_config("experiment=paper/text", "size=small", "model=unet", "data.root=there")
+    assert text["trainer"]["gradient_clip_val"] is None and text["model"] == {"family": "unet"}
 
 
 @pytest.mark.parametrize("model", MODELS)
