@@ -76,7 +76,7 @@ def run_job(
     busy = f"{folder} is being trained in by another process; wait for it to end, or set another study=NAME"
     try:
         config = make_config()
-        with file_lock(folder / LOCK, busy, remove=True):
+        with file_lock(folder / LOCK, busy):
             train(config, folder, names, on_start)
             status, text = best_text(folder)
     except errors.InputError as error:

@@ -104,7 +104,7 @@ def test_a_second_process_is_refused_and_changes_nothing(command: Command, cours
     line = [*ONE_EPOCH, *tiny_overrides(course_data)]
     assert command(*line).code == 0
     (folder,) = (path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))
-    with file_lock(folder / LOCK, "", remove=True):
+    with file_lock(folder / LOCK, ""):
         before = stamps(folder)
         for more in ([], ["resume=false"]):
             ended = command(*line, *more)
@@ -131,7 +131,7 @@ import os, sys, time
 from pathlib import Path
 from n2n_lightning.system.lock import exclusive_build, file_lock
 
-with file_lock(Path(sys.argv[1]), "", remove=True):
+with file_lock(Path(sys.argv[1]), ""):
     child = os.fork()
     if child:
         print(child, flush=True)
@@ -150,7 +150,7 @@ def test_a_killed_process_frees_its_lock_though_its_child_lives(tmp_path: Path):
             process.kill()
             process.wait(SECONDS)
             os.kill(child, 0)  # is there
-            with file_lock(lock, "busy", remove=True):
+            with file_lock(lock, "busy"):
                 assert lock.exists()
         finally:
             os.kill(child, signal.SIGKILL)
