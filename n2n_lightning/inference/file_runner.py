@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import sys
 import time
@@ -25,10 +24,10 @@ from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.inference.tiling import Plan
+from n2n_lightning.system.atomic import DISK_FULL
 
 PROGRAM_BYTES = 0.7e9  # Python, torch and the other libraries, and what they keep
 SCAN_BYTES = 2**24
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(Exception):
@@ -182,7 +181,7 @@ class FileDenoiser:
             self.faults.append(str(error))
             return False
         except (OSError, RuntimeError, ValueError) as error:  # of the file system, of torch's memory, of encoders
-            if isinstance(error, OSError) and error.errno in FULL:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise DiskFullError(
                     f"the disk is full, {job.output} was not written; make room, then the same command goes on"
                 ) from error

@@ -1,7 +1,8 @@
-"""Files that are never half there: written aside, flushed to the disk, renamed."""
+"""Atomic writes: a file is complete and on the disk before it gets its name."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,15 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # OSError.errno when there is no room for a file
+
 
 @contextmanager
 def atomic_write(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
-    """A file that gets its name once it is whole and on the disk; until then what had the name before stays.
+    """Write a file that replaces ``path`` when it is complete. If writing fails, the old file stays.
 
     Args:
-        path: its name; the folder is made.
-        shared: other processes may write the same at the same time; such files can be made again, so that they need
-            not outlast a power failure.
+        path: the file. Its folder is created.
+        shared: several processes may write the file at the same time. Such a file can be computed again, so it is not
+            flushed to the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part" if shared else f"{path.name}.part")
@@ -35,12 +38,13 @@ def atomic_write(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write plain types as indented JSON, atomically."""
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What ``write_json`` wrote; empty where there is none that can be read."""
+    """Return what ``write_json`` wrote; an empty dict if the file is missing or damaged."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -49,7 +53,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def link_or_copy(file: Path, path: Path) -> None:
-    """Give a file a second name, in place of what had it before: a hard link, or a copy where there are none."""
+    """Make ``path`` a second name of ``file``: a hard link, or a copy where the file system has no links."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     try:
@@ -59,4 +63,4 @@ def link_or_copy(file: Path, path: Path) -> None:
             shutil.copyfileobj(source, target)
     else:
         os.replace(part, path)
-        part.unlink(missing_ok=True)  # it stays where both were names of one file already
+        part.unlink(missing_ok=True)  # replacing does nothing when both are already names of one file

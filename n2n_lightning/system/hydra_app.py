@@ -14,28 +14,30 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from n2n_lightning.system.errors import ASKED_FOR_TRACEBACKS, HYDRA_FULL_ERROR, InputError, run_command, suggest
+from n2n_lightning.system.errors import HYDRA_FULL_ERROR, USER_FULL_ERROR, InputError, run_command, suggest
 from n2n_lightning.system.folders import config_folder, run_name
+
+# at import, because a worker of hydra/launcher=joblib needs it before it calls any function of ours
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
 def resolve_config(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration in plain types.
+    """Return the configuration with its references resolved, in plain types.
 
     Raises:
-        InputError: a value that has no default was not given.
+        InputError: a value without a default was not set.
     """
     try:
-        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]  # a dict it is
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]  # of a DictConfig it is a dict
     except MissingMandatoryValue as error:
-        key = error.full_key
-        raise InputError(f"{key} is needed and not set; set {key}=...") from error
+        raise InputError(f"{error.full_key} is needed and not set; set {error.full_key}=...") from error
     return config
 
 
 def run_hydra(main: Callable[[], None], config_name: str) -> int:
-    """Run a ``hydra.main`` function and turn every way to end into an exit code and at most one message."""
-    asked = os.environ.get(HYDRA_FULL_ERROR, "0")
-    os.environ |= {ASKED_FOR_TRACEBACKS: asked, HYDRA_FULL_ERROR: "1"}  # else Hydra exits by itself, with code 1
+    """Run a ``hydra.main`` function; turn its exceptions and signals into an exit code and at most one message."""
+    os.environ[USER_FULL_ERROR] = os.environ.get(HYDRA_FULL_ERROR, "0")
+    os.environ[HYDRA_FULL_ERROR] = "1"  # otherwise Hydra catches the error, prints it and exits with code 1
 
     def explained() -> None:
         try:
@@ -46,15 +48,11 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
     try:
         return run_command(explained)
     finally:
-        os.environ[HYDRA_FULL_ERROR] = asked
-
-
-# at import, since a worker of hydra/launcher=joblib asks for it before it calls anything of ours
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+        os.environ[HYDRA_FULL_ERROR] = os.environ.pop(USER_FULL_ERROR)
 
 
 def explain(error: BaseException, config_name: str) -> str:
-    """Hydra's chain of causes as one message, with the nearest key or option there is."""
+    """Return one message for an error of Hydra and its causes, with the most similar key or option there is."""
     lines: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -71,13 +69,13 @@ def explain(error: BaseException, config_name: str) -> str:
         keys = known_keys(config_name)
         hint = "; --help lists them, + before a key adds one"
         if {"-m", "--multirun"} & set(sys.argv):
-            hint += f", and where a sweep chooses the group itself ++{match[1]}=... sets it"
+            hint += f"; where the sweep chooses the group, ++{match[1]}=... sets it"
         return f"{match[1]!r} is no setting" + suggest(match[1], keys) + hint
     return text
 
 
 def known_keys(config_name: str) -> list[str]:
-    """Every key of the configuration with the groups that the command line chose, dotted, and the groups."""
+    """Return every dotted key of the configuration, given the groups that the command line chooses."""
     GlobalHydra.instance().clear()
     chosen = [
         argument for argument in sys.argv[1:] if (config_folder() / f"{argument.replace('=', '/')}.yaml").exists()

@@ -1,4 +1,4 @@
-"""From a plain configuration to objects, after a check of every name, argument and value that lists all faults."""
+"""Build the data module and the model from a plain configuration."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from n2n_lightning.data.pairs import PairData
 from n2n_lightning.data.photos import PhotoData
 from n2n_lightning.data.single import SingleData
 from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.models.module import (
-    DenoiserModule,
-    build_from_spec,
-    channels_last,
-)
+from n2n_lightning.models.module import DenoiserModule, build_from_spec, channels_last
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.hydra_app import resolve_config
@@ -36,11 +32,11 @@ DATA: dict[str, Callable[..., PairData]] = {
 }
 LOADER_KEYS = tuple(
     name for name in inspect.signature(NoisyPairDataModule).parameters if name not in ("data", "seed")
-)  # the rest of ``data`` is the data set's
+)  # the other keys of the group ``data`` belong to the data set
 
 
 def split_data(data: Config) -> tuple[Config, Config]:
-    """The ``data`` group -> the data set's own settings (with its name), and the loader's."""
+    """Split the group ``data`` into the settings of the data set, with its name, and those of the loader."""
     return (
         {key: value for key, value in data.items() if key not in LOADER_KEYS},
         {key: value for key, value in data.items() if key in LOADER_KEYS},
@@ -48,7 +44,7 @@ def split_data(data: Config) -> tuple[Config, Config]:
 
 
 def compose_model(model: str) -> Config:
-    """The configuration of ``train`` with a model of ``conf/model`` and all else as it is by default.
+    """Compose the configuration of ``train`` with a model of ``conf/model`` and the defaults of everything else.
 
     Raises:
         ValueError: there is no such model.
@@ -62,6 +58,7 @@ def compose_model(model: str) -> Config:
 
 
 def build_datamodule(config: Config) -> NoisyPairDataModule:
+    """Build the data module of the groups ``data`` and ``noise``."""
     data_args, loader_args = split_data(config["data"])
     noise = {"noise": config["noise"]} if data_args["name"] == "clean" else {}
     return NoisyPairDataModule(
@@ -70,7 +67,7 @@ def build_datamodule(config: Config) -> NoisyPairDataModule:
 
 
 def build_module(config: Config, channels: int) -> DenoiserModule:
-    """The model's family for images of so many channels."""
+    """Build the module of the group ``model``, with its optimizer, loss and scheduler, for images of C channels."""
     parts = {"optimizer": config["optimizer"], "loss": config["loss"], "channels": channels}
     if config["scheduler"]["name"] is not None:
         parts["scheduler"] = config["scheduler"]

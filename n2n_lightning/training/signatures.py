@@ -1,4 +1,4 @@
-"""Check plain values against the signature of what they are passed to."""
+"""Check plain values against the signature of the function or class that they are passed to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from n2n_lightning.system.errors import suggest
 from n2n_lightning.training.build import Config
 
 
-def check_spec(
+def spec_faults(
     where: str,
     table: Mapping[str, Callable[..., Any]],
     spec: Config,
@@ -21,15 +21,18 @@ def check_spec(
     given: Sequence[str] = (),
     also: Sequence[str] = (),
 ) -> list[str]:
-    """Faults of ``{key: name, argument: value, ...}``: the name is in the table, the arguments fit what it names."""
+    """Return the faults of ``{key: name, argument: value, ...}``.
+
+    The name must be in the table, and the arguments must fit the signature that the table has for it.
+    """
     name = str(spec.get(key))
     if name not in table:
         return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{suggest(name, table)}"]
     arguments = {k: v for k, v in spec.items() if k != key}
-    return check_arguments(where, table[name], arguments, given=given, also=also)
+    return argument_faults(where, table[name], arguments, given=given, also=also)
 
 
-def check_arguments(
+def argument_faults(
     where: str,
     function: Callable[..., Any],
     arguments: Config,
@@ -37,9 +40,14 @@ def check_arguments(
     given: Sequence[str] = (),
     also: Sequence[str] = (),
 ) -> list[str]:
-    """Faults of calling ``function`` with ``arguments`` beside those that are ``given`` otherwise.
+    """Return the faults of calling ``function`` with ``arguments``.
 
-    ``also`` are settings of the same group that another part takes; a misspelt one may have been meant.
+    Args:
+        where: the group of settings, for the messages.
+        function: a function or class.
+        arguments: argument -> value, as the user set them.
+        given: arguments that our code passes.
+        also: settings of the same group that another function takes, for the hints on misspelt ones.
     """
     parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in given}
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
@@ -59,7 +67,7 @@ def check_arguments(
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value (of YAML) suits a type hint; hints that YAML cannot express let everything through."""
+    """Return whether a plain value, from YAML, fits a type hint. Any value fits a hint that YAML cannot express."""
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, choice) for choice in choices)
@@ -80,19 +88,18 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe_type(hint: Any) -> str:
-    """A type hint in words."""
+    """Describe a type hint in words."""
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return " or ".join(map(repr, choices))
     if origin in (typing.Union, types.UnionType):
-        plain = [describe_type(choice) for choice in choices if fits_plain(choice)]
-        return " or ".join(plain)
+        return " or ".join(describe_type(choice) for choice in choices if is_plain_type(choice))
     if origin in (list, tuple, Sequence):
         return "a list" if origin is not tuple or Ellipsis in choices else f"a list of {len(choices)}"
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
     return words.get(hint, str(hint))
 
 
-def fits_plain(hint: Any) -> bool:
-    """Whether YAML can express a type."""
+def is_plain_type(hint: Any) -> bool:
+    """Return whether YAML can express a type."""
     return typing.get_origin(hint) is not None or hint in (int, float, str, bool, types.NoneType)
