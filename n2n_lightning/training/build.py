@@ -16,7 +16,7 @@ from n2n_lightning.data.pairs import PairData
 from n2n_lightning.data.photos import PhotoData
 from n2n_lightning.data.single import SingleData
 from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.models.module import DenoiserModule, build_from_spec, channels_last
+from n2n_lightning.models.module import DenoiserModule, build_from_spec, to_channels_last
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.hydra_app import resolve_config
@@ -72,4 +72,4 @@ def build_module(config: Config, channels: int) -> DenoiserModule:
     if config["scheduler"]["name"] is not None:
         parts["scheduler"] = config["scheduler"]
     arguments = {key: value for key, value in config["model"].items() if key != "family"}
-    return channels_last(FAMILIES[config["model"]["family"]](**parts, **arguments))
+    return to_channels_last(FAMILIES[config["model"]["family"]](**parts, **arguments))

@@ -141,8 +141,8 @@ def test_denoising_leaves_the_images_and_the_mode_as_they_were():
         (torch.zeros(2, 1, 8, 8), r"images must be \(N, 3, H, W\), got \(2, 1, 8, 8\)"),
         (torch.zeros(3, 8, 8), r"images must be \(N, 3, H, W\), got \(3, 8, 8\)"),
         (torch.zeros(2, 3, 0, 8), r"images must be \(N, 3, H, W\), got \(2, 3, 0, 8\)"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images must be floats or whole numbers, got torch.bool"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.complex64), "images must be floats or whole numbers, got torch.complex64"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images must be floats or integers, got torch.bool"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.complex64), "images must be floats or integers, got torch.complex64"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(images: Tensor, words: str):

@@ -18,7 +18,8 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.atomic import atomic_write, link_or_copy
 from n2n_lightning.training.callbacks import RunRecord
 from n2n_lightning.training.checkpointing import FiniteLoss
-from n2n_lightning.training.run import Interrupted, wait_for_a_later_second
+from n2n_lightning.training.resuming import wait_for_next_second
+from n2n_lightning.training.run import Interrupted
 
 RUN = ("model=convtrans_relu", "trainer.max_epochs=4")  # the run of the fixture four_epochs: 12 steps an epoch
 
@@ -199,7 +200,7 @@ def test_a_second_name_stays_when_the_first_is_replaced(tmp_path: Path, monkeypa
 def test_event_files_sort_in_the_order_of_their_writing(tmp_path: Path):
     second = int(time.time())
     (tmp_path / f"events.out.tfevents.{second}.host.99.0").touch()
-    wait_for_a_later_second(tmp_path)
+    wait_for_next_second(tmp_path)
     assert int(time.time()) > second
 
 

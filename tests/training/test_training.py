@@ -199,7 +199,8 @@ def test_overfitting_one_batch_gives_a_verdict(tmp_path: Path, lr: str, learns: 
 def test_the_verdict_draws_its_line_at_half_of_a_constant_images_loss(course_data: Path, tmp_path: Path):
     """The best constant image leaves the variance of each channel."""
     options = ["model=convtrans_relu", "debug=overfit", "data.batch_size=96"]
-    run = prepare_run(compose_config(*tiny_overrides(course_data), *options), tmp_path / "run")
+    config = compose_config(*tiny_overrides(course_data), *options)
+    run = prepare_run(config, tmp_path / "run", {"model": "convtrans_relu", "overrides": {}})
     target = torch.load(course_data / "train_data.pkl", weights_only=True)[1].double() / 255
     constant = target.var((0, 2, 3), correction=0).mean().item()
     for share, learns in ((0.49, True), (0.51, False)):
