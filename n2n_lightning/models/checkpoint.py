@@ -15,10 +15,7 @@ from n2n_lightning.models.module import FORMAT, DenoiserModule, to_channels_last
 from n2n_lightning.system.folders import weights_folder
 from n2n_lightning.system.safe_load import MAX_REASON, is_stored, safe_load
 
-KEPT_KEYS = (
-    *("n2n_lightning", "hyper_parameters", "hparams_name"),
-    *("epoch", "global_step", "pytorch-lightning_version"),
-)
+KEPT_KEYS = ["n2n_lightning", "hyper_parameters", "hparams_name", "epoch", "global_step", "pytorch-lightning_version"]
 
 
 def find_checkpoint(name: str | Path) -> Path:
@@ -35,10 +32,9 @@ def find_checkpoint(name: str | Path) -> Path:
     matches = [key for key in known if str(name) in (key, key.rpartition("/")[2])]
     if len(matches) == 1:
         return known[matches[0]]
+    rule = "holds no best.ckpt" if path.is_dir() else "does not exist"
     if matches:
         rule = f"is more than one trained model: {', '.join(matches)}"
-    else:
-        rule = "holds no best.ckpt" if path.is_dir() else "does not exist"
     raise ValueError(f"{name} {rule}; give a checkpoint, the folder of a run, or one of {', '.join(known)}")
 
 
@@ -54,9 +50,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(about, dict) or not has_description(content, about):
         raise ValueError(f"{path} is not a checkpoint of n2n_lightning; give one that its training wrote")
     if about["format"] > FORMAT:
-        raise ValueError(
-            f"{path} has format {about['format']}, this version reads up to {FORMAT}; update n2n_lightning"
-        )
+        found = about["format"]
+        raise ValueError(f"{path} has format {found}, this version reads up to {FORMAT}; update n2n_lightning")
     return content
 
 
@@ -104,7 +99,7 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
 def check_description(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Refuse a description of a larger net than the weights are of, since building that net would take memory."""
     if not all(isinstance(weight, Tensor) and is_stored(weight) for weight in weights.values()):
-        raise ValueError("some weights are no tensors, or claim more values than the file holds")
+        raise ValueError("weights that are no tensors, or claim more numbers than the file holds")
     most = max([len(weights), *(side for weight in weights.values() for side in weight.shape)])
     for name, value in arguments.items():
         if name not in ("optimizer", "loss", "scheduler") and max(numbers(value), default=0) > most:

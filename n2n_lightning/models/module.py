@@ -65,7 +65,7 @@ def build_from_spec(table: Mapping[str, Callable[..., Any]], spec: Spec, *first:
 
 
 def make_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, clips: bool = False) -> torch.optim.Optimizer:
-    """Build an optimizer, fused into one kernel unless gradients are clipped: Lightning refuses that combination."""
+    """Build an optimizer, fused into one kernel unless it ``clips``: Lightning may refuse to clip for fused ones."""
     fused = {} if clips or {"foreach", "differentiable"} & set(spec) else {"fused": True}
     optimizer: torch.optim.Optimizer = build_from_spec(OPTIMIZERS, spec, parameters, **fused)
     return optimizer

@@ -22,11 +22,7 @@ OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
 def resolve_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return the configuration with its references resolved, in plain types.
-
-    Raises:
-        InputError: a value without a default was not set.
-    """
+    """Return the configuration with its references resolved, in plain types; refuse one with a value missing."""
     try:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]  # of a DictConfig it is a dict
     except MissingMandatoryValue as error:
@@ -53,42 +49,35 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
 
 def explain(error: BaseException, config_name: str) -> str:
     """Return one message for an error of Hydra and its causes, with the most similar key or option there is."""
-    lines: list[str] = []
+    lines: dict[str, None] = {}  # each line once
     cause: BaseException | None = error
     while cause is not None:
-        lines += [line.strip() for line in str(cause).splitlines() if line.strip()]
+        lines |= dict.fromkeys(line.strip() for line in str(cause).splitlines() if line.strip())
         cause = cause.__cause__
-    text = "\n".join(dict.fromkeys(lines))
-    match = re.search(r"Could not find '([\w@./]+)/([\w.-]+)'", text)
-    if match:
+    text = "\n".join(lines)
+    if match := re.search(r"Could not find '([\w@./]+)/([\w.-]+)'", text):
         group, name = match.groups()
         options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         return f"{group} must be one of {', '.join(options)}, got {name!r}" + suggest(name, options)
-    match = re.search(r"Could not override '([\w@./]+)'", text)
-    if match:
-        keys = known_keys(config_name)
+    if match := re.search(r"Could not override '([\w@./]+)'", text):
         hint = "; --help lists them, + before a key adds one"
         if {"-m", "--multirun"} & set(sys.argv):
             hint += f"; where the sweep chooses the group, ++{match[1]}=... sets it"
-        return f"{match[1]!r} is no setting" + suggest(match[1], keys) + hint
+        return f"{match[1]!r} is no setting" + suggest(match[1], known_keys(config_name)) + hint
     return text
 
 
 def known_keys(config_name: str) -> list[str]:
     """Return every dotted key of the configuration, given the groups that the command line chooses."""
     GlobalHydra.instance().clear()
-    chosen = [
-        argument for argument in sys.argv[1:] if (config_folder() / f"{argument.replace('=', '/')}.yaml").exists()
-    ]
+    chosen = [word for word in sys.argv[1:] if (config_folder() / f"{word.replace('=', '/')}.yaml").exists()]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = OmegaConf.to_container(compose(config_name, chosen))
-    keys: list[str] = []
+        return dotted_keys(OmegaConf.to_container(compose(config_name, chosen)))
 
-    def walk(prefix: str, node: object) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                keys.append(f"{prefix}{key}")
-                walk(f"{prefix}{key}.", value)
 
-    walk("", config)
-    return keys
+def dotted_keys(config: Any, prefix: str = "") -> list[str]:
+    """Return the keys of nested dicts, of every level: ``optimizer``, ``optimizer.lr``, ..."""
+    if not isinstance(config, dict):
+        return []
+    below = ((f"{prefix}{key}", value) for key, value in config.items())
+    return [found for key, value in below for found in (key, *dotted_keys(value, f"{key}."))]

@@ -44,11 +44,7 @@ def split_data(data: Config) -> tuple[Config, Config]:
 
 
 def compose_model(model: str) -> Config:
-    """Compose the configuration of ``train`` with a model of ``conf/model`` and the defaults of everything else.
-
-    Raises:
-        ValueError: there is no such model.
-    """
+    """Compose the configuration of ``train`` with this model and the defaults; a ValueError if it is unknown."""
     folder = config_folder()
     names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
     if model not in names:
@@ -68,8 +64,8 @@ def build_datamodule(config: Config) -> NoisyPairDataModule:
 
 def build_module(config: Config, channels: int) -> DenoiserModule:
     """Build the module of the group ``model``, with its optimizer, loss and scheduler, for images of C channels."""
-    parts = {"optimizer": config["optimizer"], "loss": config["loss"], "channels": channels}
-    if config["scheduler"]["name"] is not None:
-        parts["scheduler"] = config["scheduler"]
     arguments = {key: value for key, value in config["model"].items() if key != "family"}
-    return to_channels_last(FAMILIES[config["model"]["family"]](**parts, **arguments))
+    arguments |= {"optimizer": config["optimizer"], "loss": config["loss"], "channels": channels}
+    if config["scheduler"]["name"] is not None:
+        arguments["scheduler"] = config["scheduler"]
+    return to_channels_last(FAMILIES[config["model"]["family"]](**arguments))

@@ -22,7 +22,6 @@ from n2n_lightning.system.atomic import atomic_write, write_json
 
 CSV_COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
 PAIR_COLUMNS = ("val/loss_floor", "val/psnr_pairs", "val/psnr_pairs_low", "val/psnr_pairs_high")  # if they exist
-VAL_KEYS = ("val/psnr", "val/psnr_pooled", "val/ssim", "val/loss", *PAIR_COLUMNS)
 
 
 class ImageGrid(pl.Callback):
@@ -202,7 +201,7 @@ class RunRecord(pl.Callback):
             "epochs": len(self.rows),
             "monitor": self.monitor,
             "best_epoch": best.get("best_epoch"),
-            **{key: best[key] for key in VAL_KEYS if key in best},
+            **{key: best[key] for name in LOGGED if (key := f"val/{name}") in best},
             "noisy_psnr": best.get("val/noisy_psnr"),
             **({"noisy_psnr_pairs": best["val/noisy_psnr_pairs"]} if "val/noisy_psnr_pairs" in best else {}),
             "images_per_second": self.trained["images"] / seconds if seconds else None,

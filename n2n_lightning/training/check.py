@@ -41,8 +41,8 @@ def check_config(config: Config) -> None:
     missing = [group for group in GROUPS if not isinstance(config.get(group), dict)]
     if missing:
         raise ValueError(f"{', '.join(missing)} must be a group of settings; choose one, such as {missing[0]}=NAME")
-    checks = (top_level_faults, data_faults, loss_faults, optimizer_faults, scheduler_faults, model_faults)
-    refuse([fault for find_faults in (*checks, trainer_faults) for fault in find_faults(config)])
+    checks = (top_level_faults, data_faults, loss_faults, optimizer_faults, model_faults, trainer_faults)
+    refuse([fault for find_faults in checks for fault in find_faults(config)])
 
 
 def check_data(config: Config) -> None:
@@ -104,7 +104,7 @@ def noise_faults(where: str, noise: Config) -> list[str]:
 
 def val_noise_faults(changed: Any, noise: Config) -> list[str]:
     """Return the faults of the strengths that ``data.val_noise`` changes in ``noise``."""
-    if changed is None:
+    if not changed:
         return []
     if not isinstance(changed, dict) or {"name", "cell_px"} & set(changed):
         return [f"data.val_noise must be strengths of the noise, got {changed!r}; write {{sigma: 25}}"]
@@ -128,27 +128,18 @@ def loss_faults(config: Config) -> list[str]:
 
 
 def optimizer_faults(config: Config) -> list[str]:
-    """Return the faults of the group ``optimizer``."""
-    spec = config["optimizer"]
-    faults = spec_faults("optimizer", OPTIMIZERS, spec, given=("params",))
-    return faults or construction_faults("optimizer", lambda: make_optimizer(spec, [one_weight()]))
-
-
-def scheduler_faults(config: Config) -> list[str]:
-    """Return the faults of the group ``scheduler``."""
-    spec = config["scheduler"]
-    if spec["name"] is None:
-        return []
-    defaults = {"T_max": 1} if spec["name"] in STEP_SCHEDULERS else {}
-    faults = spec_faults("scheduler", SCHEDULERS, spec, given=("optimizer", "T_max"))
-    return faults or construction_faults(
-        "scheduler", lambda: build_from_spec(SCHEDULERS, spec, torch.optim.SGD([one_weight()]), **defaults)
-    )
-
-
-def one_weight() -> torch.nn.Parameter:
-    """Return a parameter to construct an optimizer with."""
-    return torch.nn.Parameter(torch.zeros(1))
+    """Return the faults of the groups ``optimizer`` and ``scheduler``."""
+    optimizer, scheduler = config["optimizer"], config["scheduler"]
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+    faults = spec_faults("optimizer", OPTIMIZERS, optimizer, given=("params",))
+    faults = faults or construction_faults("optimizer", lambda: make_optimizer(optimizer, weights))
+    if scheduler["name"] is None:
+        return faults
+    steps = {"T_max": 1} if scheduler["name"] in STEP_SCHEDULERS else {}
+    found = spec_faults("scheduler", SCHEDULERS, scheduler, given=("optimizer", "T_max"))
+    sgd = torch.optim.SGD(weights)
+    found = found or construction_faults("scheduler", lambda: build_from_spec(SCHEDULERS, scheduler, sgd, **steps))
+    return faults + found
 
 
 def model_faults(config: Config) -> list[str]:
@@ -166,15 +157,10 @@ def model_faults(config: Config) -> list[str]:
 def trainer_faults(config: Config) -> list[str]:
     """Return the faults of the group ``trainer``."""
     trainer = config["trainer"]
+    off: Config = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary"), False)
     faults = argument_faults("trainer", pl.Trainer, trainer, given=RESERVED_TRAINER_ARGUMENTS)
-    return (
-        faults
-        or trainer_value_faults(trainer)
-        or construction_faults(
-            "trainer",
-            lambda: pl.Trainer(**trainer, logger=False, enable_checkpointing=False, enable_model_summary=False),
-        )
-    )
+    faults = faults or trainer_value_faults(trainer)
+    return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer, **off))
 
 
 def trainer_value_faults(trainer: Config) -> list[str]:
@@ -214,7 +200,5 @@ def loss_advice(config: Config) -> str | None:
     if not keeps:
         return f"{noise['name']} noise keeps neither mean, median nor mode: set data.targets=clean"
     suitable = " or ".join(f"loss={loss}" for loss in ("l2", "l1", "l0") if FINDS[loss] in keeps)
-    kept = " and the ".join(sorted(keeps))
-    return (
-        f"{noise['name']} noise keeps the {kept} of the target, and loss={name} looks for the {finds}: try {suitable}"
-    )
+    kept = f"{noise['name']} noise keeps the {' and the '.join(sorted(keeps))} of the target"
+    return f"{kept}, and loss={name} looks for the {finds}: try {suitable}"

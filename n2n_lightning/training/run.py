@@ -166,7 +166,7 @@ def fit(run: PreparedRun, callbacks: Sequence[pl.Callback]) -> RunRecord:
 
 def build_trainer(run: PreparedRun, callbacks: list[pl.Callback], checkpoints: pl.Callback) -> pl.Trainer:
     """Build the Trainer with TensorBoard, our callbacks, and a progress bar, or lines where nobody watches."""
-    parallel = multiprocessing.parent_process() is not None  # other runs print to the same output
+    parallel = multiprocessing.parent_process() is not None  # then other runs print to the same output
     watched = not parallel and sys.stdout.isatty()
     progress = RichProgressBar(leave=True) if watched else EpochLines(run.folder.name if parallel else "")
     return pl.Trainer(

@@ -28,7 +28,6 @@ def describe_run(
     config: Config, labels: dict[str, Any], module: DenoiserModule, datamodule: NoisyPairDataModule
 ) -> dict[str, Any]:
     """Return the entries of ``result.json`` that are known before training, after the ``labels``."""
-    pairs = {f"{part}_pairs": len(source) for part, source in datamodule.sources.items()}
     return labels | {
         "format": 1,
         "family": module.family,
@@ -38,7 +37,7 @@ def describe_run(
         "loss": config["loss"],
         "data": config["data"] | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak},
         "noise": config["noise"] if config["noise"]["name"] else None,
-        **pairs,
+        **{f"{part}_pairs": len(source) for part, source in datamodule.sources.items()},
         "image_shape": list(datamodule.image_shape),
         "batch_size": datamodule.batch_size,
         "params": sum(p.numel() for p in module.net.parameters()),
@@ -91,15 +90,8 @@ def git_commit() -> str | None:
 
 def hyper_parameters(config: Config, model: str, overrides: dict[str, str]) -> dict[str, Any]:
     """Return what TensorBoard's HPARAMS tab compares: the settings that studies sweep most, and the overrides."""
-    common = {
-        "model": model,
-        "optimizer": config["optimizer"]["name"],
-        "lr": config["optimizer"]["lr"],
-        "batch_size": config["data"]["batch_size"],
-        "loss": config["loss"]["name"],
-        "scheduler": config["scheduler"]["name"] or "none",
-        "seed": config["seed"],
-    }
+    common = {"model": model} | {group: config[group]["name"] or "none" for group in ("optimizer", "loss", "scheduler")}
+    common |= {"lr": config["optimizer"]["lr"], "batch_size": config["data"]["batch_size"], "seed": config["seed"]}
     return common | {key: value for key, value in overrides.items() if key.rpartition(".")[2] not in common}
 
 

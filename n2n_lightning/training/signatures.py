@@ -13,32 +13,21 @@ from n2n_lightning.training.build import Config
 
 
 def spec_faults(
-    where: str,
-    table: Mapping[str, Callable[..., Any]],
-    spec: Config,
-    *,
-    key: str = "name",
-    given: Sequence[str] = (),
-    also: Sequence[str] = (),
+    where: str, table: Mapping[str, Callable[..., Any]], spec: Config, *, key: str = "name", **more: Sequence[str]
 ) -> list[str]:
-    """Return the faults of ``{key: name, argument: value, ...}``.
+    """Return the faults of ``{key: name, argument: value, ...}``, where the table has a function for each name.
 
-    The name must be in the table, and the arguments must fit the signature that the table has for it.
+    ``more`` is passed on to ``argument_faults``.
     """
     name = str(spec.get(key))
     if name not in table:
         return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{suggest(name, table)}"]
     arguments = {k: v for k, v in spec.items() if k != key}
-    return argument_faults(where, table[name], arguments, given=given, also=also)
+    return argument_faults(where, table[name], arguments, **more)
 
 
 def argument_faults(
-    where: str,
-    function: Callable[..., Any],
-    arguments: Config,
-    *,
-    given: Sequence[str] = (),
-    also: Sequence[str] = (),
+    where: str, function: Callable[..., Any], arguments: Config, *, given: Sequence[str] = (), also: Sequence[str] = ()
 ) -> list[str]:
     """Return the faults of calling ``function`` with ``arguments``.
 
@@ -78,10 +67,8 @@ def fits(value: Any, hint: Any) -> bool:
         if origin is tuple and Ellipsis not in choices and isinstance(value, (list, tuple)):
             return len(value) == len(items) and all(map(fits, value, items))
         return isinstance(value, (list, tuple)) and all(fits(item, items[0]) for item in value)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
     if hint in (str, bool, types.NoneType):
         return isinstance(value, hint)
     return hint is Any or not inspect.isclass(hint)

@@ -56,6 +56,7 @@ def test_a_run_is_repeated_bit_for_bit_with_one_command(trained: Path, tmp_path:
     again = tmp_path / "outputs/repeats" / run.name
     assert_same_weights(again / "checkpoints/last.ckpt", run / "checkpoints/last.ckpt")
     assert (again / ".hydra/overrides.yaml").exists() and stamps(run) == before
+    assert read_json(run / "result.json")["own_optimizer"] is read_json(again / "result.json")["own_optimizer"] is True
 
 
 def test_what_differs_is_told_and_counts(command: Command, run: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
@@ -15,7 +14,6 @@ from small_runs import assert_same_weights, read_json, read_table, timeless, tim
 
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
-from n2n_lightning.system.atomic import atomic_write, link_or_copy
 from n2n_lightning.training.callbacks import RunRecord
 from n2n_lightning.training.checkpointing import FiniteLoss
 from n2n_lightning.training.resuming import wait_for_next_second
@@ -164,37 +162,6 @@ def test_weights_that_are_no_numbers_are_not_kept(course_data: Path, tmp_path: P
     with pytest.raises(FloatingPointError, match="weights became NaN or infinite by step 20;"):
         train_in(tmp_path / "run", course_data, *RUN, "save_steps=4")
     assert state(tmp_path / "run")["global_step"] == 16
-
-
-# Files written aside
-
-
-def test_a_file_that_is_not_finished_leaves_what_was_there(tmp_path: Path):
-    path = tmp_path / "new" / "file"
-    with atomic_write(path) as file:
-        file.write(b"first")
-    with pytest.raises(OSError, match="full"), atomic_write(path) as file:
-        file.write(b"sec")
-        raise OSError(errno.ENOSPC, "full")
-    assert path.read_bytes() == b"first" and list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_a_second_name_stays_when_the_first_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool):
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.write_bytes(b"one")
-    second.write_bytes(b"zero")
-    if not links:
-
-        def no_link(*_: Any) -> None:
-            raise OSError(errno.EPERM, "no links here")
-
-        monkeypatch.setattr(os, "link", no_link)
-    link_or_copy(first, second)
-    with atomic_write(first) as file:
-        file.write(b"two")
-    assert (first.read_bytes(), second.read_bytes()) == (b"two", b"one")
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_event_files_sort_in_the_order_of_their_writing(tmp_path: Path):

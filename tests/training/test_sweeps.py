@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import Command
-from small_runs import SECONDS, read_json, stamps, tiny_overrides
+from small_runs import read_json, stamps, tiny_overrides
 
 from n2n_lightning.data.ee559 import Ee559Data
 from n2n_lightning.reporting.sweep import Outcome, append_outcome, one_line, outcome_lines, read_outcomes
-from n2n_lightning.system.errors import InputError
-from n2n_lightning.system.lock import exclusive_build, file_lock
+from n2n_lightning.system.lock import file_lock
 from n2n_lightning.train import LOCK
 
 ONE_EPOCH = ("model=convtrans_relu", "trainer.max_epochs=1")
@@ -124,63 +121,3 @@ def test_in_a_sweep_the_refused_job_is_listed_and_the_others_train(command: Comm
         ended = command(*line)
     assert ended.code == 2 and states(ended.out)[first.name] == "refused"
     assert read_json(second / "result.json")["status"] == states(ended.out)[second.name] != "interrupted"
-
-
-HOLDER = """
-import os, sys, time
-from pathlib import Path
-from n2n_lightning.system.lock import exclusive_build, file_lock
-
-with file_lock(Path(sys.argv[1]), ""):
-    child = os.fork()
-    if child:
-        print(child, flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_killed_process_frees_its_lock_though_its_child_lives(tmp_path: Path):
-    lock = tmp_path / "folder" / LOCK
-    with subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
-        try:
-            with pytest.raises(InputError, match="busy"), file_lock(lock, "busy"):
-                pass
-            process.kill()
-            process.wait(SECONDS)
-            os.kill(child, 0)  # is there
-            with file_lock(lock, "busy"):
-                assert lock.exists()
-        finally:
-            os.kill(child, signal.SIGKILL)
-    assert not lock.exists()
-
-
-WAITER = """
-import sys
-from pathlib import Path
-from n2n_lightning.system.lock import exclusive_build
-
-with exclusive_build(Path(sys.argv[1])):
-    print(Path(sys.argv[1]).exists())
-"""
-
-
-def test_who_wants_to_make_the_same_file_waits_until_it_is_there(tmp_path: Path):
-    made = tmp_path / "made"
-    with exclusive_build(made):
-        process = subprocess.Popen([sys.executable, "-c", WAITER, made], stdout=subprocess.PIPE, text=True)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2)
-        made.touch()
-    assert process.communicate(timeout=SECONDS)[0] == "True\n"
-
-
-def test_nothing_is_locked_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", refuse)
-    with file_lock(tmp_path / LOCK, ""):
-        assert not (tmp_path / LOCK).exists()

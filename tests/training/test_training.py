@@ -32,6 +32,7 @@ from small_runs import (
 from n2n_lightning.models.module import FORMAT
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run import overfit_verdict, prepare_run
+from n2n_lightning.training.run_metadata import has_own_optimizer
 
 # A sweep, and the same command again
 
@@ -53,6 +54,7 @@ def test_a_sweep_trains_every_combination_and_the_same_command_again_none(
         assert result.keys() >= RESULT_KEYS
         assert result["status"] in ("done", "dead")
         model, optimizer = result["model"], result["optimizer"]["name"]
+        assert result["own_optimizer"] is ((model, optimizer) in (("unet", "adam"), ("nn_relu", "sgd")))
         seen.add((model, optimizer))
         assert folder.name.startswith(f"{model},") and f"optimizer={optimizer}" in folder.name
         assert result["optimizer"]["lr"] == {"adam": 0.001, "sgd": 0.1}[optimizer]
@@ -113,6 +115,32 @@ def test_the_result_agrees_with_the_table(four_epochs: Path):
     assert result["images_per_second"] > 0 and result["seconds"] >= sum(float(row["seconds"]) for row in rows)
     assert result["versions"]["torch"] == torch.__version__
     assert not any(isinstance(v, str) and str(ROOT) in v for v in result.values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "own"),
+    [
+        (["model=unet"], True),
+        (["model=unet", "optimizer=adam"], True),
+        (["model=unet", "optimizer.lr=0.001"], True),
+        (["model=unet", "optimizer.lr=0.01"], False),
+        (["model=unet", "optimizer=sgd"], False),
+        (["model=nn_relu"], True),
+        (["model=nn_relu", "optimizer=adam"], False),
+        (["model=nn_relu", "optimizer.momentum=0.9", "seed=1"], True),
+    ],
+)
+def test_the_result_tells_whether_the_optimizer_is_the_models_own(
+    course_data: Path, tmp_path: Path, overrides: list[str], own: bool
+):
+    config = compose_config(*tiny_overrides(course_data), *overrides)
+    labels = {"model": overrides[0].removeprefix("model="), "overrides": {}}
+    assert prepare_run(config, tmp_path / "run", labels).metadata["own_optimizer"] is own
+
+
+@pytest.mark.parametrize(("overrides", "own"), [({"seed": "1"}, True), ({"optimizer.lr": "0.1"}, False)])
+def test_an_unknown_models_optimizer_is_its_own_unless_overridden(overrides: dict[str, str], own: bool):
+    assert has_own_optimizer(compose_config("model=unet"), "my_model", overrides) is own
 
 
 def test_gmac_by_hand(four_epochs: Path):
