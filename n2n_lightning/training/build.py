@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from n2n_lightning.data.clean import CleanData
 from n2n_lightning.data.datamodule import NoisyPairDataModule
@@ -49,7 +51,8 @@ def compose_model(model: str) -> Config:
     names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
     if model not in names:
         raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(model, names)}")
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    running = GlobalHydra.instance().is_initialized()  # inside a command that is a Hydra application itself
+    with nullcontext() if running else initialize_config_dir(str(folder), version_base="1.3"):
         return resolve_config(compose("train", [f"model={model}"]))
 
 

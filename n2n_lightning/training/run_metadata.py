@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.models.module import DenoiserModule
-from n2n_lightning.system.folders import PACKAGE
+from n2n_lightning.system.folders import PACKAGE, config_folder
 from n2n_lightning.training.build import Config, compose_model
 
 VERSIONED = ("n2n_lightning", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
@@ -53,11 +53,9 @@ def describe_run(
 
 def has_own_optimizer(config: Config, model: str, overrides: dict[str, str]) -> bool:
     """Return whether the optimizer equals the one that ``conf/`` gives this model, overridden or not."""
-    try:
-        own = compose_model(model)["optimizer"]
-    except ValueError:  # a model of the user's own configuration folder
+    if not (config_folder() / "model" / f"{model}.yaml").exists():  # a model of the user's own configuration folder
         return not any(key.partition(".")[0] == "optimizer" for key in overrides)
-    return bool(config["optimizer"] == own)
+    return bool(config["optimizer"] == compose_model(model)["optimizer"])
 
 
 def count_gmac(module: DenoiserModule, image_shape: tuple[int, int, int]) -> float:

@@ -29,6 +29,8 @@ def test_jobs_side_by_side_share_one_data_set_and_all_are_told_of(photographs: P
         for seed in (0, 1)
     ]
     assert sorted(found.values()) == ["dead", "dead", "failed", "failed"]
+    results = map(read_json, tmp_path.glob("outputs/runs/*/result.json"))
+    assert all(result["own_optimizer"] is (result["optimizer"]["lr"] == 0.1) for result in results)
     assert "4 jobs of the sweep: 2 dead, 2 failed" in ended.stdout
     assert ended.stderr.count("building 32 pairs") == ended.stderr.count("building 8 val") == 1
     lines = [text for text in ended.stdout.splitlines() if "epoch 1/1" in text]
