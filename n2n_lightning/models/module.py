@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -24,6 +24,7 @@ LOGGED = (  # the scores of validation that are logged
     *("psnr_pairs", "psnr_pairs_low", "psnr_pairs_high"),
 )
 Spec = Mapping[str, Any]  # {"name": ..., argument: value, ...}
+Built = TypeVar("Built")
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -53,13 +54,10 @@ SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
     "rampdown": rampdown,
     "step": StepLR,
 }
-STEP_SCHEDULERS = (
-    "cosine",
-    "rampdown",
-)  # step after every batch, down to 0 at the run's end; the others step every epoch
+STEP_SCHEDULERS = ("cosine", "rampdown")  # step after every batch, down to 0 at the end; the others every epoch
 
 
-def build_from_spec(table: Mapping[str, Callable[..., Any]], spec: Spec, *first: Any, **defaults: Any) -> Any:
+def build_from_spec(table: Mapping[str, Callable[..., Built]], spec: Spec, *first: Any, **defaults: Any) -> Built:
     """Call ``table[spec["name"]]`` with the spec's other entries as arguments, which override ``defaults``."""
     return table[spec["name"]](*first, **(defaults | {key: value for key, value in spec.items() if key != "name"}))
 
@@ -67,8 +65,7 @@ def build_from_spec(table: Mapping[str, Callable[..., Any]], spec: Spec, *first:
 def make_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, clips: bool = False) -> torch.optim.Optimizer:
     """Build an optimizer, fused into one kernel unless it ``clips``: Lightning may refuse to clip for fused ones."""
     fused = {} if clips or {"foreach", "differentiable"} & set(spec) else {"fused": True}
-    optimizer: torch.optim.Optimizer = build_from_spec(OPTIMIZERS, spec, parameters, **fused)
-    return optimizer
+    return build_from_spec(OPTIMIZERS, spec, parameters, **fused)
 
 
 def to_channels_last(module: DenoiserModule) -> DenoiserModule:
@@ -82,12 +79,8 @@ def to_channels_last(module: DenoiserModule) -> DenoiserModule:
 class DenoiserModule(pl.LightningModule):
     """Train and validate a net on ``NoisyPair`` batches.
 
-    A subclass only has a constructor. It takes plain values, which the checkpoint saves, and sets ``self.net``.
-
-    Args:
-        optimizer: name in ``OPTIMIZERS`` and its arguments.
-        loss: name in ``LOSSES`` and its arguments.
-        scheduler: name in ``SCHEDULERS`` and its arguments, or None.
+    A subclass only has a constructor. It takes plain values, which the checkpoint saves, and sets ``self.net``. The
+    optimizer, the loss and the scheduler are given as name in ``OPTIMIZERS``, ``LOSSES``, ``SCHEDULERS`` and arguments.
     """
 
     family: str
@@ -126,14 +119,12 @@ class DenoiserModule(pl.LightningModule):
         return loss
 
     def pair_loss(self, estimate: Tensor, target: Tensor, pair: NoisyPair) -> Tensor:
-        """Return the loss, with masked-out pixels set to 0. (N, C, H, W) float32 twice -> scalar.
-
-        In validation, a loss that changes during training has a progress of 0.5, so that epochs can be compared.
-        """
+        """Return the loss, with masked-out pixels set to 0. (N, C, H, W) float32 twice -> scalar."""
         source = pair.source
         if pair.mask is not None:
             estimate, target, source = (images * pair.mask for images in (estimate, target, source))
-        given = {"progress": self.progress if self.training else 0.5, "source": source}
+        progress = self.progress if self.training else 0.5  # the same in each validation, so that epochs compare
+        given = {"progress": progress, "source": source}
         return self.loss(estimate, target, **{name: given[name] for name in self.loss_takes})
 
     def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
@@ -197,9 +188,13 @@ class DenoiserModule(pl.LightningModule):
         by_step = self.scheduler_spec["name"] in STEP_SCHEDULERS
         defaults = {"T_max": int(self.trainer.estimated_stepping_batches)} if by_step else {}
         scheduler = build_from_spec(SCHEDULERS, self.scheduler_spec, optimizer, **defaults)
-        rule = {"scheduler": scheduler, "interval": "step" if by_step else "epoch", "monitor": "val/loss"}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            rule["frequency"] = sys.maxsize  # never: on_validation_epoch_end steps it, before the checkpoint is saved
+        never = isinstance(scheduler, ReduceLROnPlateau)  # on_validation_epoch_end steps it, before the checkpoint
+        rule = {
+            "scheduler": scheduler,
+            "interval": "step" if by_step else "epoch",
+            "frequency": sys.maxsize if never else 1,
+            "monitor": "val/loss",
+        }
         return {"optimizer": optimizer, "lr_scheduler": rule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

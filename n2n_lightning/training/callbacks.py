@@ -28,9 +28,6 @@ class ImageGrid(pl.Callback):
     """Show ``val/images`` in TensorBoard: the first validation images as rows of noisy | denoised | target.
 
     The target is the clean image, or the second noisy one if there is no clean one. Single images have none.
-
-    Args:
-        count: number of images.
     """
 
     def __init__(self, count: int = 8) -> None:

@@ -172,7 +172,7 @@ PICTURES = [
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """The folder of two good photographs for training; one for validation lies beside it."""
+    """Write two good photographs for training, and one for validation beside them; return the former's folder."""
     for number, name in enumerate(("train/0.png", "train/1.png", "val/2.png")):
         write_photograph(tmp_path / "given" / name, seed=number)
     return tmp_path / "given" / "train"

@@ -1,4 +1,4 @@
-"""Atomic writes: a file that is not finished replaces nothing, and a second name of a file keeps its content."""
+"""Atomic writes replace a file only when they are complete, and a second name keeps the old content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks between processes: refused, waited for, freed by a killed holder, and left out where nothing can be locked."""
+"""Locks between processes: refused, waited for, freed when the holder is killed, skipped in read-only folders."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_killed_process_frees_its_lock_though_its_child_lives(tmp_path: Path):
                 pass
             process.kill()
             process.wait(SECONDS)
-            os.kill(child, 0)  # is there
+            os.kill(child, 0)  # it lives
             with file_lock(lock, "busy"):
                 assert lock.exists()
         finally:
@@ -56,7 +56,7 @@ with exclusive_build(Path(sys.argv[1])):
 """
 
 
-def test_who_wants_to_make_the_same_file_waits_until_it_is_there(tmp_path: Path):
+def test_a_second_process_waits_until_the_file_is_built(tmp_path: Path):
     made = tmp_path / "made"
     with exclusive_build(made):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

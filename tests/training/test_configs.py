@@ -8,7 +8,7 @@ from small_runs import MODELS, ROOT, compose_config
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.check import check_config, check_data
 
-NO_CHOICES = {"experiment/paper/small"}  # what others of its group are made of, and is none by itself
+NO_CHOICES = {"experiment/paper/small"}  # other files of the group include it; it is no choice itself
 GROUPS = {
     path.name: sorted(
         file.relative_to(path).with_suffix("").as_posix()
@@ -19,7 +19,7 @@ GROUPS = {
     if path.is_dir()
 }
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
-NEEDED = {  # of the choices that do not stand alone
+NEEDED = {  # further overrides that a choice needs
     **{f"data={name}": ["data.root=there"] for name in GROUPS["data"] if name not in ("pairs", "photos")},
     "data=pairs": ["data.source=there", "data.target=there"],
     **{f"noise={name}": ["data=clean", "data.root=there"] for name in GROUPS["noise"] if name != "none"},
@@ -27,7 +27,7 @@ NEEDED = {  # of the choices that do not stand alone
     "loss=neighbor2neighbor": ["data=single", "data.root=there"],
 }
 
-BENCHMARKS = dict.fromkeys(("bsds300", "kodak24", "set14"), "clean")  # a source with settings for a benchmark
+BENCHMARKS = dict.fromkeys(("bsds300", "kodak24", "set14"), "clean")  # data=clean with the settings of a benchmark
 
 
 def test_every_group_is_there():
@@ -44,7 +44,7 @@ def test_every_configuration_file_composes_and_passes_the_check(choice: str):
         assert config[group]["name"] == {"none": None, **BENCHMARKS}.get(name, name)
 
 
-def test_data_brings_its_noise_and_loss_and_the_command_line_wins():
+def test_data_chooses_its_noise_and_loss_and_the_command_line_overrides_them():
     clean, single = (compose_config(choice, *NEEDED[choice]) for choice in ("data=clean", "data=single"))
     assert (clean["noise"], clean["loss"]["name"]) == ({"name": "gaussian", "sigma": 25}, "l2")
     assert single["noise"] == {"name": None} and single["loss"] == {"name": "neighbor2neighbor", "gamma": 2}

@@ -1,4 +1,4 @@
-"""Sweeps that finish whatever becomes of a job, and the lock that keeps a second process out of a run's folder."""
+"""Sweeps finish even if jobs fail, and a second process is refused in a run's folder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ONE_EPOCH = ("model=convtrans_relu", "trainer.max_epochs=1")
 
 
 def states(out: str) -> dict[str, str]:
-    """Job -> state, of the table that a sweep ends with."""
+    """Parse the table at the end of a sweep: job -> state."""
     lines = out.partition("\nJobs in ")[2].splitlines()[1:-1]
     return {line.split()[1]: line.split()[0] for line in lines}
 
 
-def test_a_sweep_ends_with_every_job_and_goes_on_where_it_must(command: Command, course_data: Path, tmp_path: Path):
+def test_a_sweep_lists_every_job_and_repeats_only_the_failed_ones(command: Command, course_data: Path, tmp_path: Path):
     line = ["-m", *ONE_EPOCH, "optimizer.lr=1e30,0.1", *tiny_overrides(course_data), "data.batch_size=8,0"]
     ended = command(*line)
     assert ended.code == 1 and "Traceback" not in ended.out + ended.err
@@ -58,7 +58,7 @@ def test_a_failure_before_training_has_its_log_too(
     assert len(logs) == 2 and all("in two lines" in Path(log).read_text() for log in logs)
 
 
-def test_a_sweep_that_is_interrupted_tells_what_ended_so_far(
+def test_an_interrupted_sweep_lists_the_jobs_that_have_ended(
     command: Command, course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     load, calls = Ee559Data.load, 0
@@ -79,14 +79,14 @@ def test_a_single_run_has_no_table(command: Command, course_data: Path):
     assert "Jobs in" not in command(*ONE_EPOCH, *tiny_overrides(course_data)).out
 
 
-def test_a_reason_is_one_line_of_bearable_length():
+def test_a_reason_is_one_short_line():
     assert one_line(ValueError("one\n  two\n\n")) == "one; two"
     assert len(one_line("x" * 1000)) < 320
     assert outcome_lines([]) == "0 jobs of the sweep: none ended"
     assert outcome_lines([Outcome(Path("a/b"), "done", 0, "best")]) == "done  b  best\n1 job of the sweep: 1 done"
 
 
-def test_jobs_of_any_process_are_noted_and_come_back_in_the_sweeps_order(tmp_path: Path):
+def test_outcomes_of_all_processes_are_read_in_the_sweeps_order(tmp_path: Path):
     assert read_outcomes(tmp_path / "jobs") == {}
     jobs = {2: Outcome(Path("a/b,c"), "failed", 1, 'a "reason"\nof two lines'), 0: Outcome(Path("ä"), "done", 0, "")}
     for number, outcome in jobs.items():

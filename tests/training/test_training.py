@@ -93,7 +93,7 @@ def test_another_configuration_in_a_runs_folder_is_refused_and_the_run_untouched
     assert stamps(tmp_path / "here") == before
 
 
-def test_what_changes_no_result_is_no_other_configuration(command: Command, course_data: Path):
+def test_settings_that_do_not_change_the_result_may_change(command: Command, course_data: Path):
     short = ["model=convtrans_relu", "trainer.max_epochs=1", *tiny_overrides(course_data), "hydra.run.dir=here"]
     assert command(*short).code == 0
     assert "skipped" in command(*short, "data.val_batch_size=7", "data.num_workers=0").out
@@ -180,7 +180,7 @@ def texts_in(node: Any) -> list[str]:
 
 
 def test_the_same_seed_gives_the_same_run(four_epochs: Path, course_data: Path, tmp_path: Path):
-    torch.rand(5)  # the global generator's state has no say
+    torch.rand(5)  # the state of the global generator must not matter
     again = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=4")
     assert timeless_table(again) == timeless_table(four_epochs)
     assert_same_weights(again / "checkpoints/last.ckpt", four_epochs / "checkpoints/last.ckpt")
@@ -225,7 +225,7 @@ def test_overfitting_one_batch_gives_a_verdict(tmp_path: Path, lr: str, learns: 
 
 
 def test_the_verdict_draws_its_line_at_half_of_a_constant_images_loss(course_data: Path, tmp_path: Path):
-    """The best constant image leaves the variance of each channel."""
+    """The MSE of the best constant image is the variance of each channel."""
     options = ["model=convtrans_relu", "debug=overfit", "data.batch_size=96"]
     config = compose_config(*tiny_overrides(course_data), *options)
     run = prepare_run(config, tmp_path / "run", {"model": "convtrans_relu", "overrides": {}})
@@ -292,7 +292,7 @@ def test_an_option_changes_the_run(four_epochs: Path, course_data: Path, tmp_pat
 
 
 def test_the_training_loss_is_weighted_by_images(course_data: Path, tmp_path: Path):
-    """96 images in batches of 36, 36 and 24, by weights that do not move."""
+    """96 images in batches of 36, 36 and 24; the weights hardly change."""
     options = ["model=convtrans_relu", "trainer.max_epochs=2", "data.batch_size=36", "optimizer.lr=1e-30"]
     folder = train_in(tmp_path / "run", course_data, *options)
     noisy, target = (t.float() / 255 for t in torch.load(course_data / "train_data.pkl", weights_only=True))
