@@ -41,13 +41,13 @@ class Steps(pl.Callback):
 
 def train_with_callback(folder: Path, root: Path, *overrides: str, callback: pl.Callback) -> Path:
     config = compose_config(*tiny_overrides(root), *OPTIONS, *overrides)
-    names = {"model": "dncnn", "overrides": {}}
-    run.train(config, folder, names, lambda: folder.mkdir(parents=True, exist_ok=True), [callback])
+    labels = {"model": "dncnn", "overrides": {}}
+    run.train(config, folder, labels, lambda: folder.mkdir(parents=True, exist_ok=True), [callback])
     return folder
 
 
 def floats(weights: Weights) -> Weights:
-    """Without what counts."""
+    """Leave out the counters, which are integers."""
     return {name: value for name, value in weights.items() if value.is_floating_point()}
 
 
