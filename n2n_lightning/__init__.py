@@ -20,19 +20,8 @@ if TYPE_CHECKING:
     from n2n_lightning.models.module import DenoiserModule
 
 __version__ = "0.1.0"
-__all__ = [
-    "ArrayData",
-    "Denoiser",
-    "DenoiserModule",
-    "DnCnnDenoiser",
-    "NafNetDenoiser",
-    "NoisyPairDataModule",
-    "Red30Denoiser",
-    "SequentialDenoiser",
-    "UNetDenoiser",
-    "__version__",
-    "load_denoiser",
-]
+__all__ = ["ArrayData", "Denoiser", "DenoiserModule", "NoisyPairDataModule", "__version__", "load_denoiser"]
+__all__ += ["DnCnnDenoiser", "NafNetDenoiser", "Red30Denoiser", "SequentialDenoiser", "UNetDenoiser"]
 MODULES = {  # public name -> its module; the others are in models.families
     "ArrayData": "data.arrays",
     "Denoiser": "inference.denoiser",
