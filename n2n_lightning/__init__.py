@@ -6,16 +6,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from n2n_lightning.inference.denoiser import Denoiser as Denoiser
-    from n2n_lightning.models.checkpoint import load_denoiser as load_denoiser
+    from n2n_lightning.data.arrays import ArrayData
+    from n2n_lightning.data.datamodule import NoisyPairDataModule
+    from n2n_lightning.inference.denoiser import Denoiser
+    from n2n_lightning.models.checkpoint import load_denoiser
+    from n2n_lightning.models.families import (
+        DnCnnDenoiser,
+        NafNetDenoiser,
+        Red30Denoiser,
+        SequentialDenoiser,
+        UNetDenoiser,
+    )
+    from n2n_lightning.models.module import DenoiserModule
 
 __version__ = "0.2.0"
-__all__ = ["Denoiser", "__version__", "load_denoiser"]
-PUBLIC = {"Denoiser": "n2n_lightning.inference.denoiser", "load_denoiser": "n2n_lightning.models.checkpoint"}
+__all__ = ["ArrayData", "Denoiser", "DenoiserModule", "NoisyPairDataModule", "__version__", "load_denoiser"]
+__all__ += ["DnCnnDenoiser", "NafNetDenoiser", "Red30Denoiser", "SequentialDenoiser", "UNetDenoiser"]
+MODULES = {  # public name -> its module; the others are in models.families
+    "ArrayData": "data.arrays",
+    "Denoiser": "inference.denoiser",
+    "DenoiserModule": "models.module",
+    "NoisyPairDataModule": "data.datamodule",
+    "load_denoiser": "models.checkpoint",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when something that needs it is asked for, so that ``--help`` stays quick."""
-    if name in PUBLIC:
-        return getattr(importlib.import_module(PUBLIC[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name when it is first used, so that commands show ``--help`` without loading torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{MODULES.get(name, 'models.families')}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

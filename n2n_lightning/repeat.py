@@ -45,7 +45,7 @@ def read_original(path: Path) -> Run:
 def repeat(original: Run, study: str) -> int:
     """Train as ``train`` does, print the comparison, and judge."""
     from n2n_lightning.train import run_job, save_hydra_files
-    from n2n_lightning.training.run import LATER_SETTINGS
+    from n2n_lightning.training.resuming import LATER_SETTINGS
 
     folder = Path("outputs") / study / original.folder.resolve().name
     if folder.resolve() == original.folder.resolve():

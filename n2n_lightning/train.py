@@ -21,63 +21,55 @@ from n2n_lightning.system import errors, hydra_app
 from n2n_lightning.system.folders import UNNAMED_OVERRIDES, config_folder
 
 LOCK = ".lock"  # in a run's folder, while a process trains there
-JOBS = "N2N_JOBS"  # environment: launching process, and the file where workers of hydra/launcher=joblib note their jobs
-outcomes: dict[int | None, Outcome] = {}  # of this process's jobs, by their number in the sweep; None of a single run
+JOBS = "N2N_JOBS"  # environment: id of the main process, and a file for the outcomes of other processes' jobs
+outcomes: dict[int | None, Outcome] = {}  # jobs of this process: number in the sweep, or None for a single run
 
 
 @hydra.main(config_path=str(config_folder()), config_name="train", version_base="1.3")
 def job(cfg: DictConfig) -> None:
-    """One run; in a sweep a run that fails leaves the others their turn."""
-    # torch reads it when it first takes memory: big pages, which the U-Net trains 5 % faster on
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    """Train one run. In a sweep, the next run starts even if this one fails, but not after a signal."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then uses huge pages: the U-Net trains 5 % faster
     hydra_cfg: Any = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
     task = list(hydra_cfg.overrides.task)
-    names = {"model": hydra_cfg.runtime.choices.model, "overrides": overrides(task)}
+    labels = {"model": hydra_cfg.runtime.choices.model, "overrides": named_overrides(task)}
 
     def save(config: dict[str, Any]) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
 
-    outcome = run_job(folder, names, lambda: hydra_app.resolve_config(cfg), save)
+    outcome = run_job(folder, labels, lambda: hydra_app.resolve_config(cfg), save)
     number = hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None
     outcomes[number] = outcome
-    launcher, _, file = os.environ.get(JOBS, f"{os.getpid()}:").partition(":")
-    if int(launcher) != os.getpid():
+    main_process, _, file = os.environ.get(JOBS, f"{os.getpid()}:").partition(":")
+    if int(main_process) != os.getpid():  # a worker of hydra/launcher=joblib
         append_outcome(Path(file), number, outcome)
-    gc.collect()  # trainers are full of cycles: left to themselves they pile up over a long sweep
+    gc.collect()  # trainers hold reference cycles, which would pile up over a long sweep
     if outcome.code in (errors.SIGINT, errors.SIGTERM):
         sys.exit(outcome.code)
 
 
 def run_job(
     folder: Path,
-    names: dict[str, Any],
+    labels: dict[str, Any],
     make_config: Callable[[], dict[str, Any]],
     save: Callable[[dict[str, Any]], None],
 ) -> Outcome:
-    """Train and turn every way to end into an exit code, a message and a record.
+    """Train, and turn every result and exception into an Outcome and a message.
 
     Args:
-        folder: the run's. Only one process at a time trains in it.
-        names: further entries for ``result.json``: ``model``, ``overrides``.
-        make_config: gives the resolved configuration.
-        save: called with it once the input is known to be right, before anything is written.
+        folder: the run's folder. Only one process at a time trains in it.
+        labels: see ``training.run.train``.
+        make_config: returns the resolved configuration.
+        save: called with the configuration when the input has been checked, before anything else is written.
     """
     from n2n_lightning.system.lock import file_lock
     from n2n_lightning.training.run import Interrupted, train
 
-    started = False
-
-    def on_start() -> None:
-        nonlocal started
-        started = True
-        save(config)
-
     busy = f"{folder} is being trained in by another process; wait for it to end, or set another study=NAME"
     try:
         config = make_config()
-        with file_lock(folder / LOCK, busy, remove=True):
-            train(config, folder, names, on_start)
+        with file_lock(folder / LOCK, busy):
+            trained = train(config, folder, labels, lambda: save(config))
             status, text = best_text(folder)
     except errors.InputError as error:
         errors.report_error(error)
@@ -95,19 +87,19 @@ def run_job(
         return Outcome(folder, "failed", errors.FAILED, f"{type(error).__name__}: {one_line(error)}; {where}")
     finally:
         remove_if_empty(folder)
-    if not started:
+    if not trained:
         return Outcome(folder, "skipped", errors.DONE, f"{status} before, {text}")
     return Outcome(folder, status, errors.FAILED if status == "failed" else errors.DONE, text)
 
 
-def overrides(task: list[str]) -> dict[str, str]:
-    """Override key -> value, as given, but for those that a run's name leaves out."""
+def named_overrides(task: list[str]) -> dict[str, str]:
+    """Return the overrides that are part of the run's name, as key -> value."""
     pairs = (override.lstrip("+~").partition("=") for override in task)
     return {key: value for key, _, value in pairs if key not in UNNAMED_OVERRIDES}
 
 
 def save_hydra_files(folder: Path, config: dict[str, Any], task: list[str], hydra_cfg: object = None) -> None:
-    """``.hydra/`` as Hydra writes it; written once the run is sure to start, so that a refused one leaves none."""
+    """Write ``.hydra/`` as Hydra does. Hydra would write it too early, also for a run that is then refused."""
     target = folder / ".hydra"
     target.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(config), target / "config.yaml")
@@ -117,28 +109,28 @@ def save_hydra_files(folder: Path, config: dict[str, Any], task: list[str], hydr
 
 
 def write_log(folder: Path, error: Exception) -> str:
-    """The traceback into ``train.log``, also of what went wrong before training; says where it is."""
+    """Write the traceback to ``train.log``, also of errors before training; return where it can be found."""
     log = folder / "train.log"
     try:
         log.write_text("".join(traceback.format_exception(error)))
-    except OSError:  # a full disk, which may be the very error
+    except OSError:  # the disk is full, which may have been the error
         return "HYDRA_FULL_ERROR=1 shows where"
     return f"{log} has the traceback"
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Hydra makes the folder, in its study's, in outputs, before the job can look at its input."""
+    """Remove the folders of the run, the study and the outputs if empty. Hydra creates them before it calls us."""
     for path in (folder, *folder.parents[:2]):
         try:
             if path == Path.cwd():
                 return
             path.rmdir()
-        except OSError:  # it holds something, or is not there
+        except OSError:  # not empty, or missing
             return
 
 
 def main() -> int:
-    """Exit code 0 when every run is done, else that of the worst."""
+    """Run the command; return 0 if every run is done, else the exit code of the worst."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         jobs = Path(folder) / "jobs"
         os.environ[JOBS] = f"{os.getpid()}:{jobs}"

@@ -29,7 +29,7 @@ class Command(Protocol):
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Call an entry point as its command line does, in an empty folder; training unless ``main`` says otherwise."""
+    """Call an entry point as its command line does, in an empty folder; ``train`` is the default."""
     monkeypatch.chdir(tmp_path)
     for name in ("HYDRA_FULL_ERROR", "N2N_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)
@@ -40,7 +40,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     def call(*arguments: str, main: Callable[[], int] = train.main) -> Ended:
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)  # the entry point sets it for its process
-        train.outcomes.clear()  # likewise of one process
+        train.outcomes.clear()  # they are global in the process
         capfd.readouterr()
         try:
             code = main()
@@ -50,18 +50,18 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 
     yield call
     train.outcomes.clear()
-    root.handlers[:], root.level = handlers, level  # Hydra's point at a captured stream that is now closed
+    root.handlers[:], root.level = handlers, level  # Hydra's write to a captured stream that is now closed
 
 
 @pytest.fixture(scope="session")
 def course_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``train_data.pkl`` with 96 pairs and ``val_data.pkl`` with 24, 3x16x16."""
+    """Write ``train_data.pkl`` with 96 pairs and ``val_data.pkl`` with 24, 3x16x16."""
     return write_course_data(tmp_path_factory.mktemp("course"))
 
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of six textured pictures, some of them in a sub-folder."""
+    """Write a folder of six textured photographs, some of them in a sub-folder."""
     folder = tmp_path_factory.mktemp("photographs")
     for number, name in enumerate(("a.png", "b.jpg", "c.bmp", "sub/d.png", "sub/e.JPEG", "sub/deep/f.webp")):
         write_photograph(folder / name, seed=number)
@@ -71,14 +71,14 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def four_epochs(course_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run that others are compared with."""
+    """Train the uninterrupted run that other runs are compared with."""
     folder = tmp_path_factory.mktemp("reference") / "run"
     return train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=4")
 
 
 @pytest.fixture(scope="session")
 def noisy_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders for every source of image files."""
+    """Write folders for every source of image files."""
     return write_noisy_images(tmp_path_factory.mktemp("noisy"))
 
 
@@ -87,7 +87,7 @@ Trained = Callable[[str], Path]
 
 @pytest.fixture(scope="session")
 def trained_on(noisy_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A run of two epochs on a source of image files, trained once for all tests."""
+    """Train two epochs on a source of image files, once for all tests."""
     runs: dict[str, Path] = {}
 
     def train(kind: str) -> Path:

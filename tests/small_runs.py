@@ -1,4 +1,4 @@
-"""Small data, configurations and runs for the tests: everything on the processor, in seconds."""
+"""Small data, configurations and runs for the tests: everything on the CPU, in seconds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from n2n_lightning.models.module import FORMAT
 from n2n_lightning.system import hydra_app
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.training.build import build_module
-from n2n_lightning.training.callbacks import COLUMNS, PAIR_COLUMNS
+from n2n_lightning.training.callbacks import CSV_COLUMNS, PAIR_COLUMNS
 from n2n_lightning.training.run import train
 
 ROOT = Path(__file__).parents[1]
@@ -43,12 +43,12 @@ SMALL = {  # models that are too big for tests which train them, cut images into
     "red30": ("++model.layers=6", "++model.width=8"),
 }
 FIVE_MODELS = ("unet", "nn_relu", "nn_sigmoid", "convtrans_relu", "convtrans_sigmoid")
-DROPPED = {"seconds", "images_per_second", "device", "git_commit"}  # what the machine and the checkout decide
-SECONDS = 120  # for a process that hangs; none should come near
+DROPPED = {"seconds", "images_per_second", "device", "git_commit"}  # they depend on the machine and the checkout
+SECONDS = 120  # timeout for a process that hangs; no test should come near
 
 
 def smooth_images(count: int, size: int, seed: int, channels: int = 3) -> npt.NDArray[np.float64]:
-    """(N, C, size, size) in 0..255: random blobs of a few pixels."""
+    """Draw images of random blobs of a few pixels: (N, C, size, size) in 0..255."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(10, 245, (count * channels, 4, 4)).astype(np.float32)
     fine = [np.asarray(Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC)) for c in coarse]
@@ -58,7 +58,7 @@ def smooth_images(count: int, size: int, seed: int, channels: int = 3) -> npt.ND
 def write_course_data(
     folder: Path, *, train: int = 96, val: int = 24, size: int = 16, sigma_255: float = 80.0, channels: int = 3
 ) -> Path:
-    """The course's two files, with smooth images and Gaussian noise."""
+    """Write the course's two files, with smooth images and Gaussian noise."""
     rng = np.random.default_rng(0)
 
     def stored(images: npt.NDArray[np.float64], sigma: float) -> Tensor:
@@ -73,7 +73,7 @@ def write_course_data(
 
 
 def write_photograph(path: Path, *, width: int = 200, height: int = 180, seed: int = 0) -> Path:
-    """A colour picture with texture down to the pixel, as ``path``'s suffix says."""
+    """Write a colour image with fine texture, in the format of the suffix."""
     rng = np.random.default_rng(seed)
     layers = [
         np.asarray(Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize((width, height)), np.float64)
@@ -86,33 +86,33 @@ def write_photograph(path: Path, *, width: int = 200, height: int = 180, seed: i
 
 
 def compose_config(*overrides: str, name: str = "train") -> dict[str, Any]:
-    """The configuration that a command line with these overrides would run."""
+    """Compose the configuration of a command line with these overrides."""
     return copy.deepcopy(_composed(name, overrides))
 
 
-@functools.cache  # a composition takes Hydra a tenth of a second
+@functools.cache  # Hydra takes a tenth of a second
 def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return hydra_app.resolve_config(compose(name, list(overrides)))
 
 
 def small(model: str) -> list[str]:
-    """The overrides that choose a model, and a size for tests."""
+    """Return the overrides that choose a model, in a size for tests."""
     return [f"model={model}", *SMALL.get(model, ())]
 
 
 def tiny_overrides(root: Path) -> list[str]:
-    """Train on ``root``'s course files, on the processor, in small batches."""
+    """Return the overrides that train on the course files in ``root``, on the CPU, in small batches."""
     return ["data=ee559", f"data.root={root}", "data.batch_size=8", "trainer.accelerator=cpu"]
 
 
 def train_in(folder: Path, root: Path, *overrides: str) -> Path:
-    """One run in this process, without Hydra's command line; returns the run's folder."""
+    """Train on the course files in this process, without Hydra's command line; return the run's folder."""
     return train_with(folder, *tiny_overrides(root), *overrides)
 
 
 def train_with(folder: Path, *overrides: str) -> Path:
-    """The same with any data."""
+    """Train on any data in this process, without Hydra's command line; return the run's folder."""
     config = compose_config(*overrides)
     model = next((o.removeprefix("model=") for o in overrides if o.startswith("model=")), "unet")
     train(config, folder, {"model": model, "overrides": {}}, lambda: folder.mkdir(parents=True, exist_ok=True))
@@ -120,13 +120,13 @@ def train_with(folder: Path, *overrides: str) -> Path:
 
 
 def write_checkpoint(path: Path, model: str, *, channels: int = 3, peak: float = 255.0, kind: str = "uint8") -> Path:
-    """Of an untrained net of test size, as training writes one."""
+    """Write a checkpoint of an untrained net of test size, as training would."""
     torch.manual_seed(3)
     module = build_module(compose_config(*small(model)), channels)
     with torch.no_grad():
         for parameter in module.net.parameters():
             parameter.add_(torch.randn(parameter.shape), alpha=0.02)  # some start at zero
-        parameter.fill_(0.5)  # the last layer's bias: no ReLU that is shut
+        parameter.fill_(0.5)  # the last layer's bias, so that its ReLU is not 0 everywhere
     about = {"format": FORMAT, "family": module.family, "peak": peak, "sample_type": kind}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
@@ -140,22 +140,22 @@ def read_json(path: Path) -> Any:
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
-    """``metrics.csv`` of a run, one dict a row."""
+    """Read ``metrics.csv`` of a run: one dict for each row."""
     with (folder / "metrics.csv").open(newline="") as file:
         table = csv.DictReader(file)
         rows = list(table)
     names = tuple(table.fieldnames or ())
-    assert names == (*COLUMNS, *(name for name in PAIR_COLUMNS if name in names))
+    assert names == (*CSV_COLUMNS, *(name for name in PAIR_COLUMNS if name in names))
     return rows
 
 
 def timeless(content: dict[str, Any]) -> dict[str, Any]:
-    """A table's row, or a ``result.json``, without what the machine decides."""
+    """Drop the entries of a table row, or a ``result.json``, that depend on the machine."""
     return {key: value for key, value in content.items() if key not in DROPPED}
 
 
 def weights_of(checkpoint: Path) -> dict[str, Tensor]:
-    """The net's weights, by name."""
+    """Return the net's weights by name."""
     state: dict[str, Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
     return {name: weight for name, weight in state.items() if name.startswith("net.")}
 
@@ -168,7 +168,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 def run_python(arguments: Sequence[str | Path], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A real process; ``arguments`` as after ``python``."""
+    """Run ``python`` with these arguments in a real process."""
     environment = os.environ | {"COLUMNS": "200"}
     environment.pop("HYDRA_FULL_ERROR", None)
     environment.pop("N2N_FULL_ERROR", None)
@@ -199,27 +199,27 @@ def timeless_table(folder: Path) -> list[dict[str, str]]:
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """When each file below was written last, and its size."""
+    """Return the time of the last change and the size of each file in the folder and below."""
     found = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
     return {path.relative_to(folder).as_posix(): (stat.st_mtime_ns, stat.st_size) for path, stat in found.items()}
 
 
 def evaluate_main() -> int:
-    """The entry point that scores a checkpoint."""
+    """Call the entry point of ``evaluate``."""
     return hydra_app.run_hydra(evaluate.job, "evaluate")
 
 
 def skip_where_ignored(number: int) -> None:
-    """A shell's background job, and what it starts, ignores SIGINT."""
+    """Skip the test if the signal is ignored, as SIGINT is in background jobs of a shell."""
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip(f"{signal.Signals(number).name} is ignored here, as it is by background jobs")
 
 
 def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> None:
-    """Exit code 2, one message with these words on standard error, and no folder but what was ``given``."""
+    """Assert exit code 2, one message with these words on standard error, and no new file beside ``given``."""
     code, out, err = ended
     assert code == 2, err
-    bars = ("building ", "reading ")  # of progress
+    bars = ("building ", "reading ")  # progress bars
     message = "".join(line for line in err.splitlines(True) if not line.startswith(bars))
     assert message.startswith("error: ") and message.count("error: ") == 1
     assert "Traceback" not in out + err
@@ -229,7 +229,7 @@ def assert_refused(ended: tuple[int, str, str], folder: Path, *words: str) -> No
     assert not left, f"left behind: {left}"
 
 
-RESULT_KEYS = {  # the contract's
+RESULT_KEYS = {  # of the contract
     *("model", "optimizer", "data", "params", "gmac", "epochs", "monitor", "best_epoch", "noisy_psnr"),
     *("val/psnr", "val/psnr_pooled", "val/ssim", "val/loss"),
     *("images_per_second", "seconds", "device", "seed", "versions", "git_commit", "status"),
@@ -238,7 +238,7 @@ METRICS_COLUMNS = {"epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "l
 
 
 def check_run_folder(folder: Path, *, epochs: int) -> None:
-    """What the contract says of a run's folder."""
+    """Assert what the contract says about a run's folder."""
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files >= {".hydra/config.yaml", ".hydra/overrides.yaml", "metrics.csv", "result.json"}
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]

@@ -13,7 +13,7 @@ from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.system.atomic import atomic_path
 from n2n_lightning.system.lock import file_lock
 
-MANIFEST_NAME, PART = "predict.jsonl", ".predict.part"
+MANIFEST_NAME, PART, LOCK_NAME = "predict.jsonl", ".predict.part", ".predict.lock"
 
 
 class Manifest:
@@ -58,7 +58,7 @@ class Manifest:
     def locked(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the folder; an InputError where one does."""
         refusal = f"{self.folder} is being written to by another predict; wait for it, or give another --output"
-        return file_lock(self.path, refusal)
+        return file_lock(self.folder / LOCK_NAME, refusal)  # its own file: Windows refuses writes to a locked one
 
     @contextmanager
     def finishing(self, job: FileJob, **facts: Any) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""One LightningModule per architecture family: a constructor of plain values, so that a checkpoint describes itself."""
+"""One LightningModule for each architecture. Its constructor takes plain values, so that a checkpoint can hold them."""
 
 from __future__ import annotations
 

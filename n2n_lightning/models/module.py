@@ -1,4 +1,4 @@
-"""``DenoiserModule``: every step, what is logged, and the optimizer; written once for all architectures."""
+"""``DenoiserModule``: the steps, the metrics and the optimizer, written once for all architectures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -18,12 +18,13 @@ from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import EXTRA_ARGUMENTS, LOSSES, noise_floor
 from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, pair_error, triple_error
 
-FORMAT = 1  # of what a checkpoint says of itself
-LOGGED = (  # of what validation computes
+FORMAT = 1  # of a checkpoint's description of itself
+LOGGED = (  # the scores of validation that are logged
     *("loss", "loss_floor", "psnr", "psnr_pooled", "ssim"),
     *("psnr_pairs", "psnr_pairs_low", "psnr_pairs_high"),
 )
 Spec = Mapping[str, Any]  # {"name": ..., argument: value, ...}
+Built = TypeVar("Built")
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -33,7 +34,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def rampdown(optimizer: torch.optim.Optimizer, T_max: int, fraction: float = 0.3) -> LambdaLR:
-    """Full rate, and over the last ``fraction`` of ``T_max`` steps down to 0 as a squared half cosine.
+    """Lower the rate to 0 over the last ``fraction`` of ``T_max`` steps, as a squared half cosine.
 
     Source: the official code of Lehtinen et al. 2018.
     """
@@ -53,25 +54,22 @@ SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
     "rampdown": rampdown,
     "step": StepLR,
 }
-STEP_SCHEDULERS = ("cosine", "rampdown")  # these move each step and end with the run, the others move each epoch
+STEP_SCHEDULERS = ("cosine", "rampdown")  # step after every batch, down to 0 at the end; the others every epoch
 
 
-def build_from_spec(table: Mapping[str, Callable[..., Any]], spec: Spec, *first: Any, **defaults: Any) -> Any:
-    """``table[spec.name]`` called with the spec's other entries, which win over ``defaults``."""
+def build_from_spec(table: Mapping[str, Callable[..., Built]], spec: Spec, *first: Any, **defaults: Any) -> Built:
+    """Call ``table[spec["name"]]`` with the spec's other entries as arguments, which override ``defaults``."""
     return table[spec["name"]](*first, **(defaults | {key: value for key, value in spec.items() if key != "name"}))
 
 
 def make_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, clips: bool = False) -> torch.optim.Optimizer:
-    """The spec's, one kernel for all weights where that can be: in mixed precision Lightning refuses to clip for it."""
-    otherwise = clips or {"foreach", "differentiable"} & set(spec)
-    optimizer: torch.optim.Optimizer = build_from_spec(
-        OPTIMIZERS, spec, parameters, **({} if otherwise else {"fused": True})
-    )
-    return optimizer
+    """Build an optimizer, fused into one kernel unless it ``clips``: Lightning may refuse to clip for fused ones."""
+    fused = {} if clips or {"foreach", "differentiable"} & set(spec) else {"fused": True}
+    return build_from_spec(OPTIMIZERS, spec, parameters, **fused)
 
 
-def channels_last(module: DenoiserModule) -> DenoiserModule:
-    """Lay the net's weights out as its convolutions run fastest; in place."""
+def to_channels_last(module: DenoiserModule) -> DenoiserModule:
+    """Change the memory layout of the net's weights, in place, to the one that convolutions run fastest with."""
     for parameter in module.net.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -79,19 +77,15 @@ def channels_last(module: DenoiserModule) -> DenoiserModule:
 
 
 class DenoiserModule(pl.LightningModule):
-    """Training and validation of a net on ``NoisyPair`` batches.
+    """Train and validate a net on ``NoisyPair`` batches.
 
-    A subclass has a constructor of plain values, which the checkpoint keeps, sets ``self.net``, and adds no step.
-
-    Args:
-        optimizer: name in ``OPTIMIZERS`` and its arguments.
-        loss: name in ``LOSSES`` and its arguments.
-        scheduler: name in ``SCHEDULERS`` and its arguments, or None.
+    A subclass only has a constructor. It takes plain values, which the checkpoint saves, and sets ``self.net``. The
+    optimizer, the loss and the scheduler are given as name in ``OPTIMIZERS``, ``LOSSES``, ``SCHEDULERS`` and arguments.
     """
 
     family: str
     net: nn.Module
-    peak, sample_type = 255.0, "uint8"  # of the training data's files: the value that is 1 to the net
+    peak, sample_type = 255.0, "uint8"  # of the training data's files; the net sees the value ``peak`` as 1
 
     def __init__(self, *, optimizer: Spec, loss: Spec, scheduler: Spec | None) -> None:
         super().__init__()
@@ -102,16 +96,17 @@ class DenoiserModule(pl.LightningModule):
         self.gamma = float(loss.get("gamma", 0))  # final weight of Neighbor2Neighbor's regulariser
         self.train_loss, self.val_loss, self.val_floor = WeightedMean(), WeightedMean(), WeightedMean()
         self.quality, self.pair_quality = RestorationQuality(), PairQuality()
-        self.progress = 0.0  # part of the training that is over, for a loss that changes
-        self.scores: dict[str, Any] = {}  # of the latest validation
-        self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the whole epoch's mean
+        self.progress = 0.0  # completed fraction of the training, for a loss that changes
+        self.scores: dict[str, Any] = {}  # of the last validation
+        self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the mean of the whole epoch
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """(N, C, H, W) float32 -> same shape, unclipped."""
+        """Denoise images that are scaled to the net. (N, C, H, W) float32 -> same shape, not clipped."""
         estimate: Tensor = self.net(noisy)
         return estimate.float()
 
     def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
+        """Return the loss of a batch of pairs, or of single images. (N, C, H, W) float32 -> scalar."""
         if "progress" in self.loss_takes:
             self.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
         if pair.target is None:
@@ -124,18 +119,16 @@ class DenoiserModule(pl.LightningModule):
         return loss
 
     def pair_loss(self, estimate: Tensor, target: Tensor, pair: NoisyPair) -> Tensor:
-        """The loss, where ``pair`` has a mask of what it leaves. (N, C, H, W) twice -> scalar.
-
-        In validation a loss that changes stands half way, so that epochs can be compared.
-        """
+        """Return the loss, with masked-out pixels set to 0. (N, C, H, W) float32 twice -> scalar."""
         source = pair.source
         if pair.mask is not None:
             estimate, target, source = (images * pair.mask for images in (estimate, target, source))
-        given = {"progress": self.progress if self.training else 0.5, "source": source}
+        progress = self.progress if self.training else 0.5  # the same in each validation, so that epochs compare
+        given = {"progress": progress, "source": source}
         return self.loss(estimate, target, **{name: given[name] for name in self.loss_takes})
 
     def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
-        """The loss of a batch of single noisy images."""
+        """Return the loss of a batch of single noisy images. (N, C, H, W) float32 -> scalar."""
         assert pair.choice is not None
         return regularised_loss(self, self.loss, pair.source, pair.choice, weight)
 
@@ -143,8 +136,8 @@ class DenoiserModule(pl.LightningModule):
         self.train_loss.reset()
 
     def validation_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
-        """Scores the batch; the estimate goes on to the callbacks."""
-        estimate: Tensor = self(pair.source).clone()  # CUDA graphs of compile=reduce-overhead would write over it
+        """Score the batch, and return the estimate for the callbacks. (N, C, H, W) float32 -> same shape."""
+        estimate: Tensor = self(pair.source).clone()  # CUDA graphs of compile=reduce-overhead would overwrite it
         reference = pair.target if pair.clean is None else pair.clean
         loss = self.single_loss(pair, 0) if reference is None else self.pair_loss(estimate, reference, pair)
         self.val_loss.update(loss, len(estimate))
@@ -155,7 +148,7 @@ class DenoiserModule(pl.LightningModule):
         return estimate
 
     def score_pair(self, pair: NoisyPair, estimate: Tensor) -> None:
-        """What two noisy images, or three, say of the estimate without a clean one."""
+        """Score an estimate by two or three noisy images of a scene, without a clean one. (N, C, H, W) float32."""
         noisy, second, third = pair.source, pair.target, pair.third
         assert second is not None
         if third is None:
@@ -195,12 +188,17 @@ class DenoiserModule(pl.LightningModule):
         by_step = self.scheduler_spec["name"] in STEP_SCHEDULERS
         defaults = {"T_max": int(self.trainer.estimated_stepping_batches)} if by_step else {}
         scheduler = build_from_spec(SCHEDULERS, self.scheduler_spec, optimizer, **defaults)
-        rule = {"scheduler": scheduler, "interval": "step" if by_step else "epoch", "monitor": "val/loss"}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            rule["frequency"] = sys.maxsize  # never: validation's end tells it, so that the checkpoint knows of it
+        never = isinstance(scheduler, ReduceLROnPlateau)  # on_validation_epoch_end steps it, before the checkpoint
+        rule = {
+            "scheduler": scheduler,
+            "interval": "step" if by_step else "epoch",
+            "frequency": sys.maxsize if never else 1,
+            "monitor": "val/loss",
+        }
         return {"optimizer": optimizer, "lr_scheduler": rule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the description that ``load_denoiser`` needs beside the hyper-parameters."""
         datamodule = getattr(self.trainer, "datamodule", None)
         data = self if datamodule is None else datamodule.data
         about = {"peak": float(data.peak), "sample_type": data.sample_type}
@@ -208,16 +206,16 @@ class DenoiserModule(pl.LightningModule):
 
     @torch.no_grad()
     def denoise(self, images: Tensor) -> Tensor:
-        """(N, C, H, W), any H and W from 1 px -> same shape and type.
+        """Denoise images. (N, C, H, W), any H and W from 1 px -> same shape and type.
 
-        Floats have 1 for the range and come back unclipped. Whole numbers have 255 for the range in uint8, else that of
-        the training data (``peak``), and come back rounded and clipped to what their type can hold.
+        The range of floats is [0, 1], and the result is not clipped. The range of uint8 ends at 255, of other integers
+        at that of the training data (``peak``); the result is rounded and clipped to the type.
         """
         channels = self.hparams["channels"]
         if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
             raise ValueError(f"images must be (N, {channels}, H, W), got {tuple(images.shape)}; reshape them first")
         if images.dtype == torch.bool or images.is_complex():
-            raise ValueError(f"images must be floats or whole numbers, got {images.dtype}; convert them")
+            raise ValueError(f"images must be floats or integers, got {images.dtype}; convert them")
         was_training = self.training
         self.eval()
         scale = 1.0 if images.is_floating_point() else 255.0 if images.dtype == torch.uint8 else self.peak

@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def link_or_copy(file: Path, path: Path) -> None:
-    """Give a file a second name, in place of what had it before: a hard link, or a copy where there are none."""
+    """Make ``path`` a second name of ``file``: a hard link, or a copy where the file system has no links."""
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     try:
@@ -81,4 +81,4 @@ def link_or_copy(file: Path, path: Path) -> None:
             shutil.copyfileobj(source, target)
     else:
         os.replace(part, path)
-        part.unlink(missing_ok=True)  # it stays where both were names of one file already
+        part.unlink(missing_ok=True)  # replacing does nothing when both are already names of one file

@@ -10,33 +10,30 @@ import traceback
 from collections.abc import Callable, Iterable
 
 DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
-
-
-SIGNALS = {  # -> exit code; SLURM's --signal=USR1@60 tells a job that its time is nearly up
+SIGNALS = {  # signal -> exit code; SLURM's --signal=USR1@60 warns a job that its time is nearly over
     getattr(signal, name): code
     for name, code in (("SIGINT", SIGINT), ("SIGTERM", SIGTERM), ("SIGUSR1", SIGTERM))
     if hasattr(signal, name)
 }
-
-
-HYDRA_FULL_ERROR, ASKED_FOR_TRACEBACKS = "HYDRA_FULL_ERROR", "N2N_FULL_ERROR"
+HYDRA_FULL_ERROR = "HYDRA_FULL_ERROR"  # environment: 1 shows tracebacks
+USER_FULL_ERROR = "N2N_FULL_ERROR"  # environment: the user's HYDRA_FULL_ERROR, where our code has overwritten it
 
 
 class InputError(ValueError):
-    """The input or the configuration was wrong: exit code 2 and one message."""
+    """The input or the configuration is wrong: exit code 2 and one message."""
 
 
 def report_error(error: BaseException, message: str | None = None) -> None:
-    """One plain message on standard error; the traceback too when the user set ``HYDRA_FULL_ERROR=1``."""
-    if os.environ.get(ASKED_FOR_TRACEBACKS, os.environ.get(HYDRA_FULL_ERROR)) == "1":
+    """Print one plain message on standard error, after the traceback if the user set ``HYDRA_FULL_ERROR=1``."""
+    if os.environ.get(USER_FULL_ERROR, os.environ.get(HYDRA_FULL_ERROR)) == "1":
         traceback.print_exception(error)
     print(f"error: {escape_controls(message or str(error))}", file=sys.stderr, flush=True)
 
 
 def escape_controls(text: str, keep: str = "\n") -> str:
-    """The same with what would steer a terminal, and names of files can hold, as escapes.
+    r"""Escape control characters, which file names may contain and a terminal would obey.
 
-    >>> printable("a\x1b[2Jb.png")
+    >>> escape_controls("a\x1b[2Jb.png")
     'a\\x1b[2Jb.png'
     """
     return "".join(
@@ -45,21 +42,24 @@ def escape_controls(text: str, keep: str = "\n") -> str:
 
 
 def signal_exit_code(error: SystemExit) -> int:
-    """Exit code for the signal behind a SystemExit: ours carries 143, Lightning's none for SIGTERM and 1 for SIGINT."""
+    """Return the exit code of the signal that raised a SystemExit.
+
+    Our handlers raise it with 143. Lightning's raises it without a code for SIGTERM and with 1 for SIGINT.
+    """
     return SIGTERM if error.code in (None, SIGTERM) else SIGINT
 
 
 def run_command(main: Callable[[], int | None]) -> int:
-    """Run a command and turn every way to end into an exit code and at most one message."""
-    ending = [number for number in SIGNALS if number != signal.SIGINT]  # that one is Python's KeyboardInterrupt
-    before = {number: signal.signal(number, lambda *_: sys.exit(SIGTERM)) for number in ending}
+    """Run a command; turn its exceptions and signals into an exit code and at most one message."""
+    numbers = [number for number in SIGNALS if number != signal.SIGINT]  # SIGINT raises KeyboardInterrupt
+    before = {number: signal.signal(number, lambda *_: sys.exit(SIGTERM)) for number in numbers}
     try:
         return main() or DONE
     except KeyboardInterrupt:
         return SIGINT
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else DONE
-    except ValueError as error:  # InputError, and Hydra about values that it cannot parse
+    except ValueError as error:  # InputError, and Hydra's errors for values that it cannot parse
         report_error(error)
         return BAD_INPUT
     except Exception as error:
@@ -71,6 +71,6 @@ def run_command(main: Callable[[], int | None]) -> int:
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
-    """The hint "; did you mean 'x'?", or nothing."""
+    """Return the hint "; did you mean 'x'?", or an empty string if no name is similar."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else ""

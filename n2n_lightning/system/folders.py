@@ -1,4 +1,4 @@
-"""Folders that come with the package, and the name of a run's folder."""
+"""Folders that come with the package, and the names of run folders."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-UNNAMED_OVERRIDES = (  # overrides that a run folder's name leaves out
+UNNAMED_OVERRIDES = (  # overrides that the name of a run's folder leaves out
     *("model", "study", "resume", "experiment", "size", "debug"),
     *("save_minutes", "save_steps"),
 )
-
-
-MAX_RUN_NAME = 180
-
-
+MAX_RUN_NAME = 180  # characters
 PACKAGE = Path(__file__).parents[1]
 
 
 def bundled(name: str) -> Path:
-    """Return ``conf`` or ``weights``: inside the package when installed from a wheel, beside it in a checkout."""
+    """Return the folder ``conf`` or ``weights``. A wheel has it inside the package, a checkout beside it."""
     inside = PACKAGE / name
     return inside if inside.is_dir() else PACKAGE.parent / name
 
@@ -36,7 +32,7 @@ def weights_folder() -> Path:
 
 
 def run_name(model: str, overrides: Sequence[str]) -> str:
-    """Folder name of a run: the model, then every other override, sorted; paths by their last part.
+    """Return the folder name of a run: the model, then the other overrides, sorted. Of a path, take the last part.
 
     >>> run_name("unet", ["model=unet", "seed=1", "optimizer=sgd"])
     'unet,optimizer=sgd,seed=1'

@@ -15,30 +15,28 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from n2n_lightning.system.errors import ASKED_FOR_TRACEBACKS, HYDRA_FULL_ERROR, InputError, run_command, suggest
+from n2n_lightning.system.errors import HYDRA_FULL_ERROR, USER_FULL_ERROR, InputError, run_command, suggest
 from n2n_lightning.system.folders import config_folder, run_name
 
 ONE_FILE_GROUPS = ("loss", "noise", "optimizer", "scheduler")  # conf/<group>.yaml; other groups: a file for each choice
 
+# at import, because a worker of hydra/launcher=joblib needs it before it calls any function of ours
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
 
 def resolve_config(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration in plain types.
-
-    Raises:
-        InputError: a value that has no default was not given.
-    """
+    """Return the configuration with its references resolved, in plain types; refuse one with a value missing."""
     try:
-        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]  # a dict it is
+        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]  # of a DictConfig it is a dict
     except MissingMandatoryValue as error:
-        key = error.full_key
-        raise InputError(f"{key} is needed and not set; set {key}=...") from error
+        raise InputError(f"{error.full_key} is needed and not set; set {error.full_key}=...") from error
     return config
 
 
 def run_hydra(main: Callable[[], None], config_name: str) -> int:
-    """Run a ``hydra.main`` function and turn every way to end into an exit code and at most one message."""
-    asked = os.environ.get(HYDRA_FULL_ERROR, "0")
-    os.environ |= {ASKED_FOR_TRACEBACKS: asked, HYDRA_FULL_ERROR: "1"}  # else Hydra exits by itself, with code 1
+    """Run a ``hydra.main`` function; turn its exceptions and signals into an exit code and at most one message."""
+    os.environ[USER_FULL_ERROR] = os.environ.get(HYDRA_FULL_ERROR, "0")
+    os.environ[HYDRA_FULL_ERROR] = "1"  # otherwise Hydra catches the error, prints it and exits with code 1
 
     def explained() -> None:
         try:
@@ -49,7 +47,7 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
     try:
         return run_command(explained)
     finally:
-        os.environ[HYDRA_FULL_ERROR] = asked
+        os.environ[HYDRA_FULL_ERROR] = os.environ.pop(USER_FULL_ERROR)
 
 
 def store_choices(group: str) -> None:
@@ -58,32 +56,27 @@ def store_choices(group: str) -> None:
         ConfigStore.instance().store(str(name), settings, group, provider=f"{group}.yaml")
 
 
-# at import, since a worker of hydra/launcher=joblib asks for it before it calls anything of ours
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 for one_file in ONE_FILE_GROUPS:
     store_choices(one_file)
 
 
 def explain(error: BaseException, config_name: str) -> str:
-    """Hydra's chain of causes as one message, with the nearest key or option there is."""
-    lines: list[str] = []
+    """Return one message for an error of Hydra and its causes, with the most similar key or option there is."""
+    lines: dict[str, None] = {}  # each line once
     cause: BaseException | None = error
     while cause is not None:
-        lines += [line.strip() for line in str(cause).splitlines() if line.strip()]
+        lines |= dict.fromkeys(line.strip() for line in str(cause).splitlines() if line.strip())
         cause = cause.__cause__
-    text = "\n".join(dict.fromkeys(lines))
-    match = re.search(r"Could not find '([\w@./]+)/([\w.-]+)'", text)
-    if match:
+    text = "\n".join(lines)
+    if match := re.search(r"Could not find '([\w@./]+)/([\w.-]+)'", text):
         group, name = match.groups()
         options = group_choices(group)
         return f"{group} must be one of {', '.join(options)}, got {name!r}" + suggest(name, options)
-    match = re.search(r"Could not override '([\w@./]+)'", text)
-    if match:
-        keys = known_keys(config_name)
+    if match := re.search(r"Could not override '([\w@./]+)'", text):
         hint = "; --help lists them, + before a key adds one"
         if {"-m", "--multirun"} & set(sys.argv):
-            hint += f", and where a sweep chooses the group itself ++{match[1]}=... sets it"
-        return f"{match[1]!r} is no setting" + suggest(match[1], keys) + hint
+            hint += f"; where the sweep chooses the group, ++{match[1]}=... sets it"
+        return f"{match[1]!r} is no setting" + suggest(match[1], known_keys(config_name)) + hint
     return text
 
 
@@ -101,18 +94,16 @@ def is_choice(group: str, name: str) -> bool:
 
 
 def known_keys(config_name: str) -> list[str]:
-    """Every key of the configuration with the groups that the command line chose, dotted, and the groups."""
+    """Return every dotted key of the configuration, given the groups that the command line chooses."""
     GlobalHydra.instance().clear()
     chosen = [word for word in sys.argv[1:] if is_choice(*word.partition("=")[::2])]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = OmegaConf.to_container(compose(config_name, chosen))
-    keys: list[str] = []
+        return dotted_keys(OmegaConf.to_container(compose(config_name, chosen)))
 
-    def walk(prefix: str, node: object) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                keys.append(f"{prefix}{key}")
-                walk(f"{prefix}{key}.", value)
 
-    walk("", config)
-    return keys
+def dotted_keys(config: Any, prefix: str = "") -> list[str]:
+    """Return the keys of nested dicts, of every level: ``optimizer``, ``optimizer.lr``, ..."""
+    if not isinstance(config, dict):
+        return []
+    below = ((f"{prefix}{key}", value) for key, value in config.items())
+    return [found for key, value in below for found in (key, *dotted_keys(value, f"{key}."))]

@@ -1,4 +1,4 @@
-"""Reading files written by ``torch.save`` without running anything that is in them."""
+"""Load files of ``torch.save`` without running code that they may carry."""
 
 from __future__ import annotations
 
@@ -14,50 +14,38 @@ MAX_REASON = 300  # characters of torch's message
 
 
 def safe_load(path: Path) -> Any:
-    """The tensors and plain types in a file, on the CPU.
+    """Return the tensors and plain types in a file, on the CPU.
 
     Raises:
-        ValueError: the file is missing or damaged, or it carries code, which is not run.
+        ValueError: the file is missing or damaged, or it carries code. The code is not run.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
-    check_archive(path)
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch writes checksums, and does not look at them
-                damaged = archive.testzip()
-            if damaged:
-                raise ValueError(f"the checksum of {damaged} is wrong")
-        with warnings.catch_warnings(action="ignore"):  # of other forms, which are refused in words of ours
+            check_archive(path)
+        with warnings.catch_warnings(action="ignore"):  # about other formats, which get our own message
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and plain types, or is damaged, and was not loaded"
-        ) from error
+        rule = "holds more than tensors and plain types, or is damaged, and was not loaded"
+        raise ValueError(f"{path} {rule}") from error
     except Exception as error:  # a damaged archive can fail in any way inside torch.load
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:MAX_REASON]
         raise ValueError(f"{path} is damaged or of another kind ({reason})") from error
 
 
 def check_archive(path: Path) -> None:
-    """Refuse an archive that would grow in memory: torch packs nothing, and stores everything once.
-
-    Raises:
-        ValueError: it would.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # another form, or damage that torch.load names
-        return
-    if (
-        any(m.compress_type != zipfile.ZIP_STORED for m in members)
-        or sum(m.file_size for m in members) > path.stat().st_size
-    ):
-        raise ValueError(f"{path} holds packed data, which torch.save does not write, and was not loaded")
+    """Refuse a ZIP archive that would grow in memory, or whose checksums are wrong: torch does not check them."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if packed or sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("it holds packed data, which torch.save does not write")
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def is_stored(tensor: torch.Tensor) -> bool:
-    """Whether the file had every number of a tensor: shapes can be claimed without, by strides of 0 or no storage."""
+    """Return whether the file holds every value of a tensor. Strides of 0 or missing storage can fake a large shape."""
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     return plain and tensor.nbytes <= tensor.untyped_storage().nbytes()

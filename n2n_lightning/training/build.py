@@ -1,12 +1,14 @@
-"""From a plain configuration to objects, after a check of every name, argument and value that lists all faults."""
+"""Build the data module and the model from a plain configuration."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from n2n_lightning.data.clean import CleanData
 from n2n_lightning.data.datamodule import NoisyPairDataModule
@@ -16,11 +18,7 @@ from n2n_lightning.data.pairs import PairData
 from n2n_lightning.data.photos import PhotoData
 from n2n_lightning.data.single import SingleData
 from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.models.module import (
-    DenoiserModule,
-    build_from_spec,
-    channels_last,
-)
+from n2n_lightning.models.module import DenoiserModule, build_from_spec, to_channels_last
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.hydra_app import resolve_config
@@ -36,11 +34,11 @@ DATA: dict[str, Callable[..., PairData]] = {
 }
 LOADER_KEYS = tuple(
     name for name in inspect.signature(NoisyPairDataModule).parameters if name not in ("data", "seed")
-)  # the rest of ``data`` is the data set's
+)  # the other keys of the group ``data`` belong to the data set
 
 
 def split_data(data: Config) -> tuple[Config, Config]:
-    """The ``data`` group -> the data set's own settings (with its name), and the loader's."""
+    """Split the group ``data`` into the settings of the data set, with its name, and those of the loader."""
     return (
         {key: value for key, value in data.items() if key not in LOADER_KEYS},
         {key: value for key, value in data.items() if key in LOADER_KEYS},
@@ -48,20 +46,18 @@ def split_data(data: Config) -> tuple[Config, Config]:
 
 
 def compose_model(model: str) -> Config:
-    """The configuration of ``train`` with a model of ``conf/model`` and all else as it is by default.
-
-    Raises:
-        ValueError: there is no such model.
-    """
+    """Compose the configuration of ``train`` with this model and the defaults; a ValueError if it is unknown."""
     folder = config_folder()
     names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
     if model not in names:
         raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(model, names)}")
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    running = GlobalHydra.instance().is_initialized()  # inside a command that is a Hydra application itself
+    with nullcontext() if running else initialize_config_dir(str(folder), version_base="1.3"):
         return resolve_config(compose("train", [f"model={model}"]))
 
 
 def build_datamodule(config: Config) -> NoisyPairDataModule:
+    """Build the data module of the groups ``data`` and ``noise``."""
     data_args, loader_args = split_data(config["data"])
     noise = {"noise": config["noise"]} if data_args["name"] == "clean" else {}
     return NoisyPairDataModule(
@@ -70,9 +66,9 @@ def build_datamodule(config: Config) -> NoisyPairDataModule:
 
 
 def build_module(config: Config, channels: int) -> DenoiserModule:
-    """The model's family for images of so many channels."""
-    parts = {"optimizer": config["optimizer"], "loss": config["loss"], "channels": channels}
-    if config["scheduler"]["name"] is not None:
-        parts["scheduler"] = config["scheduler"]
+    """Build the module of the group ``model``, with its optimizer, loss and scheduler, for images of C channels."""
     arguments = {key: value for key, value in config["model"].items() if key != "family"}
-    return channels_last(FAMILIES[config["model"]["family"]](**parts, **arguments))
+    arguments |= {"optimizer": config["optimizer"], "loss": config["loss"], "channels": channels}
+    if config["scheduler"]["name"] is not None:
+        arguments["scheduler"] = config["scheduler"]
+    return to_channels_last(FAMILIES[config["model"]["family"]](**arguments))

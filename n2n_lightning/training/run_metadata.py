@@ -1,4 +1,4 @@
-"""What is known of a run beside its results: configuration, size, machine, versions."""
+"""Metadata of a run: configuration, size of the net, machine, versions."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.models.module import DenoiserModule
-from n2n_lightning.system.folders import PACKAGE
-from n2n_lightning.training.build import Config
+from n2n_lightning.system.folders import PACKAGE, config_folder
+from n2n_lightning.training.build import Config, compose_model
 
 VERSIONED = ("n2n_lightning", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
-RESULT_NEUTRAL = (  # change no result
+RESULT_NEUTRAL = (  # settings that do not change the result
     *("resume", "study", "save_minutes", "save_steps"),
     *("data.cache_dir", "data.num_workers", "data.val_batch_size"),
 )
 
 
-def describe_run(config: Config, module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[str, Any]:
-    """What ``result.json`` says of a run before its training."""
-    pairs = {f"{part}_pairs": len(source) for part, source in datamodule.sources.items()}
-    return {
+def describe_run(
+    config: Config, labels: dict[str, Any], module: DenoiserModule, datamodule: NoisyPairDataModule
+) -> dict[str, Any]:
+    """Return the entries of ``result.json`` that are known before training, after the ``labels``."""
+    return labels | {
         "format": 1,
         "family": module.family,
         "optimizer": config["optimizer"],
+        "own_optimizer": has_own_optimizer(config, labels["model"], labels.get("overrides", {})),
         "scheduler": config["scheduler"] if config["scheduler"]["name"] else None,
         "loss": config["loss"],
         "data": config["data"] | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak},
         "noise": config["noise"] if config["noise"]["name"] else None,
-        **pairs,
+        **{f"{part}_pairs": len(source) for part, source in datamodule.sources.items()},
         "image_shape": list(datamodule.image_shape),
         "batch_size": datamodule.batch_size,
         "params": sum(p.numel() for p in module.net.parameters()),
@@ -49,15 +51,22 @@ def describe_run(config: Config, module: DenoiserModule, datamodule: NoisyPairDa
     }
 
 
+def has_own_optimizer(config: Config, model: str, overrides: dict[str, str]) -> bool:
+    """Return whether the optimizer equals the one that ``conf/`` gives this model, overridden or not."""
+    if not (config_folder() / "model" / f"{model}.yaml").exists():  # a model of the user's own configuration folder
+        return not any(key.partition(".")[0] == "optimizer" for key in overrides)
+    return bool(config["optimizer"] == compose_model(model)["optimizer"])
+
+
 def count_gmac(module: DenoiserModule, image_shape: tuple[int, int, int]) -> float:
-    """Multiplications and additions, in 1e9 pairs, to denoise one image of (C, H, W)."""
+    """Count the multiply-add operations, in 1e9, that denoise one image of (C, H, W)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module.net(torch.zeros(1, *image_shape))
     return float(counter.get_total_flops()) / 2e9
 
 
 def device_name(accelerator: str = "auto") -> str:
-    """The accelerator's name, or the processor's with the number of threads."""
+    """Return the name of the accelerator, or of the CPU with the number of threads."""
     if accelerator != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -66,9 +75,9 @@ def device_name(accelerator: str = "auto") -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this package runs from, "-dirty" when files differ from it; None without one."""
+    """Return the commit of the checkout, with "-dirty" if files differ from it; None if this is no checkout."""
     checkout = PACKAGE.parent
-    if not (checkout / "pyproject.toml").exists():  # installed, maybe inside somebody else's repository
+    if not (checkout / "pyproject.toml").exists():  # an installed package, maybe inside somebody else's repository
         return None
     command = ["git", "-C", os.fspath(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
@@ -78,21 +87,14 @@ def git_commit() -> str | None:
 
 
 def hyper_parameters(config: Config, model: str, overrides: dict[str, str]) -> dict[str, Any]:
-    """What the HPARAMS tab compares: what studies sweep most, and whatever else this run was given."""
-    common = {
-        "model": model,
-        "optimizer": config["optimizer"]["name"],
-        "lr": config["optimizer"]["lr"],
-        "batch_size": config["data"]["batch_size"],
-        "loss": config["loss"]["name"],
-        "scheduler": config["scheduler"]["name"] or "none",
-        "seed": config["seed"],
-    }
+    """Return what TensorBoard's HPARAMS tab compares: the settings that studies sweep most, and the overrides."""
+    common = {"model": model} | {group: config[group]["name"] or "none" for group in ("optimizer", "loss", "scheduler")}
+    common |= {"lr": config["optimizer"]["lr"], "batch_size": config["data"]["batch_size"], "seed": config["seed"]}
     return common | {key: value for key, value in overrides.items() if key.rpartition(".")[2] not in common}
 
 
 def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
-    """Nested -> dotted keys."""
+    """Return a flat dict with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -1,4 +1,4 @@
-"""Check plain values against the signature of what they are passed to."""
+"""Check plain values against the signature of the function or class that they are passed to."""
 
 from __future__ import annotations
 
@@ -12,34 +12,31 @@ from n2n_lightning.system.errors import suggest
 from n2n_lightning.training.build import Config
 
 
-def check_spec(
-    where: str,
-    table: Mapping[str, Callable[..., Any]],
-    spec: Config,
-    *,
-    key: str = "name",
-    given: Sequence[str] = (),
-    also: Sequence[str] = (),
+def spec_faults(
+    where: str, table: Mapping[str, Callable[..., Any]], spec: Config, *, key: str = "name", **more: Sequence[str]
 ) -> list[str]:
-    """Faults of ``{key: name, argument: value, ...}``: the name is in the table, the arguments fit what it names."""
+    """Return the faults of ``{key: name, argument: value, ...}``, where the table has a function for each name.
+
+    ``more`` is passed on to ``argument_faults``.
+    """
     name = str(spec.get(key))
     if name not in table:
         return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{suggest(name, table)}"]
     arguments = {k: v for k, v in spec.items() if k != key}
-    return check_arguments(where, table[name], arguments, given=given, also=also)
+    return argument_faults(where, table[name], arguments, **more)
 
 
-def check_arguments(
-    where: str,
-    function: Callable[..., Any],
-    arguments: Config,
-    *,
-    given: Sequence[str] = (),
-    also: Sequence[str] = (),
+def argument_faults(
+    where: str, function: Callable[..., Any], arguments: Config, *, given: Sequence[str] = (), also: Sequence[str] = ()
 ) -> list[str]:
-    """Faults of calling ``function`` with ``arguments`` beside those that are ``given`` otherwise.
+    """Return the faults of calling ``function`` with ``arguments``.
 
-    ``also`` are settings of the same group that another part takes; a misspelt one may have been meant.
+    Args:
+        where: the group of settings, for the messages.
+        function: a function or class.
+        arguments: argument -> value, as the user set them.
+        given: arguments that our code passes.
+        also: settings of the same group that another function takes, for the hints on misspelt ones.
     """
     parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in given}
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
@@ -59,7 +56,7 @@ def check_arguments(
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value (of YAML) suits a type hint; hints that YAML cannot express let everything through."""
+    """Return whether a plain value, from YAML, fits a type hint. Any value fits a hint that YAML cannot express."""
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, choice) for choice in choices)
@@ -70,29 +67,26 @@ def fits(value: Any, hint: Any) -> bool:
         if origin is tuple and Ellipsis not in choices and isinstance(value, (list, tuple)):
             return len(value) == len(items) and all(map(fits, value, items))
         return isinstance(value, (list, tuple)) and all(fits(item, items[0]) for item in value)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
     if hint in (str, bool, types.NoneType):
         return isinstance(value, hint)
     return hint is Any or not inspect.isclass(hint)
 
 
 def describe_type(hint: Any) -> str:
-    """A type hint in words."""
+    """Describe a type hint in words."""
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return " or ".join(map(repr, choices))
     if origin in (typing.Union, types.UnionType):
-        plain = [describe_type(choice) for choice in choices if fits_plain(choice)]
-        return " or ".join(plain)
+        return " or ".join(describe_type(choice) for choice in choices if is_plain_type(choice))
     if origin in (list, tuple, Sequence):
         return "a list" if origin is not tuple or Ellipsis in choices else f"a list of {len(choices)}"
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
     return words.get(hint, str(hint))
 
 
-def fits_plain(hint: Any) -> bool:
-    """Whether YAML can express a type."""
+def is_plain_type(hint: Any) -> bool:
+    """Return whether YAML can express a type."""
     return typing.get_origin(hint) is not None or hint in (int, float, str, bool, types.NoneType)

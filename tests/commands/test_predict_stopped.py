@@ -23,7 +23,7 @@ from predict_runs import MODEL, denoise, files, noise
 from small_runs import SECONDS, stamps
 
 from n2n_lightning import predict
-from n2n_lightning.inference.manifest import MANIFEST_NAME, PART
+from n2n_lightning.inference.manifest import LOCK_NAME, PART
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def test_the_same_command_goes_on_after_a_signal(
     process.join(SECONDS)
     assert process.exitcode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[kind]
     done = {"0.png", "1.png", *(["2.png"] if place == "renamed" else [])}
-    killed_within = kind == signal.SIGKILL and place != "renamed"
-    assert files("out") == done | ({PART} if killed_within else set())
+    left = {LOCK_NAME, *([PART] if place != "renamed" else [])} if kind == signal.SIGKILL else set()
+    assert files("out") == done | left
     if kind != signal.SIGKILL:
         assert Path("messages").read_text().splitlines()[-1] == "interrupted; the same command goes on"
     made = stamps(Path("out"))
@@ -153,9 +153,9 @@ def test_a_full_disk_leaves_whole_files_and_the_same_command_goes_on(
 
 def test_a_second_command_in_the_same_folder_is_refused(command: Command, given: Path):
     Path("out").mkdir()
-    with Path("out", MANIFEST_NAME).open("a") as record:
-        fcntl.flock(record, fcntl.LOCK_EX)
+    with Path("out", LOCK_NAME).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         ended = denoise(command, given)
         assert ended.code == 2 and "being written to by another predict" in ended.err
-        assert files("out") == set()
+        assert files("out") == {LOCK_NAME}
     assert denoise(command, given).code == 0

@@ -1,4 +1,4 @@
-"""``repeat``: a run once more from its own record, bit for bit."""
+"""``repeat``: train a run again from its record, bit for bit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def repeat_main() -> int:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data and a run, trained by a command in it."""
+    """Return a folder with data and a run that a command has trained there."""
     folder = tmp_path_factory.mktemp("trained")
     write_course_data(folder / "given")
     process = run_python(["-m", "n2n_lightning.train", *LINE, *tiny_overrides(Path("given"))], folder)
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """The run, in the folder that ``command`` works in."""
+    """Copy the run into the folder that ``command`` works in."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (result,) = Path(tmp_path).glob("outputs/runs/*/result.json")
     return result.parent.relative_to(tmp_path)
@@ -56,9 +56,10 @@ def test_a_run_is_repeated_bit_for_bit_with_one_command(trained: Path, tmp_path:
     again = tmp_path / "outputs/repeats" / run.name
     assert_same_weights(again / "checkpoints/last.ckpt", run / "checkpoints/last.ckpt")
     assert (again / ".hydra/overrides.yaml").exists() and stamps(run) == before
+    assert read_json(run / "result.json")["own_optimizer"] is read_json(again / "result.json")["own_optimizer"] is True
 
 
-def test_what_differs_is_told_and_counts(command: Command, run: Path):
+def test_differences_are_reported_and_decide_the_exit_code(command: Command, run: Path):
     psnr = read_json(run / "result.json")["val/psnr"]
     change(run, **{"val/psnr": psnr + 1e-4})
     ended = command(str(run / "result.json"), "--study", "again", main=repeat_main)
@@ -75,7 +76,7 @@ def test_what_differs_is_told_and_counts(command: Command, run: Path):
     assert command(str(run), "--study", "again", main=repeat_main).code == 1
 
 
-def test_other_data_is_told(command: Command, run: Path):
+def test_other_data_is_reported(command: Command, run: Path):
     write_course_data(Path("given"), sigma_255=79)
     ended = command(str(run), main=repeat_main)
     assert ended.code == 1 and "data: not what the original was trained on" in ended.out

@@ -197,7 +197,7 @@ def test_an_archive_that_unfolds_is_refused(tmp_path: Path):
     with zipfile.ZipFile(WEIGHTS) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
         for member in old.infolist():
             new.writestr(member.filename, old.read(member))
-    with pytest.raises(ValueError, match=r"a\.ckpt holds packed data, which torch\.save does not write"):
+    with pytest.raises(ValueError, match=r"a\.ckpt .*packed data, which torch\.save does not write"):
         safe_load(path)
 
 

@@ -1,4 +1,4 @@
-"""``ema=``: averaged weights are validated and kept, and a resumed run goes on with both kinds of weights."""
+"""``ema=``: averaged weights are validated and saved, and a resumed run has both kinds of weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Weights = dict[str, Tensor]
 
 
 class Steps(pl.Callback):
-    """The weights, and a normalisation's running numbers, after each step."""
+    """Collect the weights, and the running statistics of the normalisations, after each step."""
 
     def __init__(self) -> None:
         self.seen: list[Weights] = []
@@ -41,13 +41,13 @@ class Steps(pl.Callback):
 
 def train_with_callback(folder: Path, root: Path, *overrides: str, callback: pl.Callback) -> Path:
     config = compose_config(*tiny_overrides(root), *OPTIONS, *overrides)
-    names = {"model": "dncnn", "overrides": {}}
-    run.train(config, folder, names, lambda: folder.mkdir(parents=True, exist_ok=True), [callback])
+    labels = {"model": "dncnn", "overrides": {}}
+    run.train(config, folder, labels, lambda: folder.mkdir(parents=True, exist_ok=True), [callback])
     return folder
 
 
 def floats(weights: Weights) -> Weights:
-    """Without what counts."""
+    """Leave out the counters, which are integers."""
     return {name: value for name, value in weights.items() if value.is_floating_point()}
 
 
@@ -58,14 +58,14 @@ def current_of(checkpoint: Path) -> Weights:
 
 @pytest.fixture(scope="module")
 def averaged(course_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Steps]:
-    """Two epochs of three steps."""
+    """Train two epochs of three steps."""
     steps = Steps()
     folder = tmp_path_factory.mktemp("averaged") / "run"
     return train_with_callback(folder, course_data, "trainer.max_epochs=2", callback=steps), steps
 
 
 def average(steps: list[Weights]) -> Weights:
-    """The first step's weights; from there on, ``DECAY`` of what was and the rest of what is."""
+    """Average by hand: start with the first step's weights, then ``DECAY`` of the average and the rest of the new."""
     mean = steps[0]
     for weights in steps[1:]:
         mean = {name: DECAY * mean[name] + (1 - DECAY) * value for name, value in weights.items()}
@@ -142,7 +142,7 @@ def test_a_run_that_was_interrupted_goes_on_from_its_last_epoch(
     assert_same_run(tmp_path / "run", averaged[0])
 
 
-def test_what_is_published_are_the_averages_alone(averaged: tuple[Path, Steps], tmp_path: Path):
+def test_a_stripped_checkpoint_holds_only_the_averages(averaged: tuple[Path, Steps], tmp_path: Path):
     best, stripped = averaged[0] / "checkpoints/best.ckpt", tmp_path / "weights.ckpt"
     strip_checkpoint(best, stripped)
     assert_same_weights(stripped, best)

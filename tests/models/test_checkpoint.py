@@ -24,21 +24,21 @@ SSIM = {"channel_axis": 0, "gaussian_weights": True, "sigma": 1.5, "use_sample_c
 
 @pytest.fixture(scope="module", params=MODELS)
 def trained(request: pytest.FixtureRequest, course_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of each model after one step."""
+    """Train each model for one step; return its checkpoint."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
     return train_in(folder, course_data, *small(request.param), *ONE_STEP) / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(course_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the model that trains fastest."""
+    """Return a checkpoint of the model that trains fastest."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     options = ("model=convtrans_relu", "trainer.max_epochs=2", "optimizer=adam")
     return train_in(folder, course_data, *options) / "checkpoints" / "best.ckpt"
 
 
 def random_images(*shape: int) -> Tensor:
-    """float32, also outside [0, 1] as noisy images are."""
+    """Return float32 images, also outside [0, 1] as noisy images are."""
     return 1.6 * torch.rand(*shape, generator=torch.Generator().manual_seed(2)) - 0.3
 
 
@@ -114,8 +114,8 @@ def test_bytes_are_scaled_rounded_and_clipped():
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.uint16, 65535), (torch.int16, 32767), (torch.int32, 2**31 - 1)])
-def test_whole_numbers_have_the_training_datas_range_and_are_clipped_to_their_types(dtype: torch.dtype, most: int):
-    """4095 is 1, so that 100 times that leaves 16 bits."""
+def test_integers_have_the_training_datas_range_and_are_clipped_to_their_type(dtype: torch.dtype, most: int):
+    """The net sees 4095 as 1; 100 times that does not fit into 16 bits."""
     module = untrained()
     module.peak = 4095.0
     with torch.no_grad():
@@ -141,8 +141,8 @@ def test_denoising_leaves_the_images_and_the_mode_as_they_were():
         (torch.zeros(2, 1, 8, 8), r"images must be \(N, 3, H, W\), got \(2, 1, 8, 8\)"),
         (torch.zeros(3, 8, 8), r"images must be \(N, 3, H, W\), got \(3, 8, 8\)"),
         (torch.zeros(2, 3, 0, 8), r"images must be \(N, 3, H, W\), got \(2, 3, 0, 8\)"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images must be floats or whole numbers, got torch.bool"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.complex64), "images must be floats or whole numbers, got torch.complex64"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.bool), "images must be floats or integers, got torch.bool"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.complex64), "images must be floats or integers, got torch.complex64"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(images: Tensor, words: str):
@@ -287,7 +287,7 @@ def test_evaluation_agrees_with_sums_by_hand(command: Command, checkpoint: Path,
 def test_evaluation_repeats_the_best_epochs_scores(
     command: Command, checkpoint: Path, course_data: Path, tmp_path: Path
 ):
-    """On the data it was validated on, a checkpoint scores what its run noted; the result is named after the run."""
+    """On its validation data, a checkpoint gets the scores of its run; the JSON file is named after the run."""
     ended = command(f"checkpoint={checkpoint}", "data=ee559", f"data.root={course_data}", main=evaluate_main)
     assert ended.code == 0, ended.err
     name = f"{checkpoint.parents[2].name}-run-ee559,data.root={course_data.name}.json"

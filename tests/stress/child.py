@@ -190,7 +190,7 @@ def named_moments() -> dict[str, Strike]:
         "a checkpoint is about to be written": at(writer, "save_checkpoint", 5, kill),
         "half a checkpoint is written": half_written("last.ckpt.part", 4, kill),
         "a checkpoint is written, not renamed": at(os, "replace", 2, kill, match="best.ckpt"),
-        "best is renamed, last is not": at(checkpointing, "name_also", 2, kill, match="best.ckpt"),
+        "best is renamed, last is not": at(checkpointing, "link_or_copy", 2, kill, match="best.ckpt"),
         "the table is written, the result is not": at(callbacks, "write_json", 3, kill),
         "trained, and not recorded as done": at(record, "write", 1, kill, match="'d"),
     }

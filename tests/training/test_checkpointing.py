@@ -1,8 +1,7 @@
-"""What is kept of a run, when, and what is not: checkpoints, losses that are no numbers, files written aside."""
+"""When checkpoints are saved, damaged ones, early stops, NaN and infinite losses, and signals."""
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
@@ -15,10 +14,10 @@ from small_runs import assert_same_weights, read_json, read_table, timeless, tim
 
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
-from n2n_lightning.system.atomic import atomic_write, link_or_copy
 from n2n_lightning.training.callbacks import RunRecord
 from n2n_lightning.training.checkpointing import FiniteLoss
-from n2n_lightning.training.run import Interrupted, wait_for_a_later_second
+from n2n_lightning.training.resuming import wait_for_next_second
+from n2n_lightning.training.run import Interrupted
 
 RUN = ("model=convtrans_relu", "trainer.max_epochs=4")  # the run of the fixture four_epochs: 12 steps an epoch
 
@@ -29,7 +28,7 @@ def state(folder: Path, name: str = "last") -> dict[str, Any]:
 
 
 def breaking_at(epoch: int, batch: int, error: Exception) -> Any:
-    """A training step that raises there."""
+    """Return a training step that raises the error in this epoch and batch."""
     step = DenoiserModule.training_step
 
     def broken(self: Any, pair: Any, batch_idx: int) -> Any:
@@ -46,7 +45,7 @@ def breaking_at(epoch: int, batch: int, error: Exception) -> Any:
 def test_checkpoints_within_an_epoch(
     course_data: Path, four_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, kept: int
 ):
-    """A run that ends suddenly in its 18th step goes on from the last of them, to the same end."""
+    """A run that is cut off in its 18th step resumes from the last checkpoint and ends with the same result."""
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(DenoiserModule, "training_step", breaking_at(1, 5, RuntimeError("the power is gone")))
@@ -60,12 +59,12 @@ def test_checkpoints_within_an_epoch(
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_how_often_checkpoints_are_written_makes_no_other_run(four_epochs: Path, course_data: Path, capsys: Any):
+def test_a_finished_run_is_skipped_though_it_would_save_more_often(four_epochs: Path, course_data: Path, capsys: Any):
     train_in(four_epochs, course_data, *RUN, "save_steps=1", "save_minutes=1")
     assert "already done" in capsys.readouterr().out
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+def test_a_run_resumes_from_the_previous_checkpoint_if_the_last_is_damaged(
     course_data: Path, four_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
     folder = tmp_path / "run"
@@ -83,8 +82,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert timeless(read_json(folder / "result.json")) == timeless(read_json(four_epochs / "result.json"))
 
 
-def test_starting_over_leaves_nothing_to_go_on_from(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A run that is cut off before its first checkpoint must not be taken for the one that it replaces."""
+def test_starting_over_deletes_the_old_checkpoints(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Otherwise a run that is cut off before its first checkpoint would resume from those of the run it replaces."""
     folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=1", "seed=1")
     monkeypatch.setattr(DenoiserModule, "training_step", breaking_at(0, 5, RuntimeError("the power is gone")))
     with pytest.raises(RuntimeError):
@@ -92,8 +91,8 @@ def test_starting_over_leaves_nothing_to_go_on_from(course_data: Path, tmp_path:
     assert not list(folder.glob("checkpoints/*.ckpt"))
 
 
-def test_a_plateau_is_looked_for_before_the_checkpoint(course_data: Path, tmp_path: Path):
-    """With a patience of 0 and a rate that hardly moves, each epoch that is no better lowers the rate."""
+def test_the_plateau_scheduler_steps_before_the_checkpoint_is_saved(course_data: Path, tmp_path: Path):
+    """With a patience of 0, each epoch that is not better lowers the rate."""
     extra = ["model=convtrans_relu", "scheduler=plateau", "++scheduler.patience=0", "++scheduler.threshold=0.5"]
     whole = train_in(tmp_path / "whole", course_data, *extra, "trainer.max_epochs=4")
     parts = tmp_path / "parts"
@@ -106,7 +105,7 @@ def test_a_plateau_is_looked_for_before_the_checkpoint(course_data: Path, tmp_pa
 
 
 def test_a_run_that_had_stopped_early_stays_stopped(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Cut off between its last checkpoint and its record: early stopping says so once, and must be heard again."""
+    """Cut off between its last checkpoint and its record: early stopping stops only once, so the run must repeat it."""
     options = ["model=convtrans_relu", "optimizer.lr=1e-30", "patience=2", "trainer.max_epochs=9"]
     whole = train_in(tmp_path / "whole", course_data, *options)
     assert len(read_table(whole)) == 3
@@ -125,7 +124,7 @@ def test_a_run_that_had_stopped_early_stays_stopped(course_data: Path, tmp_path:
     assert timeless_table(tmp_path / "run") == timeless_table(whole)
 
 
-def test_a_loss_that_is_no_number_is_named_with_its_step_and_those_before(
+def test_an_infinite_loss_is_reported_with_its_step_and_the_losses_before(
     course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     step = DenoiserModule.training_step
@@ -142,7 +141,7 @@ def test_a_loss_that_is_no_number_is_named_with_its_step_and_those_before(
     assert read_json(tmp_path / "run/result.json")["status"] == "failed"
 
 
-def test_losses_that_were_not_waited_for_are_told_apart():
+def test_of_several_pending_losses_the_first_nan_is_reported():
     watch = FiniteLoss()
     losses = (0.5, 0.25, torch.nan, 0.125)
     watch.pending = [(97 + number, 7 + number, torch.tensor(loss)) for number, loss in enumerate(losses)]
@@ -150,7 +149,7 @@ def test_losses_that_were_not_waited_for_are_told_apart():
         watch.check(4)
 
 
-def test_weights_that_are_no_numbers_are_not_kept(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nan_weights_are_not_saved(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     step = DenoiserModule.training_step
 
     def spoilt(self: Any, pair: Any, batch_idx: int) -> Any:
@@ -165,45 +164,14 @@ def test_weights_that_are_no_numbers_are_not_kept(course_data: Path, tmp_path: P
     assert state(tmp_path / "run")["global_step"] == 16
 
 
-# Files written aside
-
-
-def test_a_file_that_is_not_finished_leaves_what_was_there(tmp_path: Path):
-    path = tmp_path / "new" / "file"
-    with atomic_write(path) as file:
-        file.write(b"first")
-    with pytest.raises(OSError, match="full"), atomic_write(path) as file:
-        file.write(b"sec")
-        raise OSError(errno.ENOSPC, "full")
-    assert path.read_bytes() == b"first" and list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_a_second_name_stays_when_the_first_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool):
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.write_bytes(b"one")
-    second.write_bytes(b"zero")
-    if not links:
-
-        def no_link(*_: Any) -> None:
-            raise OSError(errno.EPERM, "no links here")
-
-        monkeypatch.setattr(os, "link", no_link)
-    link_or_copy(first, second)
-    with atomic_write(first) as file:
-        file.write(b"two")
-    assert (first.read_bytes(), second.read_bytes()) == (b"two", b"one")
-    assert len(list(tmp_path.iterdir())) == 2
-
-
 def test_event_files_sort_in_the_order_of_their_writing(tmp_path: Path):
     second = int(time.time())
     (tmp_path / f"events.out.tfevents.{second}.host.99.0").touch()
-    wait_for_a_later_second(tmp_path)
+    wait_for_next_second(tmp_path)
     assert int(time.time()) > second
 
 
-def test_a_stripped_checkpoint_is_nothing_to_go_on_from(course_data: Path, four_epochs: Path, tmp_path: Path):
+def test_a_stripped_checkpoint_cannot_be_resumed_from(course_data: Path, four_epochs: Path, tmp_path: Path):
     folder = tmp_path / "run"
     last = folder / "checkpoints" / "last.ckpt"
     last.parent.mkdir(parents=True)
@@ -218,7 +186,7 @@ def test_a_stripped_checkpoint_is_nothing_to_go_on_from(course_data: Path, four_
 def test_sigterm_in_an_epochs_last_batch_or_in_validation_keeps_the_whole_epoch(
     course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: str
 ):
-    """Lightning, left alone, would end the run in the middle of validation."""
+    """Lightning by itself would end the run in the middle of validation."""
     original = getattr(DenoiserModule, batch)
 
     def signalled(self: Any, pair: Any, batch_idx: int) -> Any:

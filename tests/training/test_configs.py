@@ -20,7 +20,7 @@ GROUPS = {
     for folder in FOLDERS
 } | {group: group_choices(group) for group in ONE_FILE_GROUPS}
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
-NEEDED = {  # of the choices that do not stand alone
+NEEDED = {  # further overrides that a choice needs
     **{f"data={name}": ["data.root=there"] for name in GROUPS["data"] if name not in ("pairs", "photos")},
     "data=pairs": ["data.source=there", "data.target=there"],
     **{f"noise={name}": ["data=clean", "data.root=there"] for name in GROUPS["noise"] if name != "none"},
@@ -29,7 +29,7 @@ NEEDED = {  # of the choices that do not stand alone
     "loss=neighbor2neighbor": ["data=single", "data.root=there"],
 }
 
-BENCHMARKS = dict.fromkeys(("bsds300", "kodak24", "set14"), "clean")  # a source with settings for a benchmark
+BENCHMARKS = dict.fromkeys(("bsds300", "kodak24", "set14"), "clean")  # data=clean with the settings of a benchmark
 
 
 def test_every_group_is_there():
@@ -57,7 +57,7 @@ def test_every_configuration_file_composes_and_passes_the_check(choice: str):
         assert config[group]["name"] == {"none": None, **BENCHMARKS}.get(name, name)
 
 
-def test_data_brings_its_noise_and_loss_and_the_command_line_wins():
+def test_data_chooses_its_noise_and_loss_and_the_command_line_overrides_them():
     clean, single = (compose_config(choice, *NEEDED[choice]) for choice in ("data=clean", "data=single"))
     assert (clean["noise"], clean["loss"]["name"]) == ({"name": "gaussian", "sigma": 25}, "l2")
     assert single["noise"] == {"name": None} and single["loss"] == {"name": "neighbor2neighbor", "gamma": 2}

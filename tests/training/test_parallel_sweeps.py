@@ -1,4 +1,4 @@
-"""``hydra/launcher=joblib``: the jobs of a sweep side by side, in processes of their own."""
+"""``hydra/launcher=joblib``: the jobs of a sweep run in parallel processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRAIN = ("-m", "n2n_lightning.train", "-m", "hydra/launcher=joblib", "hydra.laun
 SMALL = ("model=convtrans_relu", "data.train_pairs=32", "data.val_pairs=8", "data.batch_size=8")
 
 
-def test_jobs_side_by_side_share_one_data_set_and_all_are_told_of(photographs: Path, tmp_path: Path):
+def test_parallel_jobs_share_one_data_set_and_are_all_listed(photographs: Path, tmp_path: Path):
     line = [*TRAIN, *SMALL, f"data.root={photographs}", "trainer.max_epochs=1", "optimizer.lr=0.1,1e+30", "seed=0,1"]
     ended = run_python(line, tmp_path)
     assert ended.returncode == 1 and "Traceback" not in ended.stdout + ended.stderr
@@ -29,6 +29,8 @@ def test_jobs_side_by_side_share_one_data_set_and_all_are_told_of(photographs: P
         for seed in (0, 1)
     ]
     assert sorted(found.values()) == ["dead", "dead", "failed", "failed"]
+    results = map(read_json, tmp_path.glob("outputs/runs/*/result.json"))
+    assert all(result["own_optimizer"] is (result["optimizer"]["lr"] == 0.1) for result in results)
     assert "4 jobs of the sweep: 2 dead, 2 failed" in ended.stdout
     assert ended.stderr.count("building 32 pairs") == ended.stderr.count("building 8 val") == 1
     lines = [text for text in ended.stdout.splitlines() if "epoch 1/1" in text]
@@ -58,7 +60,7 @@ def test_a_signal_ends_a_parallel_sweep_with_its_workers(photographs: Path, tmp_
 
 
 def marked(text: str) -> list[Path]:
-    """Processes whose environment holds the text."""
+    """Return the processes whose environment contains the text."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:

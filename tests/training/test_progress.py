@@ -1,4 +1,4 @@
-"""What changes over a run and ends with it: the ramp of the learning rate, and losses that know the progress."""
+"""What changes until the end of a run: the ramp of the learning rate, and losses that depend on the progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAST = ("model=convtrans_relu", "trainer.max_epochs=4", "trainer.limit_train_bat
 
 
 class Watch(pl.Callback):
-    """Each step's learning rate and progress, and the rate after the last; ends the run after so many steps."""
+    """Collect the learning rate and progress of each step, and the final rate; end the run after ``most`` steps."""
 
     def __init__(self, most: int = 10**9) -> None:
         self.most, self.rates, self.progress = most, [], []
@@ -38,8 +38,8 @@ class Watch(pl.Callback):
 
 def train_watched(folder: Path, root: Path, watch: Watch, *overrides: str) -> Path:
     config = compose_config(*tiny_overrides(root), *FAST, *overrides)
-    names = {"model": "convtrans_relu", "overrides": {}}
-    run.train(config, folder, names, lambda: folder.mkdir(parents=True, exist_ok=True), [watch])
+    labels = {"model": "convtrans_relu", "overrides": {}}
+    run.train(config, folder, labels, lambda: folder.mkdir(parents=True, exist_ok=True), [watch])
     return folder
 
 
@@ -75,7 +75,7 @@ def test_l0_goes_from_the_runs_start_to_its_end(course_data: Path, tmp_path: Pat
 
 
 def test_each_step_has_the_loss_of_its_progress(course_data: Path, tmp_path: Path):
-    """Of weights that do not move."""
+    """The weights hardly change, so that the loss can be computed again."""
 
     class Compare(Watch):
         def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
@@ -91,7 +91,7 @@ def test_each_step_has_the_loss_of_its_progress(course_data: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("option", ["loss=l0", "scheduler=rampdown"])
-def test_an_interrupted_run_goes_on_where_it_was(course_data: Path, tmp_path: Path, option: str):
+def test_an_interrupted_run_resumes_at_the_same_progress(course_data: Path, tmp_path: Path, option: str):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     once, rest = Watch(), Watch()
     train_watched(whole, course_data, once, option)
@@ -106,7 +106,9 @@ def test_an_interrupted_run_goes_on_where_it_was(course_data: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("option", ["loss=l0", "scheduler=rampdown"])
-def test_a_run_that_has_come_to_its_end_cannot_be_made_longer(course_data: Path, tmp_path: Path, option: str):
+def test_a_run_whose_rate_or_loss_has_reached_its_end_cannot_be_extended(
+    course_data: Path, tmp_path: Path, option: str
+):
     folder = train_watched(tmp_path / "run", course_data, Watch(), option)
     with pytest.raises(errors.InputError, match=r"another configuration: trainer\.max_epochs"):
         train_watched(folder, course_data, Watch(), option, "trainer.max_epochs=5")

@@ -1,4 +1,4 @@
-"""Going on with a run: exactly, and only where it makes sense; ends that are not good; signals."""
+"""Resuming a run exactly, or refusing to; failures; signals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_two_epochs_and_two_more_equal_four_at_once(four_epochs: Path, course_da
 
 
 def test_moments_orders_and_augmentations_resume_too(course_data: Path, tmp_path: Path):
-    """Adam's state comes from the checkpoint, the rest follows from seed and epoch."""
+    """The checkpoint has Adam's state; orders and augmentations depend on seed and epoch only."""
     extra = ["model=unet", "data.augment=[flip,rotate,swap]", "trainer.limit_train_batches=3", "scheduler=step"]
     whole = train_in(tmp_path / "whole", course_data, *extra, "trainer.max_epochs=2")
     parts = train_in(tmp_path / "parts", course_data, *extra, "trainer.max_epochs=1")
@@ -98,7 +98,7 @@ def test_a_resumed_run_keeps_an_earlier_best(course_data: Path, tmp_path: Path, 
 def test_the_last_checkpoint_is_of_the_last_epoch_though_another_was_better(
     course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Else a run that is interrupted long after its best epoch trains all that time again."""
+    """Otherwise a run that is interrupted long after its best epoch would repeat all epochs since."""
     falling = iter([30.0, 20.0, 10.0])
     compute = RestorationQuality.compute
     monkeypatch.setattr(RestorationQuality, "compute", lambda self: compute(self) | {"psnr": next(falling)})
@@ -155,7 +155,7 @@ def test_a_longer_run_is_refused_once_cosine_has_fallen(course_data: Path, tmp_p
 
 
 def test_a_resumed_run_keeps_its_record_from_the_start(course_data: Path, tmp_path: Path):
-    """A run that is killed in its first resumed epoch must not have lost the epochs before."""
+    """A run that is killed in its first resumed epoch must not lose the record of the epochs before."""
     folder = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=2")
     before = read_table(folder)
 
@@ -202,7 +202,7 @@ def test_a_run_that_diverges_fails_and_the_sweep_goes_on(command: Command, cours
 def test_a_failed_run_can_be_run_again(
     course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, four_epochs: Path
 ):
-    """A cause that has gone, such as a full disk, must not leave a folder for ever failed."""
+    """When the cause is gone, such as a full disk, the run can continue."""
     step = DenoiserModule.training_step
 
     def break_once(self: Any, pair: Any, batch_idx: int) -> Any:
@@ -223,7 +223,7 @@ def test_a_failed_run_can_be_run_again(
 
 
 def test_a_black_output_is_called_dead(course_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """An output ReLU whose bias is far below zero never opens again."""
+    """The output ReLU, with a bias far below zero, gives 0 for every input."""
     module = build_module(compose_config("model=convtrans_relu"), 3)
     with torch.no_grad():
         module.net.upsampling4.bias.fill_(-10)
@@ -301,7 +301,7 @@ def test_a_signal_before_training_leaves_nothing(
 
 
 def test_the_command_line_as_users_type_it(course_data: Path, tmp_path: Path):
-    """One real process for the module as a program: exit code, output, folder."""
+    """Run the module in a real process: exit code, output, folder."""
     line = ["model=convtrans_relu", "trainer.max_epochs=1", *tiny_overrides(course_data)]
     process = run_python(["-m", "n2n_lightning.train", *line], tmp_path)
     assert process.returncode == 0, process.stderr

@@ -1,34 +1,31 @@
-"""Sweeps that finish whatever becomes of a job, and the lock that keeps a second process out of a run's folder."""
+"""Sweeps finish even if jobs fail, and a second process is refused in a run's folder."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import Command
-from small_runs import SECONDS, read_json, stamps, tiny_overrides
+from small_runs import read_json, stamps, tiny_overrides
 
 from n2n_lightning.data.ee559 import Ee559Data
 from n2n_lightning.reporting.sweep import Outcome, append_outcome, one_line, outcome_lines, read_outcomes
-from n2n_lightning.system.errors import InputError
-from n2n_lightning.system.lock import exclusive_build, file_lock
+from n2n_lightning.system.lock import file_lock
 from n2n_lightning.train import LOCK
 
 ONE_EPOCH = ("model=convtrans_relu", "trainer.max_epochs=1")
 
 
 def states(out: str) -> dict[str, str]:
-    """Job -> state, of the table that a sweep ends with."""
+    """Parse the table at the end of a sweep: job -> state."""
     lines = out.partition("\nJobs in ")[2].splitlines()[1:-1]
     return {line.split()[1]: line.split()[0] for line in lines}
 
 
-def test_a_sweep_ends_with_every_job_and_goes_on_where_it_must(command: Command, course_data: Path, tmp_path: Path):
+def test_a_sweep_lists_every_job_and_repeats_only_the_failed_ones(command: Command, course_data: Path, tmp_path: Path):
     line = ["-m", *ONE_EPOCH, "optimizer.lr=1e30,0.1", *tiny_overrides(course_data), "data.batch_size=8,0"]
     ended = command(*line)
     assert ended.code == 1 and "Traceback" not in ended.out + ended.err
@@ -61,7 +58,7 @@ def test_a_failure_before_training_has_its_log_too(
     assert len(logs) == 2 and all("in two lines" in Path(log).read_text() for log in logs)
 
 
-def test_a_sweep_that_is_interrupted_tells_what_ended_so_far(
+def test_an_interrupted_sweep_lists_the_jobs_that_have_ended(
     command: Command, course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     load, calls = Ee559Data.load, 0
@@ -82,14 +79,14 @@ def test_a_single_run_has_no_table(command: Command, course_data: Path):
     assert "Jobs in" not in command(*ONE_EPOCH, *tiny_overrides(course_data)).out
 
 
-def test_a_reason_is_one_line_of_bearable_length():
+def test_a_reason_is_one_short_line():
     assert one_line(ValueError("one\n  two\n\n")) == "one; two"
     assert len(one_line("x" * 1000)) < 320
     assert outcome_lines([]) == "0 jobs of the sweep: none ended"
     assert outcome_lines([Outcome(Path("a/b"), "done", 0, "best")]) == "done  b  best\n1 job of the sweep: 1 done"
 
 
-def test_jobs_of_any_process_are_noted_and_come_back_in_the_sweeps_order(tmp_path: Path):
+def test_outcomes_of_all_processes_are_read_in_the_sweeps_order(tmp_path: Path):
     assert read_outcomes(tmp_path / "jobs") == {}
     jobs = {2: Outcome(Path("a/b,c"), "failed", 1, 'a "reason"\nof two lines'), 0: Outcome(Path("ä"), "done", 0, "")}
     for number, outcome in jobs.items():
@@ -104,7 +101,7 @@ def test_a_second_process_is_refused_and_changes_nothing(command: Command, cours
     line = [*ONE_EPOCH, *tiny_overrides(course_data)]
     assert command(*line).code == 0
     (folder,) = (path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))
-    with file_lock(folder / LOCK, "", remove=True):
+    with file_lock(folder / LOCK, ""):
         before = stamps(folder)
         for more in ([], ["resume=false"]):
             ended = command(*line, *more)
@@ -124,63 +121,3 @@ def test_in_a_sweep_the_refused_job_is_listed_and_the_others_train(command: Comm
         ended = command(*line)
     assert ended.code == 2 and states(ended.out)[first.name] == "refused"
     assert read_json(second / "result.json")["status"] == states(ended.out)[second.name] != "interrupted"
-
-
-HOLDER = """
-import os, sys, time
-from pathlib import Path
-from n2n_lightning.system.lock import exclusive_build, file_lock
-
-with file_lock(Path(sys.argv[1]), "", remove=True):
-    child = os.fork()
-    if child:
-        print(child, flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_killed_process_frees_its_lock_though_its_child_lives(tmp_path: Path):
-    lock = tmp_path / "folder" / LOCK
-    with subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
-        try:
-            with pytest.raises(InputError, match="busy"), file_lock(lock, "busy"):
-                pass
-            process.kill()
-            process.wait(SECONDS)
-            os.kill(child, 0)  # is there
-            with file_lock(lock, "busy", remove=True):
-                assert lock.exists()
-        finally:
-            os.kill(child, signal.SIGKILL)
-    assert not lock.exists()
-
-
-WAITER = """
-import sys
-from pathlib import Path
-from n2n_lightning.system.lock import exclusive_build
-
-with exclusive_build(Path(sys.argv[1])):
-    print(Path(sys.argv[1]).exists())
-"""
-
-
-def test_who_wants_to_make_the_same_file_waits_until_it_is_there(tmp_path: Path):
-    made = tmp_path / "made"
-    with exclusive_build(made):
-        process = subprocess.Popen([sys.executable, "-c", WAITER, made], stdout=subprocess.PIPE, text=True)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2)
-        made.touch()
-    assert process.communicate(timeout=SECONDS)[0] == "True\n"
-
-
-def test_nothing_is_locked_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", refuse)
-    with file_lock(tmp_path / LOCK, ""):
-        assert not (tmp_path / LOCK).exists()

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of finished runs: the real server, asked over HTTP as its page asks."""
+"""What TensorBoard shows of finished runs: requests to the real server, as its page makes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCALARS = {"train/loss", "val/loss", "val/psnr", "val/ssim", "val/psnr_best"}
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory, course_data: Path) -> Path:
-    """Runs of three epochs; one of them broke off when its second had been logged and not yet saved."""
+    """Train three epochs each; one run was cut off when its second epoch had been logged but not saved."""
     folder = tmp_path_factory.mktemp("outputs")
     for run, lr in RUNS.items():
         options = ["model=convtrans_relu", f"optimizer.lr={lr}", "trainer.max_epochs=3"]
@@ -51,7 +51,7 @@ class BreakOff(pl.Callback):
 
 @pytest.fixture(scope="module")
 def get(outputs: Path) -> Iterator[Get]:
-    """``get(path, **query)`` or ``get(path, body=...)``: the server's answer, decoded if it is JSON."""
+    """``get(path, **query)`` or ``get(path, body=...)``: return the server's answer, decoded if it is JSON."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -90,7 +90,7 @@ def get(outputs: Path) -> Iterator[Get]:
 
 
 def values(get: Get, run: str, tag: str) -> list[Any]:
-    """A scalar's series without its steps; numbers, and "NaN"."""
+    """Return the series of a scalar without its steps: numbers, and "NaN"."""
     return [value for _, _, value in get("plugin/scalars/scalars", run=run, tag=tag)]
 
 

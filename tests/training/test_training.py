@@ -32,6 +32,7 @@ from small_runs import (
 from n2n_lightning.models.module import FORMAT
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run import overfit_verdict, prepare_run
+from n2n_lightning.training.run_metadata import has_own_optimizer
 
 # A sweep, and the same command again
 
@@ -53,6 +54,7 @@ def test_a_sweep_trains_every_combination_and_the_same_command_again_none(
         assert result.keys() >= RESULT_KEYS
         assert result["status"] in ("done", "dead")
         model, optimizer = result["model"], result["optimizer"]["name"]
+        assert result["own_optimizer"] is ((model, optimizer) in (("unet", "adam"), ("nn_relu", "sgd")))
         seen.add((model, optimizer))
         assert folder.name.startswith(f"{model},") and f"optimizer={optimizer}" in folder.name
         assert result["optimizer"]["lr"] == {"adam": 0.001, "sgd": 0.1}[optimizer]
@@ -91,7 +93,7 @@ def test_another_configuration_in_a_runs_folder_is_refused_and_the_run_untouched
     assert stamps(tmp_path / "here") == before
 
 
-def test_what_changes_no_result_is_no_other_configuration(command: Command, course_data: Path):
+def test_settings_that_do_not_change_the_result_may_change(command: Command, course_data: Path):
     short = ["model=convtrans_relu", "trainer.max_epochs=1", *tiny_overrides(course_data), "hydra.run.dir=here"]
     assert command(*short).code == 0
     assert "skipped" in command(*short, "data.val_batch_size=7", "data.num_workers=0").out
@@ -113,6 +115,32 @@ def test_the_result_agrees_with_the_table(four_epochs: Path):
     assert result["images_per_second"] > 0 and result["seconds"] >= sum(float(row["seconds"]) for row in rows)
     assert result["versions"]["torch"] == torch.__version__
     assert not any(isinstance(v, str) and str(ROOT) in v for v in result.values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "own"),
+    [
+        (["model=unet"], True),
+        (["model=unet", "optimizer=adam"], True),
+        (["model=unet", "optimizer.lr=0.001"], True),
+        (["model=unet", "optimizer.lr=0.01"], False),
+        (["model=unet", "optimizer=sgd"], False),
+        (["model=nn_relu"], True),
+        (["model=nn_relu", "optimizer=adam"], False),
+        (["model=nn_relu", "optimizer.momentum=0.9", "seed=1"], True),
+    ],
+)
+def test_the_result_tells_whether_the_optimizer_is_the_models_own(
+    course_data: Path, tmp_path: Path, overrides: list[str], own: bool
+):
+    config = compose_config(*tiny_overrides(course_data), *overrides)
+    labels = {"model": overrides[0].removeprefix("model="), "overrides": {}}
+    assert prepare_run(config, tmp_path / "run", labels).metadata["own_optimizer"] is own
+
+
+@pytest.mark.parametrize(("overrides", "own"), [({"seed": "1"}, True), ({"optimizer.lr": "0.1"}, False)])
+def test_an_unknown_models_optimizer_is_its_own_unless_overridden(overrides: dict[str, str], own: bool):
+    assert has_own_optimizer(compose_config("model=unet"), "my_model", overrides) is own
 
 
 def test_gmac_by_hand(four_epochs: Path):
@@ -152,7 +180,7 @@ def texts_in(node: Any) -> list[str]:
 
 
 def test_the_same_seed_gives_the_same_run(four_epochs: Path, course_data: Path, tmp_path: Path):
-    torch.rand(5)  # the global generator's state has no say
+    torch.rand(5)  # the state of the global generator must not matter
     again = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=4")
     assert timeless_table(again) == timeless_table(four_epochs)
     assert_same_weights(again / "checkpoints/last.ckpt", four_epochs / "checkpoints/last.ckpt")
@@ -197,9 +225,10 @@ def test_overfitting_one_batch_gives_a_verdict(tmp_path: Path, lr: str, learns: 
 
 
 def test_the_verdict_draws_its_line_at_half_of_a_constant_images_loss(course_data: Path, tmp_path: Path):
-    """The best constant image leaves the variance of each channel."""
+    """The MSE of the best constant image is the variance of each channel."""
     options = ["model=convtrans_relu", "debug=overfit", "data.batch_size=96"]
-    run = prepare_run(compose_config(*tiny_overrides(course_data), *options), tmp_path / "run")
+    config = compose_config(*tiny_overrides(course_data), *options)
+    run = prepare_run(config, tmp_path / "run", {"model": "convtrans_relu", "overrides": {}})
     target = torch.load(course_data / "train_data.pkl", weights_only=True)[1].double() / 255
     constant = target.var((0, 2, 3), correction=0).mean().item()
     for share, learns in ((0.49, True), (0.51, False)):
@@ -263,7 +292,7 @@ def test_an_option_changes_the_run(four_epochs: Path, course_data: Path, tmp_pat
 
 
 def test_the_training_loss_is_weighted_by_images(course_data: Path, tmp_path: Path):
-    """96 images in batches of 36, 36 and 24, by weights that do not move."""
+    """96 images in batches of 36, 36 and 24; the weights hardly change."""
     options = ["model=convtrans_relu", "trainer.max_epochs=2", "data.batch_size=36", "optimizer.lr=1e-30"]
     folder = train_in(tmp_path / "run", course_data, *options)
     noisy, target = (t.float() / 255 for t in torch.load(course_data / "train_data.pkl", weights_only=True))

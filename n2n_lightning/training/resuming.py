@@ -1,0 +1,88 @@
+"""What an earlier run left in the folder: whether it is finished, where to resume it, what to delete."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from n2n_lightning.losses import ANNEALED
+from n2n_lightning.models.checkpoint import read_checkpoint
+from n2n_lightning.models.module import STEP_SCHEDULERS
+from n2n_lightning.system.atomic import read_json
+from n2n_lightning.training.build import Config
+from n2n_lightning.training.checkpointing import LAST, PREVIOUS
+from n2n_lightning.training.run_metadata import RESULT_NEUTRAL, flatten
+
+LATER_SETTINGS = {  # settings that earlier versions did not record -> their value in those versions
+    **{"compile": False, "save_minutes": None, "save_steps": None},
+    "data.targets": "noisy",
+    "data.resident": None,
+}
+
+
+def is_finished(config: Config, folder: Path) -> bool:
+    """Return whether the folder holds this run, finished; refuse a run of another configuration."""
+    earlier = read_json(folder / "result.json")
+    if not earlier or not config["resume"]:
+        return False
+    changes = changed_settings(earlier.get("config") or {}, config)
+    if extends_run(changes, config):
+        return False
+    if changes:
+        text = ", ".join(f"{key} ({before} there, {now} here)" for key, (before, now) in changes.items())
+        raise ValueError(f"{folder} holds a run of another configuration: {text}; set another study=NAME")
+    return earlier.get("status") in ("done", "dead")
+
+
+def changed_settings(earlier: Config, config: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ and can change the result: dotted key -> value then and now."""
+    before, now = flatten(earlier), flatten(config)
+    before |= {key: value for key, value in LATER_SETTINGS.items() if key in now and key not in before}
+    keys = [key for key in sorted(before | now) if key not in RESULT_NEUTRAL]
+    return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
+
+
+def extends_run(changes: dict[str, tuple[Any, Any]], config: Config) -> bool:
+    """Return whether the run only gets more epochs, and its learning rate and loss have not reached their end."""
+    before, now = changes.get("trainer.max_epochs", (0, 0))
+    ended = config["scheduler"]["name"] in STEP_SCHEDULERS or config["loss"]["name"] in ANNEALED
+    return len(changes) == 1 and now > before and not ended
+
+
+def find_resume_checkpoint(folder: Path) -> tuple[Path | None, int]:
+    """Return the checkpoint to resume from and its global step: the last one, or if damaged the one before.
+
+    Raises:
+        ValueError: there are checkpoints, and none can be read.
+    """
+    paths, faults = [folder / "checkpoints" / name for name in (LAST, PREVIOUS)], []
+    for path in filter(Path.exists, paths):
+        try:
+            step = read_checkpoint(path).get("global_step")
+            if not isinstance(step, int):
+                raise ValueError(f"{path} holds no state of training; it was stripped, or is of another kind")
+        except ValueError as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            print(f"warning: {faults[0]}; going on from {path.name}, step {step}", file=sys.stderr, flush=True)
+        return path, step
+    if faults:
+        raise ValueError(f"{'; '.join(faults)}; set resume=false to start over")
+    return None, 0
+
+
+def remove_stale_results(folder: Path) -> None:
+    """Delete the results of an earlier run, so that they are not taken for results of this one if it is cut off."""
+    for pattern in ("result.json", "checkpoints/*.ckpt", "events.out.tfevents.*"):
+        for stale in folder.glob(pattern):
+            stale.unlink()
+
+
+def wait_for_next_second(folder: Path) -> None:
+    """Wait until a new event file gets a later second in its name: TensorBoard reads the files in order of names."""
+    seconds = [int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")]
+    while time.time() < max(seconds, default=0) + 1 < time.time() + 2:  # do not wait for a clock that was set back
+        time.sleep(0.05)

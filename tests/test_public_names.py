@@ -1,0 +1,35 @@
+"""The package's public names come from its top, and torch is loaded only when one of them is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_runs import run_python
+
+import n2n_lightning
+from n2n_lightning.models.families import FAMILIES
+
+
+@pytest.mark.parametrize("name", n2n_lightning.__all__)
+def test_a_public_name_is_listed_and_resolves(name: str):
+    assert name in dir(n2n_lightning)
+    assert name == "__version__" or getattr(n2n_lightning, name).__name__ == name
+
+
+def test_every_family_is_public():
+    assert {family.__name__ for family in FAMILIES.values()} < set(n2n_lightning.__all__)
+    assert all(getattr(n2n_lightning, family.__name__) is family for family in FAMILIES.values())
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Denoizer'"):
+        n2n_lightning.Denoizer  # noqa: B018  # the attribute is what is tested
+
+
+def test_the_package_alone_loads_no_torch(tmp_path: Path):
+    code = (
+        "import sys, n2n_lightning; print('torch' in sys.modules); "
+        "from n2n_lightning import UNetDenoiser; print('torch' in sys.modules)"
+    )
+    assert run_python(["-c", code], tmp_path).stdout.split() == ["False", "True"]
