@@ -13,7 +13,7 @@ from PIL import Image
 from n2n_lightning.image_io.stack import list_images
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.noise.kinds import Noise, make_noise
-from n2n_lightning.paper.experiments import TESTED_WITH
+from n2n_lightning.paper.experiments import TEST_NOISES
 from n2n_lightning.paper.jobs import ENDED, PaperRun
 from n2n_lightning.reporting.figures import draw_image_rows, png_bytes
 from n2n_lightning.reporting.pictures import image_psnr_db
@@ -87,7 +87,7 @@ def draw_pictures(jobs: Sequence[PaperRun], kodak: Path, path: Path) -> bool:
     """
     ended = [job for job in jobs if job.seed == jobs[0].seed and job.state in ENDED and job.checkpoint.is_file()]
     rows = {}
-    for noise, (name, strength) in TESTED_WITH.items():
+    for noise, (name, strength) in TEST_NOISES.items():
         nets = {job.experiment.title: job.checkpoint for job in ended if job.experiment.noise == noise}
         if nets:
             rows[f"{noise} {strength:g}"] = make_noise({"name": noise, name: strength}), nets

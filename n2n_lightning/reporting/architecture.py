@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,51 +13,35 @@ from n2n_lightning.reporting.comparison import Comparison
 from n2n_lightning.reporting.figures import LIGHT, PngFigure, png_bytes
 
 DEPTH = 5  # poolings
-WIDTH = 48  # channels of the encoder
-ENCODER_FILL, DECODER_FILL, SKIP_COLOUR, INK = "#cfe3f3", "#fbe3c6", "#c8553d", LIGHT.ink
+FILLS, SKIP_COLOUR, INK = {"enc": "#cfe3f3", "dec": "#fbe3c6"}, "#c8553d", LIGHT.ink
 BOX_WIDTH, BOX_HEIGHT, INPUT_WIDTH = 9.6, 5.4, 4.0  # of a layer's box, and width of the bar for a block's input
 MIDDLE = 43.0  # x between the encoder and the decoder
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """A 3x3 convolution of the U-Net."""
 
     name: str
     inputs: int
     outputs: int
 
-    @property
-    def parameters(self) -> int:
-        return self.outputs * (9 * self.inputs + 1)
+
+Blocks = dict[tuple[str, int], list[Layer]]  # ("enc" or "dec", level) -> layers; level 0 has the size of the image
 
 
-@dataclass(frozen=True)
-class Block:
-    """The convolutions at one size; level 0 has the size of the image."""
+def unet_blocks(channels: int) -> tuple[Blocks, int]:
+    """Return the U-Net's layers by block, and its number of parameters."""
+    import torch  # takes seconds
 
-    level: int
-    layers: tuple[Layer, ...]
+    from n2n_lightning.nets.unet import UNet
 
-
-def unet_blocks(channels: int) -> tuple[list[Block], list[Block]]:
-    """Return the encoder from the top down, and the decoder from the bottom up, with the paper's names."""
-    encoder = [Block(0, (Layer("enc_conv0", channels, WIDTH), Layer("enc_conv1", WIDTH, WIDTH)))]
-    encoder += [Block(level, (Layer(f"enc_conv{level + 1}", WIDTH, WIDTH),)) for level in range(1, DEPTH + 1)]
-    decoder = []
-    inputs, wide = WIDTH, 2 * WIDTH
-    for level in range(DEPTH - 1, 0, -1):
-        name = f"dec_conv{level + 1}"
-        decoder.append(Block(level, (Layer(f"{name}a", inputs + WIDTH, wide), Layer(f"{name}b", wide, wide))))
-        inputs = wide
-    sizes = (inputs + channels, 64, 32, channels)
-    decoder.append(Block(0, tuple(Layer(f"dec_conv1{'abc'[i]}", sizes[i], sizes[i + 1]) for i in range(3))))
-    return encoder, decoder
-
-
-def unet_parameters(channels: int) -> int:
-    """Return the number of parameters: 991,203 for three channels."""
-    return sum(layer.parameters for side in unet_blocks(channels) for block in side for layer in block.layers)
+    net = UNet(channels)
+    blocks: Blocks = defaultdict(list)
+    for name, layer in net.named_children():  # the digit is level + 1, but also enc_conv0 is at level 0
+        assert isinstance(layer, torch.nn.Conv2d)
+        level = max(int(name[len("enc_conv")]) - 1, 0)
+        blocks[name[:3], level].append(Layer(name, layer.in_channels, layer.out_channels))
+    return blocks, sum(parameter.numel() for parameter in net.parameters())
 
 
 def sequential_rows(channels: int) -> list[tuple[str, str, int]]:
@@ -80,52 +65,46 @@ def draw_architecture(comparison: Comparison) -> list[PngFigure]:
     if not runs:
         return []
     shape = next((shape for run in runs if (shape := run.image_shape)), (3, 32, 32))
-    expected = unet_parameters(shape[0])
+    blocks, expected = unet_blocks(shape[0])
     caption = (
         f"Figure 1 of the report, for images of {shape[1]}×{shape[2]} pixels and {_count_channels(shape[0])}, with the "
         f"paper's names of the layers: {expected:,} parameters."
     )
     if (found := next((params for run in runs if (params := run.number("params"))), expected)) != expected:
         caption += f" The U-Net of these runs is another one: it has {found:,.0f} parameters."
-    return [PngFigure("architecture_unet.png", "The U-Net", caption, png_bytes(draw_unet(shape)))]
+    return [PngFigure("architecture_unet.png", "The U-Net", caption, png_bytes(draw_unet(blocks, shape)))]
 
 
-def draw_unet(image_shape: tuple[int, int, int]) -> Figure:
+def draw_unet(blocks: Blocks, image_shape: tuple[int, int, int]) -> Figure:
     """Draw Figure 1 for images of (C, H, W): encoder on the left, decoder on the right, skip connections in red."""
-    channels, height, width = image_shape
-    encoder, decoder = unet_blocks(channels)
+    _, height, width = image_shape
     figure = Figure(figsize=(10.4, 6.1))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, 104), ylim=(0.5, 61.5))
     axes.axis("off")
-    for block in encoder:
-        source = f"pool{block.level}" if block.level else "input"
-        _draw_block(axes, block, _encoder_x(block.level), source, ENCODER_FILL)
-    for block in decoder:
-        _draw_block(axes, block, _decoder_x(block.level), "concat", DECODER_FILL)
+    for (side, level), layers in blocks.items():
+        _draw_block(axes, side, level, layers)
     for level in range(DEPTH):
-        _draw_skip(axes, level, WIDTH if level else channels)
+        _draw_skip(axes, level, blocks["enc", level][0].inputs)
         below = _base(level + 1) + BOX_HEIGHT
-        down, up = _encoder_x(level + 1) + 1.3, _decoder_x(level) + INPUT_WIDTH / 2
+        down, up = _left("enc", level + 1) + 1.3, _left("dec", level) + INPUT_WIDTH / 2
         _draw_arrow(axes, [(down, _base(level)), (down, below)])
         start = [(up, below)]
         if level == DEPTH - 1:  # from the right side of the lowest block, around the corner
             y = below - BOX_HEIGHT / 2
-            start = [(_encoder_x(DEPTH) + INPUT_WIDTH + BOX_WIDTH, y), (up, y)]
+            start = [(_left("enc", DEPTH) + INPUT_WIDTH + BOX_WIDTH, y), (up, y)]
         _draw_arrow(axes, [*start, (up, _base(level))])
     for level in range(DEPTH + 1):
         y = _base(level) + BOX_HEIGHT * (0.5 if level < DEPTH else 0.85)
-        _write(axes, MIDDLE, y, _padded_size(height, width, level), 10, weight="bold")
+        sides = [-(-side // 2**DEPTH) * 2 ** (DEPTH - level) for side in (height, width)]  # padded to multiples of 32
+        _write(axes, MIDDLE, y, f"{sides[0]}×{sides[1]}", 10, weight="bold")
     _draw_legend(axes)
     return figure
 
 
-def _encoder_x(level: int) -> float:
-    return 2 + 4.0 * level
-
-
-def _decoder_x(level: int) -> float:
-    return 66 - 4.0 * level
+def _left(side: str, level: int) -> float:
+    """Return the x of a block's left edge."""
+    return 2 + 4.0 * level if side == "enc" else 66 - 4.0 * level
 
 
 def _base(level: int) -> float:
@@ -133,14 +112,15 @@ def _base(level: int) -> float:
     return 52.5 - 9.8 * level
 
 
-def _draw_block(axes: Axes, block: Block, x: float, source: str, fill: str) -> None:
+def _draw_block(axes: Axes, side: str, level: int, layers: list[Layer]) -> None:
     """Draw a bar for the block's input, then a box for each convolution."""
-    y = _base(block.level)
+    x, y = _left(side, level), _base(level)
+    source = "concat" if side == "dec" else f"pool{level}" if level else "input"
     _draw_box(axes, x, y, INPUT_WIDTH, BOX_HEIGHT, "white")
     _write(axes, x + INPUT_WIDTH / 2, y + BOX_HEIGHT / 2, source, 7.5, rotation=90)
-    for index, layer in enumerate(block.layers):
+    for index, layer in enumerate(layers):
         left = x + INPUT_WIDTH + index * BOX_WIDTH
-        _draw_box(axes, left, y, BOX_WIDTH, BOX_HEIGHT, fill)
+        _draw_box(axes, left, y, BOX_WIDTH, BOX_HEIGHT, FILLS[side])
         _write(axes, left + BOX_WIDTH / 2, y + BOX_HEIGHT * 0.68, layer.name, 8.2)
         _write(axes, left + BOX_WIDTH / 2, y + BOX_HEIGHT * 0.28, f"{layer.inputs} → {layer.outputs}", 8.2)
 
@@ -148,18 +128,19 @@ def _draw_block(axes: Axes, block: Block, x: float, source: str, fill: str) -> N
 def _draw_skip(axes: Axes, level: int, channels: int) -> None:
     """Draw an arrow from the encoder's input, over the boxes, to the concatenation in the decoder."""
     top = _base(level) + BOX_HEIGHT
-    start, end = _encoder_x(level) + 2.9, _decoder_x(level) + INPUT_WIDTH / 2
+    start, end = _left("enc", level) + 2.9, _left("dec", level) + INPUT_WIDTH / 2
     _draw_arrow(axes, [(start, top), (start, top + 1.5), (end, top + 1.5), (end, top)], SKIP_COLOUR)
-    axes.text(MIDDLE, top + 1.9, _count_channels(channels), ha="center", va="bottom", size=8, color=SKIP_COLOUR)
+    _write(axes, MIDDLE, top + 1.9, _count_channels(channels), 8, va="bottom", color=SKIP_COLOUR)
 
 
 def _draw_box(axes: Axes, x: float, y: float, width: float, height: float, fill: str) -> None:
     axes.add_patch(Rectangle((x, y), width, height, facecolor=fill, edgecolor=INK, linewidth=0.8))
 
 
-def _write(axes: Axes, x: float, y: float, text: str, size: float, weight: str = "normal", rotation: float = 0) -> None:
-    """Write a text around a point."""
-    axes.text(x, y, text, ha="center", va="center", size=size, weight=weight, rotation=rotation, color=INK)
+def _write(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) -> None:
+    """Write a text, by default centred on the point."""
+    options: dict[str, Any] = {"size": size, "ha": "center", "va": "center", "color": INK} | style
+    axes.text(x, y, text, **options)
 
 
 def _draw_arrow(axes: Axes, points: list[tuple[float, float]], colour: str = INK) -> None:
@@ -171,23 +152,16 @@ def _draw_arrow(axes: Axes, points: list[tuple[float, float]], colour: str = INK
 
 def _draw_legend(axes: Axes) -> None:
     """Explain arrows and boxes in the empty corner on the lower right."""
-    arrows = {
-        INK: "down: 2×2 max pooling; up: nearest neighbour ×2",
-        SKIP_COLOUR: "skip: concatenated to the upsampled channels",
-    }
-    for index, (colour, text) in enumerate(arrows.items()):
-        y = 8.6 - 2.9 * index
+    up_and_down, skip = (
+        "down: 2×2 max pooling; up: nearest neighbour ×2",
+        "skip: concatenated to the upsampled channels",
+    )
+    for y, colour, text in ((8.6, INK, up_and_down), (5.7, SKIP_COLOUR, skip)):
         _draw_arrow(axes, [(63, y), (66.5, y)], colour)
-        axes.text(67.5, y, text, va="center", size=8.4, color=INK)
-    _draw_box(axes, 63.2, 1.8, 3, 2, ENCODER_FILL)
+        _write(axes, 67.5, y, text, 8.4, ha="left")
+    _draw_box(axes, 63.2, 1.8, 3, 2, FILLS["enc"])
     text = "3×3 convolution, in → out channels, leaky ReLU 0.1\n(none after dec_conv1c)"
-    axes.text(67.5, 3.5, text, va="top", size=8.4, color=INK, linespacing=1.3)
-
-
-def _padded_size(height: int, width: int, level: int) -> str:
-    """Return the size at a level, after padding to a multiple of 32."""
-    sides = [-(-side // 2**DEPTH) * 2**DEPTH // 2**level for side in (height, width)]
-    return f"{sides[0]}×{sides[1]}"
+    _write(axes, 67.5, 3.5, text, 8.4, ha="left", va="top", linespacing=1.3)
 
 
 def _count_channels(channels: int) -> str:

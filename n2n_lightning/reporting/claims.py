@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from typing import NamedTuple
 
 from n2n_lightning.reporting.comparison import PSNR, Comparison, Group
 from n2n_lightning.reporting.study import FLAT_SHARE, STUDY_CLAIMS, STUDY_MODELS, FlatLossClaim, PsnrClaim, model_title
 from n2n_lightning.reporting.table import format_signed, status_text
 
-
-class Verdict(StrEnum):
-    """Whether a claim holds."""
-
-    HOLDS = "holds"
-    FAILS = "does not hold"
-    UNKNOWN = "cannot be judged yet"
+VERDICTS = {  # whether a claim holds -> for one claim, for several
+    True: ("holds", "hold"),
+    False: ("does not hold", "do not hold"),
+    None: ("cannot be judged yet", "cannot be judged yet"),
+}
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One comparison: what is compared, its numbers, and whether they agree with the claim (None: not known)."""
 
     subject: str
@@ -29,22 +25,24 @@ class Check:
     holds: bool | None
 
 
-@dataclass(frozen=True)
-class JudgedClaim:
+class JudgedClaim(NamedTuple):
     """A claim of the report and its checks."""
 
     claim: PsnrClaim | FlatLossClaim
     checks: list[Check]
 
     @property
-    def verdict(self) -> Verdict:
-        """One failed check is enough to refute the claim. Otherwise all checks must hold."""
+    def holds(self) -> bool | None:
+        """False if one check fails, True if all hold, else None."""
         results = [check.holds for check in self.checks]
-        return Verdict.FAILS if False in results else Verdict.UNKNOWN if None in results else Verdict.HOLDS
+        return False if False in results else None if None in results else True
+
+    @property
+    def verdict(self) -> str:
+        return VERDICTS[self.holds][0]
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """The judged claims, and a sentence about the runs that they were judged by."""
 
     claims: list[JudgedClaim]
@@ -53,29 +51,17 @@ class Judgement:
     @property
     def settled(self) -> bool:
         """Whether at least one claim could be judged."""
-        return any(claim.verdict != Verdict.UNKNOWN for claim in self.claims)
+        return any(claim.holds is not None for claim in self.claims)
 
     @property
     def tally(self) -> str:
         """``3 hold, 1 does not hold, 1 cannot be judged yet``."""
-        counts = Counter(claim.verdict for claim in self.claims)
-        plural = {Verdict.HOLDS: "hold", Verdict.FAILS: "do not hold", Verdict.UNKNOWN: str(Verdict.UNKNOWN)}
-        return ", ".join(
-            f"{counts[verdict]} {verdict if counts[verdict] == 1 else words}"
-            for verdict, words in plural.items()
-            if counts[verdict]
-        )
+        results = [claim.holds for claim in self.claims]
+        counts = {holds: results.count(holds) for holds in VERDICTS}
+        return ", ".join(f"{count} {VERDICTS[holds][count > 1]}" for holds, count in counts.items() if count)
 
 
-Settings = tuple[tuple[str, str], ...]  # key and value of what was swept
-
-
-@dataclass(frozen=True)
-class _Study:
-    """The group that stands for each of the report's models, and for a model without one the reason."""
-
-    groups: dict[str, Group]
-    missing: dict[str, str]
+Settings = tuple[tuple[str, str], ...]  # swept key and value
 
 
 def judge_study_claims(comparison: Comparison) -> Judgement | None:
@@ -84,8 +70,7 @@ def judge_study_claims(comparison: Comparison) -> Judgement | None:
         return None
     groups, basis = _choose_groups(comparison)
     missing = {model: _why_missing(comparison, model) for model in STUDY_MODELS if model not in groups}
-    study = _Study(groups, missing)
-    return Judgement([JudgedClaim(claim, _check_claim(claim, study)) for claim in STUDY_CLAIMS], basis)
+    return Judgement([JudgedClaim(claim, _check(claim, groups, missing)) for claim in STUDY_CLAIMS], basis)
 
 
 def _choose_groups(comparison: Comparison) -> tuple[dict[str, Group], str]:
@@ -94,10 +79,11 @@ def _choose_groups(comparison: Comparison) -> tuple[dict[str, Group], str]:
     The groups share their settings, those that most models were run with. Only the optimizer may differ: where a
     model was run with its own, that group is chosen.
     """
-    by_settings: dict[Settings, list[Group]] = {}
+    by_settings: dict[Settings, list[Group]] = defaultdict(list)
     for group in comparison.ranked:
         if group.model in STUDY_MODELS:
-            by_settings.setdefault(_settings_without_optimizer(group), []).append(group)
+            shared = ((key, value) for key, value in group.settings.items() if key.split(".")[0] != "optimizer")
+            by_settings[tuple(shared)].append(group)
     if not by_settings:
         return {}, "No run of the report's models is done."
 
@@ -107,40 +93,33 @@ def _choose_groups(comparison: Comparison) -> tuple[dict[str, Group], str]:
         return -len({group.model for group in members}), fewest_overrides, str(settings)
 
     settings = min(by_settings, key=preference)
-    members = sorted(by_settings[settings], key=lambda group: not group.own_optimizer)  # stable: keeps the ranking
+    members = by_settings[settings]
     chosen: dict[str, Group] = {}
-    for group in members:
+    for group in sorted(members, key=lambda group: not group.own_optimizer):  # stable: keeps the ranking
         chosen.setdefault(group.model, group)
-    return chosen, _basis(settings, members, chosen)
+    return chosen, _basis(settings, list(chosen.values()), several=len(members) > len(chosen))
 
 
-def _basis(settings: Settings, members: Sequence[Group], chosen: dict[str, Group]) -> str:
-    """Say which runs were chosen."""
+def _basis(settings: Settings, chosen: Sequence[Group], *, several: bool) -> str:
+    """Say which runs were chosen; ``several``: there were more than one for some model."""
     words = []
-    if len(members) > len(chosen) or any(not group.own_optimizer for group in chosen.values()):
-        by_optimizer: dict[str, list[str]] = {}
-        for group in chosen.values():
-            by_optimizer.setdefault(_optimizer_name(group), []).append(group.title)
+    if several or not all(group.own_optimizer for group in chosen):
+        by_optimizer: dict[str, list[str]] = defaultdict(list)
+        for group in chosen:
+            name = group.runs[0].part("optimizer").get("name") or group.settings.get("optimizer") or "its own"
+            by_optimizer[str(name).lower()].append(group.title)
         names = [f"{optimizer} for {', '.join(titles)}" for optimizer, titles in by_optimizer.items()]
         words.append(f"the model's own optimizer where there is such a run: {'; '.join(names)}")
     if settings:
         words.append(", ".join(f"{key} {value}" for key, value in settings))
-    seeds = {len(group.runs) for group in chosen.values()}
+    seeds = {len(group.runs) for group in chosen}
     if seeds != {1}:
         words.append(f"the mean of {' to '.join(map(str, sorted({min(seeds), max(seeds)})))} seeds")
     return f"Judged by the finished runs{' with ' + '; '.join(words) if words else ', one for each model'}."
 
 
-def _optimizer_name(group: Group) -> str:
-    return str(group.runs[0].part("optimizer").get("name") or group.settings.get("optimizer") or "its own").lower()
-
-
-def _settings_without_optimizer(group: Group) -> Settings:
-    return tuple((key, value) for key, value in group.settings.items() if key.split(".")[0] != "optimizer")
-
-
 def _why_missing(comparison: Comparison, model: str) -> str:
-    """Say why no group stands for a model."""
+    """Say why no group was chosen for a model."""
     for group in comparison.others:
         if group.model == model:
             return f"its run is {status_text(group)}"
@@ -149,22 +128,18 @@ def _why_missing(comparison: Comparison, model: str) -> str:
     return "no run of it"
 
 
-def _check_claim(claim: PsnrClaim | FlatLossClaim, study: _Study) -> list[Check]:
-    if isinstance(claim, FlatLossClaim):
-        return [
-            Check(model_title(model), study.missing[model], None)
-            if model in study.missing
-            else _check_flat_loss(study.groups[model], claim)
-            for model in STUDY_MODELS
-        ]
-    compare = _compare_every_epoch if claim.every_epoch else _compare_best
+def _check(claim: PsnrClaim | FlatLossClaim, groups: dict[str, Group], missing: dict[str, str]) -> list[Check]:
     checks = []
+    if isinstance(claim, FlatLossClaim):
+        for model, entry in STUDY_MODELS.items():
+            found = (missing[model], None) if model in missing else _flatness(claim, groups[model])
+            checks.append(Check(entry.title, *found))
+        return checks
+    compare = _compare_every_epoch if claim.every_epoch else _compare_best
     for subject, *models in claim.pairs:
-        reasons = [f"{model_title(model)}: {study.missing[model]}" for model in models if model in study.missing]
-        if reasons:
-            checks.append(Check(subject, "; ".join(reasons), None))
-        else:
-            checks.append(Check(subject, *compare(*(study.groups[model] for model in models))))
+        reasons = [f"{model_title(model)}: {missing[model]}" for model in models if model in missing]
+        found = ("; ".join(reasons), None) if reasons else compare(*(groups[model] for model in models))
+        checks.append(Check(subject, *found))
     return checks
 
 
@@ -185,7 +160,7 @@ def _compare_every_epoch(upper: Group, lower: Group) -> tuple[str, bool | None]:
     )
 
 
-def _compare_best(upper: Group, lower: Group) -> tuple[str, bool]:
+def _compare_best(upper: Group, lower: Group) -> tuple[str, bool | None]:
     """Compare two models' best validation PSNR: the numbers, and whether the first is above the second."""
     high, low = (group.mean(PSNR) or 0.0 for group in (upper, lower))
     text = f"{high:.2f} against {low:.2f} dB: {format_signed(high - low)} dB"
@@ -196,16 +171,16 @@ def _compare_best(upper: Group, lower: Group) -> tuple[str, bool]:
     return text, high > low
 
 
-def _check_flat_loss(group: Group, claim: FlatLossClaim) -> Check:
-    """Check that at most ``FLAT_SHARE`` of the loss's fall is left after the claim's epoch."""
+def _flatness(claim: FlatLossClaim, group: Group) -> tuple[str, bool | None]:
+    """Say how much of the loss's fall is left after the claim's epoch, and whether that is at most ``FLAT_SHARE``."""
     curve, epoch = group.curve(claim.column), claim.epoch
     if not curve or max(curve) < 2 * epoch or min(curve) > epoch:
-        return Check(group.title, f"{max(curve, default=0)} epochs are too few", None)
+        return f"{max(curve, default=0)} epochs are too few", None
     first, last = curve[min(curve)], curve[max(curve)]
     at_epoch = curve[max(one for one in curve if one <= epoch)]
     if last >= first:
-        return Check(group.title, f"it did not fall: {first:#.3g} at first, {last:#.3g} at last", None)
+        return f"it did not fall: {first:#.3g} at first, {last:#.3g} at last", None
     share = (at_epoch - last) / (first - last)
     path = f"{first:#.3g} → {at_epoch:#.3g} → {last:#.3g} at epochs {min(curve)}, {epoch}, {max(curve)}"
     left = f"{share:.1%} of the fall is left" if share >= 0 else f"it rises again by {-share:.1%} of the fall"
-    return Check(group.title, f"{left} ({path})", abs(share) <= FLAT_SHARE)
+    return f"{left} ({path})", abs(share) <= FLAT_SHARE

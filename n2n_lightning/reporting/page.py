@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from n2n_lightning import __version__
 from n2n_lightning.reporting.architecture import sequential_rows
-from n2n_lightning.reporting.claims import Verdict, judge_study_claims
+from n2n_lightning.reporting.claims import judge_study_claims
 from n2n_lightning.reporting.comparison import Comparison, noisy_key
 from n2n_lightning.reporting.figures import PngFigure, model_colours
 from n2n_lightning.reporting.printing import EMPTY_CELL
@@ -42,7 +42,6 @@ def render_page(comparison: Comparison, figures: PageFigures, *, name: str, warn
     )
     environment.filters |= {
         "b64": lambda content: base64.b64encode(content).decode(),
-        "verdict_style": _verdict_style,
         "digits": lambda value: EMPTY_CELL if value is None else f"{value:.4g}",
         "time": lambda seconds: EMPTY_CELL if seconds is None else format_duration(seconds),
     }
@@ -96,8 +95,3 @@ def _sequential_table(comparison: Comparison) -> list[tuple[str, str, int]]:
         return []
     channels, *_ = next((shape for run in runs if (shape := run.image_shape)), (3,))
     return sequential_rows(channels)
-
-
-def _verdict_style(verdict: object) -> str:
-    """Return the style of a claim's verdict, or of a check's result."""
-    return "yes" if verdict in (True, Verdict.HOLDS) else "no" if verdict in (False, Verdict.FAILS) else "open"

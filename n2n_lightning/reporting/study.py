@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FLAT_SHARE = 0.10  # a loss is flat once at most this share of its whole fall is left
 
 
-@dataclass(frozen=True)
-class StudyModel:
-    """One of the report's models.
-
-    Args:
-        title: its name for readers.
-        colour: of its curves, in every figure.
-        optimizer: name and learning rate that the report trained it with.
-        psnr_db: Table 2 of the report, measured on the course's data.
-    """
+class StudyModel(NamedTuple):
+    """One of the report's models."""
 
     title: str
     colour: str
-    optimizer: tuple[str, float]
-    psnr_db: float
+    optimizer: tuple[str, float]  # name and learning rate that the report trained it with
+    psnr_db: float  # Table 2 of the report, measured on the course's data
 
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart. The blue is a little lighter than theirs, so that
@@ -34,39 +26,26 @@ STUDY_MODELS = {
     "convtrans_sigmoid": StudyModel("Convtrans + Sigmoid", "#CC79A7", ("sgd", 0.1), 23.44),
 }
 SEQUENTIAL_MODELS = [model for model in STUDY_MODELS if model != "unet"]
-OTHER_TITLES = {  # of models that are not the report's
-    "nafnet": "NAFNet",
-    "nafnet32": "NAFNet, width 32",
-    "dncnn": "DnCNN",
-    "red30": "RED30",
-}
+# titles and colours of models that are not the report's
+OTHER_TITLES = {"nafnet": "NAFNet", "nafnet32": "NAFNet, width 32", "dncnn": "DnCNN", "red30": "RED30"}
 OTHER_COLOURS = ["#56B4E9", "#8E6BC4", "#A8842C", "#8A9199", "#C2588F", "#4F9483"]
 
 
 def model_title(model: str) -> str:
-    """Return a model's name for readers; a model that is not known keeps its own name."""
+    """Return a model's name for readers; an unknown model keeps its own name."""
     return STUDY_MODELS[model].title if model in STUDY_MODELS else OTHER_TITLES.get(model, model)
 
 
-@dataclass(frozen=True)
-class PsnrClaim:
-    """A sentence of the report that holds if some models have a higher validation PSNR than others.
-
-    Args:
-        statement: the sentence.
-        rule: the comparison, in words.
-        pairs: what is compared, the model that should be higher, and the model that should be lower.
-        every_epoch: compare at every epoch, and not at the best epoch of each.
-    """
+class PsnrClaim(NamedTuple):
+    """A sentence of the report that holds if some models have a higher validation PSNR than others."""
 
     statement: str
     rule: str
-    pairs: tuple[tuple[str, str, str], ...]
-    every_epoch: bool = False
+    pairs: list[tuple[str, str, str]]  # what is compared, the model that should be higher, and the lower one
+    every_epoch: bool  # compare at every epoch, and not at the best epoch of each
 
 
-@dataclass(frozen=True)
-class FlatLossClaim:
+class FlatLossClaim(NamedTuple):
     """A sentence of the report that holds if a loss of every model is flat after an epoch."""
 
     name: str
@@ -89,7 +68,7 @@ STUDY_CLAIMS = (
     PsnrClaim(
         "The U-Net is ahead of every sequential model from the first epoch on.",
         "At every epoch that both have, the U-Net's validation PSNR is above the sequential model's.",
-        tuple((model_title(model), "unet", model) for model in SEQUENTIAL_MODELS),
+        [(model_title(model), "unet", model) for model in SEQUENTIAL_MODELS],
         every_epoch=True,
     ),
     FlatLossClaim("training", "train/loss", 8),
@@ -97,11 +76,13 @@ STUDY_CLAIMS = (
     PsnrClaim(
         "An output ReLU does better than a Sigmoid, with either upsampling.",
         "With either upsampling, the best validation PSNR with ReLU is above the one with Sigmoid.",
-        (("NN", "nn_relu", "nn_sigmoid"), ("Convtrans", "convtrans_relu", "convtrans_sigmoid")),
+        [("NN", "nn_relu", "nn_sigmoid"), ("Convtrans", "convtrans_relu", "convtrans_sigmoid")],
+        every_epoch=False,
     ),
     PsnrClaim(
         "Convtrans + ReLU is the best of the sequential models.",
         "Its best validation PSNR is above that of each of the other three.",
-        tuple((f"over {model_title(m)}", "convtrans_relu", m) for m in SEQUENTIAL_MODELS if m != "convtrans_relu"),
+        [(f"over {model_title(m)}", "convtrans_relu", m) for m in SEQUENTIAL_MODELS if m != "convtrans_relu"],
+        every_epoch=False,
     ),
 )

@@ -29,30 +29,28 @@ class Column:
 def columns(comparison: Comparison) -> list[Column]:
     """Return the columns that are not empty for these runs."""
     metric = comparison.metric
+    noisy = noisy_key(metric)
     found = [
         Column("rank", "#", lambda group: str(group.rank or EMPTY_CELL), lambda group: group.rank),
         Column("model", "model", lambda group: group.title, lambda group: group.model, numeric=False),
         *(_swept_column(key) for key in comparison.swept),
         Column("targets", "targets", targets_text, targets_text, numeric=False),
-        _number_column(metric, metric_title(metric), ".2f" if "psnr" in metric else ".5f", seeds=True),
+        _metric_column(metric),
         Column("best_epoch", "epoch", _epoch_text, lambda group: _integer(group.mean("best_epoch"))),
-        _number_column("val/ssim", "SSIM", ".3f"),
-        _number_column("params", "parameters", ",.0f", integer=True, terminal=False),
-        _number_column("gmac", "GMAC", ".3g", terminal=False),
-        _number_column("images_per_second", "images/s", ",.0f", terminal=False),
-        _number_column(noisy_key(metric), "noisy (dB)", ".2f", terminal=False),
+        _number_column("val/ssim", "SSIM", ".3f", lambda group: group.mean("val/ssim"), terminal=True),
+        _number_column("params", "parameters", ",.0f", lambda group: _integer(group.mean("params"))),
+        _number_column("gmac", "GMAC", ".3g", lambda group: group.mean("gmac")),
+        _number_column("images_per_second", "images/s", ",.0f", lambda group: group.mean("images_per_second")),
+        _number_column(noisy, "noisy (dB)", ".2f", lambda group: group.mean(noisy)),
         Column("gain_db", "gain (dB)", lambda group: format_signed(group.gain_db), lambda group: group.gain_db),
-        Column("report_psnr", "report (dB)*", _report_text, report_psnr_db, terminal=False),
+        _number_column("report_psnr", "report (dB)*", ".2f", report_psnr_db),
         Column("status", "status", status_text, lambda group: group.runs[0].status, numeric=False),
     ]
     if metric != PSNR:
         found = [column for column in found if column.key != "report_psnr"]
     always = {"model", "status", metric}
-    return [
-        column
-        for column in found
-        if column.key in always or any(column.text(group) != EMPTY_CELL for group in comparison.groups)
-    ]
+    groups = comparison.groups
+    return [c for c in found if c.key in always or any(c.text(group) != EMPTY_CELL for group in groups)]
 
 
 def metric_title(metric: str) -> str:
@@ -67,30 +65,29 @@ def _swept_column(key: str) -> Column:
 
 
 def _number_column(
-    key: str, title: str, form: str, *, seeds: bool = False, integer: bool = False, terminal: bool = True
+    key: str, title: str, form: str, value: Callable[[Group], float | None], *, terminal: bool = False
 ) -> Column:
-    """Return a column of the mean of a number, with its interval.
+    def text(group: Group) -> str:
+        number = value(group)
+        return EMPTY_CELL if number is None else f"{number:{form}}"
 
-    Args:
-        key: of the runs' records.
-        form: of the number in the text.
-        seeds: also give the standard deviation and the number of seeds, ``± sd (n)``, where there are several.
-        integer: a mean that is an integer is written as one.
-    """
+    return Column(key, title, text, value, terminal=terminal)
+
+
+def _metric_column(metric: str) -> Column:
+    """Return the column that ranks: the mean, ``± sd (n)`` for n > 1 seeds, and the interval of an estimate."""
+    form = ".2f" if "psnr" in metric else ".5f"
 
     def text(group: Group) -> str:
-        mean, sd = group.mean(key), group.sd(key)
+        mean, sd = group.mean(metric), group.sd(metric)
         if mean is None:
             return EMPTY_CELL
-        spread = f" ± {sd:{form}} ({len(group.numbers(key))})" if seeds and sd is not None else ""
-        low, high = group.mean(f"{key}_low"), group.mean(f"{key}_high")
+        spread = "" if sd is None else f" ± {sd:{form}} ({len(group.numbers(metric))})"
+        low, high = group.mean(f"{metric}_low"), group.mean(f"{metric}_high")
         interval = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
         return f"{mean:{form}}{spread}{interval}"
 
-    def value(group: Group) -> float | None:
-        return _integer(group.mean(key)) if integer else group.mean(key)
-
-    return Column(key, title, text, value, terminal=terminal)
+    return Column(metric, metric_title(metric), text, lambda group: group.mean(metric))
 
 
 def _epoch_text(group: Group) -> str:
@@ -101,15 +98,15 @@ def _epoch_text(group: Group) -> str:
     return str(epochs[0]) if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
 
 
+def _integer(value: float | None) -> float | None:
+    """Return 991203 and not 991203.0; a mean that is no integer stays a float."""
+    return int(value) if value is not None and value.is_integer() else value
+
+
 def report_psnr_db(group: Group) -> float | None:
     """Return the report's PSNR of this model on the course's data, if the model has its own optimizer here too."""
     own = group.model in STUDY_MODELS and group.own_optimizer and group.runs[0].monitor == PSNR
     return STUDY_MODELS[group.model].psnr_db if own else None
-
-
-def _report_text(group: Group) -> str:
-    value = report_psnr_db(group)
-    return EMPTY_CELL if value is None else f"{value:.2f}"
 
 
 def targets_text(group: Group) -> str:
@@ -158,9 +155,9 @@ def terminal_table(comparison: Comparison) -> TextTable:
     """Return the table for the terminal: the best row is bold, rows that are not ranked are dim."""
     shown = [column for column in columns(comparison) if column.terminal]
     titles = [column.title.replace("best PSNR (dB)", "PSNR dB").replace("(", "").replace(")", "") for column in shown]
+    numeric = [column.numeric for column in shown]
     best = "bold" if len(comparison.ranked) > 1 else ""
     styles = [best if group.rank == 1 else "" if group.rank else "dim" for group in comparison.groups]
-    numeric = [column.numeric for column in shown]
     return TextTable(titles, row_texts(comparison, shown), numeric, styles, fold=True, unbroken="model")
 
 
@@ -203,8 +200,3 @@ def comparison_csv(comparison: Comparison) -> str:
         cells += [group.sd(metric), *(group.mean(key) for key in bounds)]
         writer.writerow([*cells, len(group.runs), group.runs[0].reason or why_unranked(group), names])
     return file.getvalue()
-
-
-def _integer(value: float | None) -> float | None:
-    """Return 991203 and not 991203.0; a mean that is no integer stays a float."""
-    return int(value) if value is not None and value.is_integer() else value

@@ -18,7 +18,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from n2n_lightning import report
 from n2n_lightning.reporting import curves, pictures
-from n2n_lightning.reporting.architecture import sequential_rows, unet_blocks, unet_parameters
+from n2n_lightning.reporting.architecture import sequential_rows, unet_blocks
 from n2n_lightning.reporting.comparison import Comparison, compare_runs
 from n2n_lightning.reporting.curves import draw_curves
 from n2n_lightning.reporting.page import PageFigures, render_page
@@ -273,10 +273,13 @@ def test_mixed_runs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_drawn_unet_is_the_papers() -> None:
-    encoder, decoder = unet_blocks(3)
-    assert unet_parameters(3) == 991_203
-    assert [layer.name for block in encoder for layer in block.layers] == [f"enc_conv{i}" for i in range(7)]
-    assert decoder[-1].layers[0].inputs == 99 and decoder[1].layers[0].inputs == 144
+    blocks, parameters = unet_blocks(3)
+    assert parameters == 991_203
+    encoder = [layer.name for (side, _), layers in blocks.items() if side == "enc" for layer in layers]
+    assert encoder == [f"enc_conv{i}" for i in range(7)]
+    assert {level for side, level in blocks if side == "enc"} == set(range(6))
+    assert [level for side, level in blocks if side == "dec"] == [4, 3, 2, 1, 0]
+    assert blocks["dec", 0][0].inputs == 99 and blocks["dec", 3][0].inputs == 144
     assert [channels for _, _, channels in sequential_rows(3)] == [48, 48, 96, 96, 48, 48, 3, 3]
 
 
