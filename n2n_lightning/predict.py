@@ -41,18 +41,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", metavar="DIR", type=Path, required=True, help="folder for the denoised files")
     add("--format", choices=FORMATS, help="format of the denoised files (default: each file's own)")
     add("--per-channel", action="store_true", help="denoise each channel by itself")
-    add(
-        "--range",
-        type=positive,
-        help="value that becomes 1 for the net (8 bits: 255; default: as in training, or found)",
-    )
-    add(
-        "--memory",
-        type=byte_count,
-        default=4e9,
-        metavar="SIZE",
-        help="memory that may be used: 2GB, 800MB (default: 4GB)",
-    )
+    add("--range", type=positive, help="value that is 1 for the net (8 bits: 255; default: the training's, or found)")
+    add("--memory", type=byte_count, default=4e9, metavar="SIZE", help="memory to use: 2GB, 800MB (default: 4GB)")
     add("--precision", choices=("32", "bf16"), default="32", help="bf16: faster on some CPUs, exact to 3 digits")
     add("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     add("--overwrite", action="store_true", help="replace files in DIR that this command did not make")

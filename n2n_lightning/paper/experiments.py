@@ -18,23 +18,14 @@ ExperimentKey = tuple[str, str, str, str]  # noise, loss, targets, draws
 
 @dataclass(frozen=True)
 class Experiment:
-    """A training run of the paper, or one to compare it with.
+    """A training run of the paper, or one to compare it with."""
 
-    Args:
-        noise: that it is trained and tested with.
-        loss: that it is trained with.
-        targets: "noisy" or "clean".
-        draws: "fresh" noise in each epoch, or "fixed" noise.
-        paper: PSNR in dB on each benchmark, in their order; empty if the paper has no such run.
-        one_image: the paper gives the PSNR of only one image, from Kodak's.
-    """
-
-    noise: str
+    noise: str  # that it is trained and tested with
     loss: str
-    targets: str
-    draws: str
-    paper: tuple[float, ...] = ()
-    one_image: bool = False
+    targets: str  # "noisy" or "clean"
+    draws: str  # "fresh" noise in each epoch, or "fixed" noise
+    paper: tuple[float, ...] = ()  # PSNR in dB on each benchmark, in their order; empty if the paper has no such run
+    one_image: bool = False  # the paper gives the PSNR of only one image, from Kodak's
 
     @property
     def title(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,12 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.reporting.figures import DARK, GREY, LIGHT, PngFigure, Theme, model_colours, png_bytes
-from n2n_lightning.reporting.runs import Curve
 
 LINE_STYLES = ["-", "--", ":", "-."]
 MAX_BELOW_NOISY_DB = 3.0  # curves further below the noisy input are cut off by the axis
@@ -24,19 +23,26 @@ LOSS_RANGE = 8.0  # the loss axis ends at this multiple of the lowest loss
 
 
 class Chart(NamedTuple):
-    """The names of a figure of curves, and the entry of the record that is drawn as a dashed line."""
+    """The texts of a figure of curves, and the entry of the record that is drawn as a dashed line."""
 
     file: str
     title: str
     axis: str
     level: str = ""
+    level_name: str = ""
+    level_sentence: str = ""
 
 
+NOISY_INPUT = ("noisy input {:.2f} dB", "The dashed grey line is the noisy input.")
+LOSS_FLOOR = ("floor: the targets' noise", "With noisy targets no net can come below the dashed grey line.")
 CHARTS = {  # column of metrics.csv -> chart
-    PSNR: Chart("psnr.png", "Validation PSNR by epoch", "validation PSNR (dB)", noisy_key(PSNR)),
-    PAIRS: Chart("psnr_pairs.png", "PSNR from noisy pairs by epoch", "PSNR from noisy pairs (dB)", noisy_key(PAIRS)),
+    PSNR: Chart("psnr.png", "Validation PSNR by epoch", "validation PSNR (dB)", noisy_key(PSNR), *NOISY_INPUT),
+    PAIRS: Chart(
+        *("psnr_pairs.png", "PSNR from noisy pairs by epoch", "PSNR from noisy pairs (dB)"),
+        *(noisy_key(PAIRS), *NOISY_INPUT),
+    ),
     "train/loss": Chart("train_loss.png", "Training loss by epoch", "training loss"),
-    "val/loss": Chart("val_loss.png", "Validation loss by epoch", "validation loss", "val/loss_floor"),
+    "val/loss": Chart("val_loss.png", "Validation loss by epoch", "validation loss", "val/loss_floor", *LOSS_FLOOR),
 }
 
 
@@ -45,8 +51,9 @@ class _GroupLine:
     """A group's curve, and how it is drawn."""
 
     group: Group
-    curve: Curve
-    deviation: Curve  # standard deviation over the seeds; empty for one seed
+    epochs: NDArray[np.int64]
+    mean: NDArray[np.float64]  # over the seeds
+    deviation: NDArray[np.float64] | None  # standard deviation over the seeds; None for one seed
     colour: str
     style: str
     bold: bool
@@ -67,10 +74,29 @@ def draw_curves(comparison: Comparison, column: str) -> PngFigure | None:
     lines = _group_lines(comparison, column)
     if not lines:
         return None
-    figure, sentences = _draw_figure(comparison, column, lines, LIGHT)
-    dark, _ = _draw_figure(comparison, column, lines, DARK)
+    (figure, sentences), (dark, _) = (_draw_figure(comparison, column, lines, theme) for theme in (LIGHT, DARK))
     chart = CHARTS[column]
     return PngFigure(chart.file, chart.title, " ".join(sentences), png_bytes(figure), png_bytes(dark))
+
+
+def _group_lines(comparison: Comparison, column: str) -> list[_GroupLine]:
+    """Return the lines to draw, each model's best group first.
+
+    Where there are more settings than line styles, only each model's best group is bold.
+    """
+    drawn = [(group, curves) for group in comparison.groups if (curves := group.curves(column))[0]]
+    colours = model_colours(comparison)
+    settings = sorted({group.settings_text for group, _ in drawn})
+    crowded = len(settings) > len(LINE_STYLES)
+    lines: list[_GroupLine] = []
+    for group, curves in drawn:
+        first = all(line.group.model != group.model for line in lines)
+        style = LINE_STYLES[0] if crowded else LINE_STYLES[settings.index(group.settings_text)]
+        epochs, values = np.array(list(curves[0])), np.array([list(curve.values()) for curve in curves])
+        mean, deviation = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else None
+        colour = colours[group.model]
+        lines.append(_GroupLine(group, epochs, mean, deviation, colour, style, first or not crowded))
+    return lines
 
 
 def _draw_figure(
@@ -81,7 +107,7 @@ def _draw_figure(
     axes = figure.add_subplot()
     for line in lines:
         _draw_line(axes, line, theme)
-    last = max(max(line.curve) for line in lines)
+    last = max(int(line.epochs[-1]) for line in lines)
     is_loss, chart = "loss" in column, CHARTS[column]
     levels = _recorded_levels(comparison, chart.level)
     low, high = _loss_limits(lines, levels) if is_loss else _psnr_limits(lines, levels)
@@ -89,15 +115,17 @@ def _draw_figure(
     axes.set(xlim=(0.5, last + 0.5), ylim=(low, high), xlabel="epoch", ylabel=chart.axis + unit)
     axes.set_xticks(_epoch_ticks(last))
     sentences = _explain_lines(lines, low, high)
-    if is_loss:
-        for level in levels:
-            _draw_level(axes, level, "floor: the targets' noise", 0.8, at_right=False)  # curves start high and end low
-        sentences += ["With noisy targets no net can come below the dashed grey line."] if levels else []
-    else:
-        for level in levels:
-            _draw_level(axes, level, f"noisy input {level:.2f} dB", 1.2, at_right=True)
-        sentences += ["The dashed grey line is the noisy input."] if levels else []
-    sentences += _mark_best(axes, lines, theme) if column == comparison.metric else []
+    for level in levels:
+        _draw_level(axes, level, chart.level_name.format(level), at_right=not is_loss)  # losses start high and end low
+    sentences += [chart.level_sentence] if levels else []
+    marked = [line for line in lines if line.bold and line.group.rank and len(line.group.runs) == 1]
+    if column == comparison.metric and marked:
+        for line in marked:
+            best = line.epochs == line.group.mean("best_epoch")
+            axes.plot(
+                line.epochs[best], line.mean[best], "o", color=line.colour, ms=7, mec=theme.paper, mew=1.2, zorder=4
+            )
+        sentences.append("Dots are the best epochs.")
     if is_loss and low > 0:
         _set_log_scale(axes, low, high)
         sentences.append("The axis is logarithmic.")
@@ -106,45 +134,24 @@ def _draw_figure(
     return figure, sentences
 
 
-def _group_lines(comparison: Comparison, column: str) -> list[_GroupLine]:
-    """Return the lines to draw, each model's best group first.
-
-    Where there are more settings than line styles, only each model's best group is bold.
-    """
-    drawn = [(group, curve) for group in comparison.groups if (curve := group.curve(column))]
-    colours = model_colours(comparison)
-    settings = sorted({group.settings_text for group, _ in drawn})
-    crowded = len(settings) > len(LINE_STYLES)
-    lines: list[_GroupLine] = []
-    for group, curve in drawn:
-        first = all(line.group.model != group.model for line in lines)
-        style = LINE_STYLES[0] if crowded else LINE_STYLES[settings.index(group.settings_text)]
-        curves = group.curves(column)
-        deviation = {e: statistics.stdev(one[e] for one in curves) for e in curve} if len(curves) > 1 else {}
-        lines.append(_GroupLine(group, curve, deviation, colours[group.model], style, first or not crowded))
-    return lines
-
-
 def _draw_line(axes: Axes, line: _GroupLine, theme: Theme) -> None:
     """Draw the curve, a band of one standard deviation, and a mark at the end of a run that is not done."""
-    epochs, values = np.array(list(line.curve)), np.array(list(line.curve.values()))
     width, alpha, order = (2.0, 1.0, 3) if line.bold else (1.0, 0.4, 2)
-    axes.plot(epochs, values, line.style, color=line.colour, lw=width, alpha=alpha, zorder=order)
-    if line.deviation and line.bold:
-        deviation = np.array(list(line.deviation.values()))
-        axes.fill_between(epochs, values - deviation, values + deviation, color=line.colour, alpha=0.15, lw=0)
-    if line.status != "done":
-        marker, fill = ("o", theme.paper) if line.status == "interrupted" else ("X", line.colour)
-        axes.plot(epochs[-1], values[-1], marker, color=line.colour, mfc=fill, ms=7, zorder=4)
-    elif len(epochs) == 1:
-        axes.plot(epochs, values, "o", color=line.colour, ms=7, zorder=4)
+    epochs, mean, colour = line.epochs, line.mean, line.colour
+    axes.plot(epochs, mean, line.style, color=colour, lw=width, alpha=alpha, zorder=order)
+    if line.deviation is not None and line.bold:
+        axes.fill_between(epochs, mean - line.deviation, mean + line.deviation, color=colour, alpha=0.15, lw=0)
+    if line.status != "done" or len(epochs) == 1:
+        marker = "o" if line.status in ("done", "interrupted") else "X"
+        fill = theme.paper if line.status == "interrupted" else colour
+        axes.plot(epochs[-1], mean[-1], marker, color=colour, mfc=fill, ms=7, zorder=4)
 
 
 def _psnr_limits(lines: Sequence[_GroupLine], noisy: Sequence[float]) -> tuple[float, float]:
     """Return the limits of the axis. Values far below the noisy input are cut off, to leave room for the others."""
-    values = [value for line in lines for value in line.curve.values()]
-    lowest = min([*noisy, max(values)]) - MAX_BELOW_NOISY_DB if noisy else min(values)
-    low, high = min([*(value for value in values if value >= lowest), *noisy]), max([*values, *noisy])
+    values = np.concatenate([line.mean for line in lines])
+    lowest = min([*noisy, values.max()]) - MAX_BELOW_NOISY_DB if noisy else values.min()
+    low, high = min([*values[values >= lowest], *noisy]), max([*values, *noisy])
     margin = 0.06 * (high - low) or 1.0
     return low - margin, high + margin
 
@@ -154,12 +161,13 @@ def _loss_limits(lines: Sequence[_GroupLine], floors: Sequence[float]) -> tuple[
 
     Different losses differ in size: then all values are shown.
     """
-    values = [value for line in lines for value in line.curve.values()]
-    low, high = min(values), max(values)
-    one_loss = len({str(run.part("loss")) for line in lines for run in line.group.runs}) == 1
+    values = np.concatenate([line.mean for line in lines])
+    low, high = float(values.min()), float(values.max())
     if low <= 0:
-        return low - 0.05 * (high - low or 1.0), high + 0.05 * (high - low or 1.0)
-    high = min(high, LOSS_RANGE * low) if one_loss else high
+        margin = 0.05 * (high - low or 1.0)
+        return low - margin, high + margin
+    if len({str(run.part("loss")) for line in lines for run in line.group.runs}) == 1:
+        high = min(high, LOSS_RANGE * low)
     return min([low, *floors]) / 1.06, max([high, *floors]) * 1.06
 
 
@@ -171,13 +179,13 @@ def _explain_lines(lines: Sequence[_GroupLine], low: float, high: float) -> list
         sentences.append(f"Mean of {' or '.join(map(str, sorted(seeds)))} seeds, band: one standard deviation.")
     if not all(line.bold for line in lines):
         sentences.append("Bold: each model's best setting; thin: its other settings.")
-    statuses = {line.status for line in lines if low <= line.curve[max(line.curve)] <= high}
+    statuses = {line.status for line in lines if low <= line.mean[-1] <= high}
     if "interrupted" in statuses:
         sentences.append("A ring marks the last epoch of an unfinished run.")
     if statuses - {"interrupted", "done"}:
         sentences.append("A cross marks the end of a run that died or failed.")
-    below = dict.fromkeys(line.name for line in lines if min(line.curve.values()) < low)
-    above = dict.fromkeys(line.name for line in lines if max(line.curve.values()) > high)
+    below = dict.fromkeys(line.name for line in lines if line.mean.min() < low)
+    above = dict.fromkeys(line.name for line in lines if line.mean.max() > high)
     for where, names in (("below", below), ("above", above)):
         if names:
             sentences.append(f"Partly or wholly {where} the axis: {', '.join(names)}.")
@@ -189,34 +197,20 @@ def _recorded_levels(comparison: Comparison, key: str) -> list[float]:
     return sorted({float(f"{value:.4g}") for run in comparison.runs if (value := run.number(key)) is not None})[:4]
 
 
-def _draw_level(axes: Axes, level: float, text: str, width: float, *, at_right: bool) -> None:
+def _draw_level(axes: Axes, level: float, text: str, *, at_right: bool) -> None:
     """Draw a dashed horizontal line with its name."""
-    axes.axhline(level, color=GREY, lw=width, ls=(0, (5, 3)), zorder=1)
+    axes.axhline(level, color=GREY, lw=1.0, ls=(0, (5, 3)), zorder=1)
     x, offset, side = (1, (-4, 3), "right") if at_right else (0, (4, 3), "left")
     where = ("axes fraction", "data")
     axes.annotate(text, (x, level), offset, xycoords=where, textcoords="offset points", size=9.5, color=GREY, ha=side)
-
-
-def _mark_best(axes: Axes, lines: Sequence[_GroupLine], theme: Theme) -> list[str]:
-    """Draw a dot at the epoch whose weights a run keeps."""
-    marked = [line for line in lines if line.bold and line.group.rank and len(line.group.runs) == 1]
-    for line in marked:
-        epoch = int(line.group.mean("best_epoch") or 0)
-        if epoch in line.curve:
-            axes.plot(epoch, line.curve[epoch], "o", color=line.colour, ms=7, mec=theme.paper, mew=1.2, zorder=4)
-    return ["Dots are the best epochs."] if marked else []
 
 
 def _set_log_scale(axes: Axes, low: float, high: float) -> None:
     """Set a logarithmic axis with a few round ticks; matplotlib's own ticks are too few for less than a decade."""
     axes.set_yscale("log")
     axes.minorticks_off()
-    steps = [1, 2, 5] if high / low > 20 else [1, 1.5, 2, 3, 4, 5, 7]
-    ticks = [step * 10.0**power for power in range(-12, 7) for step in steps]
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    if len(ticks) < 3:
-        ticks = [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
-    axes.set_yticks(ticks, [f"{tick:.4g}" for tick in ticks])
+    axes.yaxis.set_major_locator(LogLocator(subs=[1, 2, 5] if high / low > 20 else [1, 1.5, 2, 3, 4, 5, 7]))
+    axes.yaxis.set_major_formatter("{x:.4g}")
 
 
 def _epoch_ticks(last: int) -> list[int]:
@@ -265,7 +259,7 @@ def _name_lines(axes: Axes, lines: Sequence[_GroupLine], comparison: Comparison,
 def _name_ends(axes: Axes, lines: Sequence[_GroupLine]) -> None:
     """Write each name at the right of the axes, as close to the end of its line as the other names allow."""
     to_fraction = axes.transScale + axes.transLimits
-    ends = [(min(max(to_fraction.transform((1, list(line.curve.values())[-1]))[1], 0.0), 1.0), line) for line in lines]
+    ends = [(min(max(to_fraction.transform((1, line.mean[-1]))[1], 0.0), 1.0), line) for line in lines]
     ends.sort(key=lambda end: end[0])
     heights = spread_heights([height for height, _ in ends], gap=0.055)
     for (_, line), height in zip(ends, heights, strict=True):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,15 +18,14 @@ GREY = "#7d8792"  # can be seen in both themes
 DARK_PAPER, LIGHT_TEXT = "#1b1f24", "#d7dde3"  # around images, so that they look the same in both themes
 
 
-@dataclass(frozen=True)
-class PngFigure:
+class PngFigure(NamedTuple):
     """A figure as PNG, with its title and caption."""
 
     name: str  # of the file: "psnr.png"
     title: str
     caption: str
     png: bytes
-    dark_png: bytes | None = None  # the same figure for the page's dark theme
+    dark_png: bytes | None = None  # the same figure for the page's dark theme, where each colour stays the same
 
 
 class Theme(NamedTuple):
@@ -48,9 +47,9 @@ def png_bytes(figure: Figure, dpi: int = 200) -> bytes:
 
 def model_colours(comparison: Comparison) -> dict[str, str]:
     """Return each model's colour; models that are not the report's take other colours in turn."""
-    unknown = [model for model in comparison.models if model not in STUDY_MODELS]
-    known = {model: entry.colour for model, entry in STUDY_MODELS.items()}
-    return known | {model: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, model in enumerate(unknown)}
+    others = [model for model in comparison.models if model not in STUDY_MODELS]
+    colours = dict(zip(others, itertools.cycle(OTHER_COLOURS), strict=False))
+    return colours | {model: entry.colour for model, entry in STUDY_MODELS.items()}
 
 
 Captioned = tuple[NDArray[np.uint8], str]  # an image of (H, W, C) and the text below it
@@ -73,10 +72,8 @@ def draw_image_rows(rows: Mapping[str, Sequence[Captioned]], cell_width: float, 
     across, up = figure.get_size_inches()
     top = up - gap
     for (name, images), row_height in zip(rows.items(), heights, strict=True):
-        bottom = top - cell_height
-        figure.text(
-            0.1 / across, (bottom + cell_height / 2) / up, name, color=LIGHT_TEXT, size=text_size + 2, va="center"
-        )
+        bottom, middle = top - cell_height, top - cell_height / 2
+        figure.text(0.1 / across, middle / up, name, color=LIGHT_TEXT, size=text_size + 2, va="center")
         for column, (image, text) in enumerate(images):
             x = left + column * (cell_width + gap)
             axes = figure.add_axes((x / across, bottom / up, cell_width / across, cell_height / up))

@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Curve = dict[int, float]  # epoch, counted from 1 -> value
 
@@ -57,8 +57,7 @@ class Run:
         return f"{done:.0f}/{planned:.0f}" if planned else f"{done:.0f}"
 
 
-@dataclass(frozen=True)
-class FoundRuns:
+class FoundRuns(NamedTuple):
     """The runs in a folder, sorted by name, and a warning for each run that could not be read."""
 
     runs: list[Run]
@@ -117,12 +116,10 @@ def _read_history(path: Path) -> dict[str, Curve]:
     except (OSError, ValueError, csv.Error):
         return history
     for row in rows:
-        epoch = _finite(row.pop("epoch", None))
-        if epoch is None:
-            continue
-        for column, cell in row.items():
-            value = _finite(cell)
-            if isinstance(column, str) and value is not None:
+        numbers = {column: value for column, cell in row.items() if (value := _finite(cell)) is not None}
+        epoch = numbers.pop("epoch", None)
+        if epoch is not None:
+            for column, value in numbers.items():
                 history.setdefault(column, {})[int(epoch)] = value
     return history
 

@@ -18,19 +18,12 @@ MAX_REASON_LENGTH = 300  # characters of a reason in the table; the whole messag
 
 
 class Outcome(NamedTuple):
-    """How a job ended.
+    """How a job ended."""
 
-    Args:
-        folder: the run's.
-        state: "done", "dead", "skipped", "failed", "refused" or "interrupted".
-        code: exit code.
-        text: the best score, or the reason.
-    """
-
-    folder: Path
-    state: str
-    code: int
-    text: str
+    folder: Path  # of the run
+    state: str  # "done", "dead", "skipped", "failed", "refused" or "interrupted"
+    code: int  # exit code
+    text: str  # the best score, or the reason
 
 
 def append_outcome(path: Path, number: int | None, outcome: Outcome) -> None:
