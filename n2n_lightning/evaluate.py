@@ -47,56 +47,49 @@ def score(config: dict[str, Any], data_name: str) -> None:
         errors.InputError: the configuration, the checkpoint or the data is wrong.
     """
     from n2n_lightning.metrics import RestorationQuality
-    from n2n_lightning.models.checkpoint import load_denoiser
     from n2n_lightning.system.atomic import write_json
-    from n2n_lightning.training.check import check_data
 
-    quantize = config["quantize"]
     try:
-        check_data(config)
-        if not isinstance(quantize, bool):
-            raise ValueError(f"quantize must be true or false, got {quantize!r}; set quantize=true")
-        module = load_denoiser(config["checkpoint"])
-        datamodule = prepare_data(config, module)
+        module, datamodule = load(config)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
     data = datamodule.data
     if data.sample_type != "uint8":
         print(f"range 0 to {data.peak:g}")
-    module.quality = RestorationQuality(quantize=quantize)
+    module.quality = RestorationQuality(quantize=config["quantize"])
     scores = {
         "checkpoint": config["checkpoint"],
         "data": config["data"] | {"fingerprint": data.fingerprint(), "peak": data.peak},
         **({"noise": config["noise"]} if config["noise"]["name"] else {}),
-        "quantize": quantize,
+        "quantize": config["quantize"],
         **evaluate(module, datamodule),
     }
     path = Path(config["output"] or default_output(config["checkpoint"], data_name))
     write_json(path, scores)
     if "image" in scores.get("per_image", {}) and config["data"]["crop_px"] is None:
         image_table(scores["per_image"]).show()
-    print(TextTable((), mean_rows(scores)).text())
+    mean_table(scores).show()
     print(path)
 
 
-def prepare_data(config: dict[str, Any], module: DenoiserModule) -> NoisyPairDataModule:
-    """Return the data, scaled by the range that the checkpoint was trained with.
-
-    Raises:
-        ValueError: the images have another number of channels than the checkpoint's.
-    """
+def load(config: dict[str, Any]) -> tuple[DenoiserModule, NoisyPairDataModule]:
+    """Load the checkpoint and the data, and check that they fit; ValueError or OSError if something is wrong."""
+    from n2n_lightning.models.checkpoint import load_denoiser
     from n2n_lightning.training.build import build_datamodule
+    from n2n_lightning.training.check import check_data
 
-    datamodule = build_datamodule(config)
+    check_data(config)
+    if not isinstance(config["quantize"], bool):
+        raise ValueError(f"quantize must be true or false, got {config['quantize']!r}; set quantize=true")
+    module, datamodule = load_denoiser(config["checkpoint"]), build_datamodule(config)
     take_range(datamodule.data, module)
     datamodule.setup("validate")
-    channels = module.hparams["channels"]
-    if datamodule.image_shape[0] != channels:
+    if datamodule.image_shape[0] != module.hparams["channels"]:
         raise ValueError(
-            f"{config['checkpoint']} denoises images of {channels} channels, the data has {datamodule.image_shape[0]}; "
-            "choose other data or another checkpoint"
+            f"{config['checkpoint']} denoises images of {module.hparams['channels']} channels, "
+            f"the data has {datamodule.image_shape[0]}; choose other data or another checkpoint"
         )
-    return datamodule
+    return module, datamodule
 
 
 def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[str, Any]:
@@ -169,25 +162,24 @@ def default_output(checkpoint: str, data: str) -> Path:
 
 def image_table(per_image: dict[str, list[Any]]) -> TextTable:
     """Return a table with a row for each image."""
-    keys = [key for key in ("noisy_psnr", "psnr", "ssim") if key in per_image]
+    titles = [key for key in ("image", "noisy_psnr", "psnr", "ssim") if key in per_image]
     rows = [
         [Path(name).name, *("-" if value is None else f"{value:.4f}" for value in values)]
-        for name, *values in zip(*(per_image[key] for key in ("image", *keys)), strict=True)
+        for name, *values in zip(*(per_image[key] for key in titles), strict=True)
     ]
-    return TextTable(("image", *keys), rows, (False, *(True for _ in keys)))
+    return TextTable(titles, rows, [title != "image" for title in titles])
 
 
-def mean_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return name and text of each mean over the images."""
-    rows = [(key, f"{value:.4f}") for key, value in scores.items() if key.startswith("val/")]
+def mean_table(scores: dict[str, Any]) -> TextTable:
+    """Return a table with a row for each mean over the images."""
+    rows = [(key, f"{value:.4f}") for key, value in scores.items() if key.startswith(("val/", "noisy_psnr"))]
     if "noisy_psnr_pairs" in scores:
-        gain = scores["val/psnr_pairs"] - scores["noisy_psnr_pairs"]
-        rows += [("noisy_psnr_pairs", f"{scores['noisy_psnr_pairs']:.4f}"), ("gain of pairs, dB", f"{gain:.2f}")]
+        rows.append(("gain of pairs, dB", f"{scores['val/psnr_pairs'] - scores['noisy_psnr_pairs']:.2f}"))
     if "gain_db" in scores:
         error = scores["gain_standard_error_db"]
-        gain = f"{scores['gain_db']:.2f}" + (f" +- {error:.2f} (standard error)" if error is not None else "")
-        rows += [("noisy_psnr", f"{scores['noisy_psnr']:.4f}"), ("gain, dB", f"{gain}, {scores['images']} images")]
-    return rows
+        accuracy = "" if error is None else f" +- {error:.2f} (standard error)"
+        rows.append(("gain, dB", f"{scores['gain_db']:.2f}{accuracy}, {scores['images']} images"))
+    return TextTable((), rows)
 
 
 def main() -> int:

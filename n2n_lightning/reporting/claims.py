@@ -162,13 +162,13 @@ def _compare_every_epoch(upper: Group, lower: Group) -> tuple[str, bool | None]:
 
 def _compare_best(upper: Group, lower: Group) -> tuple[str, bool | None]:
     """Compare two models' best validation PSNR: the numbers, and whether the first is above the second."""
-    high, low = (group.mean(PSNR) or 0.0 for group in (upper, lower))
-    text = f"{high:.2f} against {low:.2f} dB: {format_signed(high - low)} dB"
+    lead = upper.best - lower.best
+    text = f"{upper.best:.2f} against {lower.best:.2f} dB: {format_signed(lead)} dB"
     deviations = [sd for sd in (upper.sd(PSNR), lower.sd(PSNR)) if sd is not None]
     if deviations:
-        chance = ", so it may be chance" if abs(high - low) <= 2 * max(deviations) else ""
+        chance = ", so it may be chance" if abs(lead) <= 2 * max(deviations) else ""
         text += f", standard deviation over seeds {max(deviations):.2f} dB{chance}"
-    return text, high > low
+    return text, lead > 0
 
 
 def _flatness(claim: FlatLossClaim, group: Group) -> tuple[str, bool | None]:

@@ -37,6 +37,10 @@ class Group:
         return model_title(self.model)
 
     @property
+    def status(self) -> str:
+        return self.runs[0].status
+
+    @property
     def settings_text(self) -> str:
         """The swept settings as text: ``optimizer sgd, train_pairs 2000``."""
         return ", ".join(f"{key.removeprefix('data.')} {value}" for key, value in self.settings.items())
@@ -57,6 +61,11 @@ class Group:
         """Return the sample standard deviation over the seeds; None for fewer than two."""
         numbers = self.numbers(key)
         return statistics.stdev(numbers) if len(numbers) > 1 else None
+
+    @property
+    def best(self) -> float:
+        """Mean of the best values that the comparison is ranked by; of a ranked group."""
+        return self.mean(self.metric) or 0.0
 
     @property
     def gain_db(self) -> float | None:

@@ -59,13 +59,9 @@ class _GroupLine:
     bold: bool
 
     @property
-    def status(self) -> str:
-        return self.group.runs[0].status
-
-    @property
     def name(self) -> str:
         extra = [self.group.settings_text] if self.group.settings else []
-        extra += [self.status] if self.status != "done" else []
+        extra += [self.group.status] if self.group.status != "done" else []
         return f"{self.group.title} ({', '.join(extra)})" if extra else self.group.title
 
 
@@ -141,9 +137,9 @@ def _draw_line(axes: Axes, line: _GroupLine, theme: Theme) -> None:
     axes.plot(epochs, mean, line.style, color=colour, lw=width, alpha=alpha, zorder=order)
     if line.deviation is not None and line.bold:
         axes.fill_between(epochs, mean - line.deviation, mean + line.deviation, color=colour, alpha=0.15, lw=0)
-    if line.status != "done" or len(epochs) == 1:
-        marker = "o" if line.status in ("done", "interrupted") else "X"
-        fill = theme.paper if line.status == "interrupted" else colour
+    if line.group.status != "done" or len(epochs) == 1:
+        marker = "o" if line.group.status in ("done", "interrupted") else "X"
+        fill = theme.paper if line.group.status == "interrupted" else colour
         axes.plot(epochs[-1], mean[-1], marker, color=colour, mfc=fill, ms=7, zorder=4)
 
 
@@ -179,7 +175,7 @@ def _explain_lines(lines: Sequence[_GroupLine], low: float, high: float) -> list
         sentences.append(f"Mean of {' or '.join(map(str, sorted(seeds)))} seeds, band: one standard deviation.")
     if not all(line.bold for line in lines):
         sentences.append("Bold: each model's best setting; thin: its other settings.")
-    statuses = {line.status for line in lines if low <= line.mean[-1] <= high}
+    statuses = {line.group.status for line in lines if low <= line.mean[-1] <= high}
     if "interrupted" in statuses:
         sentences.append("A ring marks the last epoch of an unfinished run.")
     if statuses - {"interrupted", "done"}:

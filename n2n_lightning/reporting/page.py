@@ -77,8 +77,7 @@ def _page_rows(comparison: Comparison, shown: Sequence[Column]) -> list[dict[str
     span = max(best) - min(noisy) if noisy and best else 0.0
     rows = []
     for index, (group, texts) in enumerate(zip(comparison.groups, row_texts(comparison, shown), strict=True)):
-        psnr = group.mean(metric) if group.rank else None
-        share = round(max(0.0, 100 * (psnr - min(noisy)) / span), 1) if psnr is not None and span > 0 else None
+        share = round(max(0.0, 100 * (group.best - min(noisy)) / span), 1) if group.rank and span > 0 else None
         why = why_unranked(group)
         styles = ["best" * (group.rank == 1), "out" * (not group.rank), "reasoned" * bool(why)]
         styles += ["first" * (index == len(comparison.ranked))]

@@ -36,7 +36,7 @@ def headline(comparison: Comparison) -> Headline:
         title = "No run has finished yet" if statuses["interrupted"] else "No run has succeeded"
         return Headline(title, f"Of {total} {'run' if total == 1 else 'runs'}: {states}.", [])
     best, rival = comparison.ranked[0], _rival(comparison)
-    sentences = [_gain_sentence(comparison, best), _chance_sentence(comparison, best, rival)]
+    sentences = [_gain_sentence(best), _chance_sentence(best, rival)]
     if comparison.metric == PAIRS:
         sentences.append("There are no clean images: PSNR is estimated from pairs of noisy images.")
     elif comparison.metric != PSNR:
@@ -45,7 +45,7 @@ def headline(comparison: Comparison) -> Headline:
         ranked = total - len(comparison.others)
         sentences.append(f"{ranked} of {total} runs are ranked; the others are listed below them.")
     metric = METRIC_TITLES.get(comparison.metric, comparison.metric).removesuffix(" (dB)")
-    numbers = [(_best_text(comparison, best), f"{metric}, {best.label}")]
+    numbers = [(score_text(best.metric, best.best), f"{metric}, {best.label}")]
     if best.gain_db is not None:
         relation = "above" if best.gain_db > 0 else "compared with"
         numbers.append((f"{format_signed(best.gain_db)} dB", f"{relation} the noisy input"))
@@ -56,30 +56,32 @@ def headline(comparison: Comparison) -> Headline:
     return Headline(_title(comparison, best, rival), " ".join(filter(None, sentences)), numbers)
 
 
+def _rival(comparison: Comparison) -> Group | None:
+    """Return the best group of another model; if there is only one model, the second group."""
+    rest = comparison.ranked[1:]
+    return next((group for group in rest if group.model != comparison.ranked[0].model), rest[0] if rest else None)
+
+
 def _title(comparison: Comparison, best: Group, rival: Group | None) -> str:
-    value = _best_text(comparison, best)
-    known_as = {PSNR: "", PAIRS: "an estimated "}.get(comparison.metric, f"a {comparison.metric} of ")
+    value = score_text(best.metric, best.best)
+    known_as = {PSNR: "", PAIRS: "an estimated "}.get(best.metric, f"a {best.metric} of ")
     gains = [group.gain_db for group in comparison.ranked if group.gain_db is not None]
     if best.gain_db is not None and max(gains) <= 0:
         return f"No run beats its noisy input: the best, {best.title}, is {-best.gain_db:.2f} dB below it"
     if rival is None:
         above = "" if best.gain_db is None else f", {best.gain_db:.2f} dB above its noisy input"
         return f"{best.title} reaches {known_as}{value}{above}"
-    if "psnr" not in comparison.metric:
-        return f"{best.title} has the best {comparison.metric}: {value}"
+    if "psnr" not in best.metric:
+        return f"{best.title} has the best {best.metric}: {value}"
     other = rival.title
     if rival.model == best.model:
         other = f"its run with {rival.settings_text}" if rival.settings else "its other run"
     so_far = "So far, " if any(run.status == "interrupted" for run in comparison.runs) else ""
-    return f"{so_far}{best.title} is best: {known_as}{value}, {_lead(comparison, best, rival):.2f} dB above {other}"
+    return f"{so_far}{best.title} is best: {known_as}{value}, {best.best - rival.best:.2f} dB above {other}"
 
 
-def _lead(comparison: Comparison, best: Group, rival: Group) -> float:
-    return (best.mean(comparison.metric) or 0.0) - (rival.mean(comparison.metric) or 0.0)
-
-
-def _gain_sentence(comparison: Comparison, best: Group) -> str:
-    run, noisy = best.runs[0], best.mean(noisy_key(comparison.metric))
+def _gain_sentence(best: Group) -> str:
+    run, noisy = best.runs[0], best.mean(noisy_key(best.metric))
     where = ""
     if len(best.runs) > 1:
         where = f", as the mean of {len(best.runs)} seeds"
@@ -87,30 +89,16 @@ def _gain_sentence(comparison: Comparison, best: Group) -> str:
         where = f", at epoch {run.number('best_epoch'):.0f} of {run.number('epochs') or 0:.0f}"
     if noisy is None or best.gain_db is None:
         return f"Reached by {best.label}{where}."
-    result = f"after {best.label} they have {_best_text(comparison, best)}{where}"
+    result = f"after {best.label} they have {score_text(best.metric, best.best)}{where}"
     return f"The noisy validation images have {noisy:.2f} dB; {result}."
 
 
-def _chance_sentence(comparison: Comparison, best: Group, rival: Group | None) -> str:
+def _chance_sentence(best: Group, rival: Group | None) -> str:
     """Return a warning if the lead is small compared with the standard deviation over the seeds."""
-    if rival is None:
+    deviations = [sd for group in (best, rival) if group and (sd := group.sd(group.metric)) is not None]
+    if rival is None or not deviations or abs(best.best - rival.best) > 2 * max(deviations):
         return ""
-    deviations = [sd for sd in (best.sd(comparison.metric), rival.sd(comparison.metric)) if sd is not None]
-    if not deviations or abs(_lead(comparison, best, rival)) > 2 * max(deviations):
-        return ""
-    return (
-        f"The lead is less than twice the standard deviation over seeds ({max(deviations):.2g}), so it may be chance."
-    )
-
-
-def _rival(comparison: Comparison) -> Group | None:
-    """Return the best group of another model; if there is only one model, the second group."""
-    rest = comparison.ranked[1:]
-    return next((group for group in rest if group.model != comparison.ranked[0].model), rest[0] if rest else None)
-
-
-def _best_text(comparison: Comparison, group: Group) -> str:
-    return score_text(comparison.metric, group.mean(comparison.metric) or 0.0)
+    return f"The lead is at most twice the standard deviation over seeds ({max(deviations):.2g}), so it may be chance."
 
 
 def notes(comparison: Comparison) -> list[str]:

@@ -44,7 +44,7 @@ def columns(comparison: Comparison) -> list[Column]:
         _number_column(noisy, "noisy (dB)", ".2f", lambda group: group.mean(noisy)),
         Column("gain_db", "gain (dB)", lambda group: format_signed(group.gain_db), lambda group: group.gain_db),
         _number_column("report_psnr", "report (dB)*", ".2f", report_psnr_db),
-        Column("status", "status", status_text, lambda group: group.runs[0].status, numeric=False),
+        Column("status", "status", status_text, lambda group: group.status, numeric=False),
     ]
     if metric != PSNR:
         found = [column for column in found if column.key != "report_psnr"]
@@ -118,7 +118,7 @@ def targets_text(group: Group) -> str:
 def status_text(group: Group) -> str:
     """Return ``done``, ``interrupted (epoch 7/20: signal 15)``, ``dead (black image)``."""
     why = why_unranked(group)
-    return f"{group.runs[0].status} ({why})" if why else group.runs[0].status
+    return f"{group.status} ({why})" if why else group.status
 
 
 def why_unranked(group: Group) -> str:
@@ -164,7 +164,7 @@ def terminal_table(comparison: Comparison) -> TextTable:
 def row_texts(comparison: Comparison, shown: Sequence[Column]) -> list[list[str]]:
     """Return the texts of all rows, with the bare status: its reason stands below the row or the table."""
     return [
-        [group.runs[0].status if column.key == "status" else column.text(group) for column in shown]
+        [group.status if column.key == "status" else column.text(group) for column in shown]
         for group in comparison.groups
     ]
 
