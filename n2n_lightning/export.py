@@ -50,12 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or a trained model's name: unet")
-    add(
-        "--format",
-        choices=FILE_SUFFIXES,
-        required=True,
-        help="onnx, or torch for the .pt2 that torch.export.load reads",
-    )
+    add("--format", choices=FILE_SUFFIXES, required=True, help="torch: a .pt2 file for torch.export.load")
     add("--output", metavar="FILE", type=Path, help="the file (default: the run's or the model's name, in this folder)")
     add("--overwrite", action="store_true", help="replace FILE where it exists")
     return parser.parse_args(argv)

@@ -12,9 +12,8 @@ from typing import Any
 from n2n_lightning.reporting.runs import Run, read_run
 from n2n_lightning.system import errors
 
-# relative difference of the best values that is allowed on other versions or devices, where rounding errors add up
-TOLERANCE = 0.01
-ENVIRONMENT_KEYS = ("device", "git_commit")  # beside the versions; the device of a CPU includes the number of threads
+TOLERANCE = 0.01  # relative, of the best values; with other versions or devices, rounding errors add up
+ENVIRONMENT = ("device", "git_commit")  # beside the versions; the device of a CPU includes the number of threads
 SCORES = ("val/psnr", "val/psnr_pooled", "val/psnr_pairs", "val/ssim", "val/loss", "noisy_psnr")
 
 Difference = tuple[float, str]  # the largest difference of two sets of numbers, and the number that it is of
@@ -38,19 +37,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_original(path: Path) -> Run:
-    """Read the run to repeat.
-
-    Raises:
-        errors.InputError: there is no run, or it has not ended.
-    """
+    """Read the run to repeat; an InputError if there is none, or if it has not ended."""
     try:
         run = read_run(path.parent if path.name == "result.json" else path)
     except (OSError, ValueError) as error:
         raise errors.InputError(f"RUN must be a run's folder or its result.json, got {path}: {error}") from error
     if run.status not in ("done", "dead") or not run.part("config"):
-        raise errors.InputError(
-            f"RUN must be a finished run, {path} is {run.status}; give one that is done, or finish it"
-        )
+        rule = f"RUN must be a finished run, {path} is {run.status}"
+        raise errors.InputError(f"{rule}; give one that is done, or finish it")
     return run
 
 
@@ -79,19 +73,17 @@ def compare_repeat(original: Run, again: Run) -> tuple[bool, list[str]]:
     """Return whether the second run is as equal to the first as their environments allow, and lines that say why."""
     same_data = original.part("data").get("fingerprint") == again.part("data").get("fingerprint")
     found = {
-        "metrics.csv": largest_difference(metrics(original), metrics(again)),
+        "metrics.csv": largest_difference(metric_values(original), metric_values(again)),
         "best values": largest_difference(best_values(original), best_values(again)),
         **weight_differences(original, again),
     }
     there, here = (
-        run.part("versions") | {key: run.record.get(key) for key in ENVIRONMENT_KEYS} for run in (original, again)
+        run.part("versions") | {key: run.record.get(key) for key in ENVIRONMENT} for run in (original, again)
     )
     changed = [key for key in sorted(there | here) if there.get(key) != here.get(key)]
     lines = [f"data: {'the same' if same_data else 'not what the original was trained on'}"]
-    lines += [
-        f"{name}: {f'differ, most by {difference:.3g}: {where}' if difference else 'equal'}"
-        for name, (difference, where) in found.items()
-    ]
+    for name, (difference, where) in found.items():
+        lines.append(f"{name}: {f'differ, most by {difference:.3g}: {where}' if difference else 'equal'}")
     changes = [f"{key} {there.get(key)} there, {here.get(key)} here" for key in changed]
     lines.append(f"environment: {'; '.join(changes) or 'the same versions, device, threads and git commit'}")
 
@@ -108,7 +100,7 @@ def compare_repeat(original: Run, again: Run) -> tuple[bool, list[str]]:
     return good and same_data, [*lines, verdict]
 
 
-def metrics(run: Run) -> dict[str, float]:
+def metric_values(run: Run) -> dict[str, float]:
     """Return every number of ``metrics.csv`` except the seconds."""
     columns = {name: curve for name, curve in run.history.items() if name != "seconds"}
     return {f"{name} in epoch {epoch}": value for name, curve in columns.items() for epoch, value in curve.items()}

@@ -27,12 +27,7 @@ PictureRow = tuple[Noise, Mapping[str, Path]]  # a noise, and title -> checkpoin
 def draw_restored(clean: NDArray[np.uint8], rows: Mapping[str, PictureRow]) -> bytes:
     """Draw a row for each noise: the noisy image, each net's estimate, and the clean image.
 
-    Args:
-        clean: (H, W, 3), writable.
-        rows: title -> noise and nets.
-
-    Returns:
-        A PNG file with 2x2 pixels for each pixel.
+    ``clean`` is (H, W, 3) and writable, ``rows`` is title -> noise and nets. Returns a PNG file, 2x2 pixels a pixel.
 
     Raises:
         ValueError: a net is not for colour images.
@@ -50,16 +45,9 @@ def draw_restored(clean: NDArray[np.uint8], rows: Mapping[str, PictureRow]) -> b
 def restore(
     clean: NDArray[np.uint8], noise: Noise, nets: Mapping[str, Path], seed: int
 ) -> dict[str, NDArray[np.uint8]]:
-    """Add noise to an image and denoise it with each net.
+    """Add noise to an image of (H, W, 3) and denoise it with each net, ``nets`` being title -> checkpoint.
 
-    Args:
-        clean: (H, W, 3), writable.
-        noise: what is added.
-        nets: title -> checkpoint.
-        seed: of the noise.
-
-    Returns:
-        Title -> (H, W, 3): the noisy image, each net's estimate, and the clean image, clipped and rounded.
+    Returns title -> (H, W, 3) uint8: the noisy image, each net's estimate, and the clean image.
     """
     image = torch.from_numpy(clean).movedim(-1, 0)[None].float() / 255
     noisy = noise.draw(image, torch.Generator().manual_seed(seed))
@@ -77,10 +65,7 @@ def centre(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def draw_pictures(jobs: Sequence[PaperRun], kodak: Path, path: Path) -> bool:
-    """Draw one photograph with each noise, denoised by the first seed's finished runs.
-
-    Returns:
-        Whether there was a finished run.
+    """Draw one photograph with each noise, denoised by the first seed's finished runs; False if there are none.
 
     Raises:
         ValueError, OSError: the photograph cannot be read, or a run is not of colour images.

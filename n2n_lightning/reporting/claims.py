@@ -76,8 +76,8 @@ def judge_study_claims(comparison: Comparison) -> Judgement | None:
 def _choose_groups(comparison: Comparison) -> tuple[dict[str, Group], str]:
     """Choose one group of finished runs for each model, and say how.
 
-    The groups share their settings, those that most models were run with. Only the optimizer may differ: where a
-    model was run with its own, that group is chosen.
+    The groups share the settings that most models were run with, and of such settings those with fewest overrides.
+    Only the optimizer may differ: where a model was run with its own, that group is chosen.
     """
     by_settings: dict[Settings, list[Group]] = defaultdict(list)
     for group in comparison.ranked:
@@ -87,13 +87,10 @@ def _choose_groups(comparison: Comparison) -> tuple[dict[str, Group], str]:
     if not by_settings:
         return {}, "No run of the report's models is done."
 
-    def preference(settings: Settings) -> tuple[int, int, str]:
-        members = by_settings[settings]
-        fewest_overrides = min(len(group.runs[0].overrides) for group in members)
-        return -len({group.model for group in members}), fewest_overrides, str(settings)
+    def preference(item: tuple[Settings, list[Group]]) -> tuple[int, int]:
+        return -len({group.model for group in item[1]}), min(len(group.runs[0].overrides) for group in item[1])
 
-    settings = min(by_settings, key=preference)
-    members = by_settings[settings]
+    settings, members = min(sorted(by_settings.items()), key=preference)
     chosen: dict[str, Group] = {}
     for group in sorted(members, key=lambda group: not group.own_optimizer):  # stable: keeps the ranking
         chosen.setdefault(group.model, group)

@@ -131,14 +131,15 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     same: dict[str, list[Run]] = {}
     for run in done:
         same.setdefault(_identity(run), []).append(run)
-    groups = [Group(tuple(members), _swept_settings(members[0], swept), metric) for members in same.values()]
-    groups.sort(key=lambda group: sort_key(metric, group.mean(metric)))
+
+    def make_group(members: Sequence[Run]) -> Group:
+        return Group(tuple(members), {key: setting_value(members[0], key) for key in swept}, metric)
+
+    groups = sorted(map(make_group, same.values()), key=lambda group: sort_key(metric, group.best))
     ranked = [replace(group, rank=rank) for rank, group in enumerate(groups, start=1)]
-    counted = {run.folder for run in done}
-    rest = [run for run in runs if run.folder not in counted]
+    rest = [run for run in runs if run not in done]
     rest.sort(key=lambda run: (run.status != "interrupted", run.status, run.name))
-    others = [Group((run,), _swept_settings(run, swept), metric) for run in rest]
-    return Comparison(list(runs), metric, swept, ranked, others)
+    return Comparison(list(runs), metric, swept, ranked, [make_group([run]) for run in rest])
 
 
 def sort_key(metric: str, value: float | None) -> float:
@@ -202,10 +203,6 @@ def _swept_keys(runs: Sequence[Run]) -> list[str]:
     keys = sorted({key for run in runs for key in run.overrides} - {"seed"})
     swept = [key for key in keys if len({setting_value(run, key) for run in runs}) > 1]
     return ["study", *swept] if len({run.study for run in runs}) > 1 else swept
-
-
-def _swept_settings(run: Run, swept: Sequence[str]) -> dict[str, str]:
-    return {key: setting_value(run, key) for key in swept}
 
 
 def _identity(run: Run) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
@@ -57,6 +57,7 @@ class _GroupLine:
     colour: str
     style: str
     bold: bool
+    best: float | None  # the epoch to mark as the best
 
     @property
     def name(self) -> str:
@@ -86,12 +87,13 @@ def _group_lines(comparison: Comparison, column: str) -> list[_GroupLine]:
     crowded = len(settings) > len(LINE_STYLES)
     lines: list[_GroupLine] = []
     for group, curves in drawn:
-        first = all(line.group.model != group.model for line in lines)
+        bold = not crowded or all(line.group.model != group.model for line in lines)
+        one_run = column == comparison.metric and bold and group.rank and len(group.runs) == 1
+        best = group.mean("best_epoch") if one_run else None
         style = LINE_STYLES[0] if crowded else LINE_STYLES[settings.index(group.settings_text)]
         epochs, values = np.array(list(curves[0])), np.array([list(curve.values()) for curve in curves])
         mean, deviation = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else None
-        colour = colours[group.model]
-        lines.append(_GroupLine(group, epochs, mean, deviation, colour, style, first or not crowded))
+        lines.append(_GroupLine(group, epochs, mean, deviation, colours[group.model], style, bold, best))
     return lines
 
 
@@ -103,27 +105,24 @@ def _draw_figure(
     axes = figure.add_subplot()
     for line in lines:
         _draw_line(axes, line, theme)
-    last = max(int(line.epochs[-1]) for line in lines)
     is_loss, chart = "loss" in column, CHARTS[column]
-    levels = _recorded_levels(comparison, chart.level)
+    recorded = {float(f"{value:.4g}") for run in comparison.runs if (value := run.number(chart.level)) is not None}
+    levels = sorted(recorded)[:4]  # one for each data set
     low, high = _loss_limits(lines, levels) if is_loss else _psnr_limits(lines, levels)
-    unit = f" ({_loss_unit(comparison)})" if is_loss else ""
+    last = max(line.epochs[-1] for line in lines)
+    losses = {str(name).upper() for run in comparison.runs if (name := run.part("loss").get("name"))}
+    unit = f" ({', '.join([*(losses if len(losses) == 1 else ()), 'images in 0 to 1'])})" if is_loss else ""
     axes.set(xlim=(0.5, last + 0.5), ylim=(low, high), xlabel="epoch", ylabel=chart.axis + unit)
-    axes.set_xticks(_epoch_ticks(last))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     sentences = _explain_lines(lines, low, high)
     for level in levels:
         _draw_level(axes, level, chart.level_name.format(level), at_right=not is_loss)  # losses start high and end low
     sentences += [chart.level_sentence] if levels else []
-    marked = [line for line in lines if line.bold and line.group.rank and len(line.group.runs) == 1]
-    if column == comparison.metric and marked:
-        for line in marked:
-            best = line.epochs == line.group.mean("best_epoch")
-            axes.plot(
-                line.epochs[best], line.mean[best], "o", color=line.colour, ms=7, mec=theme.paper, mew=1.2, zorder=4
-            )
-        sentences.append("Dots are the best epochs.")
     if is_loss and low > 0:
-        _set_log_scale(axes, low, high)
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=[1, 2, 5] if high / low > 20 else [1, 1.5, 2, 3, 4, 5, 7]))
+        axes.yaxis.set_major_formatter("{x:.4g}")
         sentences.append("The axis is logarithmic.")
     _style_axes(axes, theme)
     _name_lines(axes, lines, comparison, theme)
@@ -131,7 +130,7 @@ def _draw_figure(
 
 
 def _draw_line(axes: Axes, line: _GroupLine, theme: Theme) -> None:
-    """Draw the curve, a band of one standard deviation, and a mark at the end of a run that is not done."""
+    """Draw the curve, a band of one standard deviation, and marks at its best epoch and at an unfinished end."""
     width, alpha, order = (2.0, 1.0, 3) if line.bold else (1.0, 0.4, 2)
     epochs, mean, colour = line.epochs, line.mean, line.colour
     axes.plot(epochs, mean, line.style, color=colour, lw=width, alpha=alpha, zorder=order)
@@ -141,6 +140,8 @@ def _draw_line(axes: Axes, line: _GroupLine, theme: Theme) -> None:
         marker = "o" if line.group.status in ("done", "interrupted") else "X"
         fill = theme.paper if line.group.status == "interrupted" else colour
         axes.plot(epochs[-1], mean[-1], marker, color=colour, mfc=fill, ms=7, zorder=4)
+    best = epochs == line.best
+    axes.plot(epochs[best], mean[best], "o", color=colour, ms=7, mec=theme.paper, mew=1.2, zorder=4)
 
 
 def _psnr_limits(lines: Sequence[_GroupLine], noisy: Sequence[float]) -> tuple[float, float]:
@@ -180,6 +181,8 @@ def _explain_lines(lines: Sequence[_GroupLine], low: float, high: float) -> list
         sentences.append("A ring marks the last epoch of an unfinished run.")
     if statuses - {"interrupted", "done"}:
         sentences.append("A cross marks the end of a run that died or failed.")
+    if any(line.best for line in lines):
+        sentences.append("Dots are the best epochs.")
     below = dict.fromkeys(line.name for line in lines if line.mean.min() < low)
     above = dict.fromkeys(line.name for line in lines if line.mean.max() > high)
     for where, names in (("below", below), ("above", above)):
@@ -188,37 +191,12 @@ def _explain_lines(lines: Sequence[_GroupLine], low: float, high: float) -> list
     return sentences
 
 
-def _recorded_levels(comparison: Comparison, key: str) -> list[float]:
-    """Return the distinct values of an entry of the records, one for each data set; at most the lowest four."""
-    return sorted({float(f"{value:.4g}") for run in comparison.runs if (value := run.number(key)) is not None})[:4]
-
-
 def _draw_level(axes: Axes, level: float, text: str, *, at_right: bool) -> None:
     """Draw a dashed horizontal line with its name."""
     axes.axhline(level, color=GREY, lw=1.0, ls=(0, (5, 3)), zorder=1)
     x, offset, side = (1, (-4, 3), "right") if at_right else (0, (4, 3), "left")
     where = ("axes fraction", "data")
     axes.annotate(text, (x, level), offset, xycoords=where, textcoords="offset points", size=9.5, color=GREY, ha=side)
-
-
-def _set_log_scale(axes: Axes, low: float, high: float) -> None:
-    """Set a logarithmic axis with a few round ticks; matplotlib's own ticks are too few for less than a decade."""
-    axes.set_yscale("log")
-    axes.minorticks_off()
-    axes.yaxis.set_major_locator(LogLocator(subs=[1, 2, 5] if high / low > 20 else [1, 1.5, 2, 3, 4, 5, 7]))
-    axes.yaxis.set_major_formatter("{x:.4g}")
-
-
-def _epoch_ticks(last: int) -> list[int]:
-    """Return the first epoch and then round ones: 1, 2, 4, ... or 1, 5, 10, ..."""
-    step = next(step for power in range(9) for step in (10**power, 2 * 10**power, 5 * 10**power) if last <= 10 * step)
-    return sorted({1, *range(step, last + 1, step)})
-
-
-def _loss_unit(comparison: Comparison) -> str:
-    """Return the loss's name and the range of the images, since a loss has no unit."""
-    names = {str(run.part("loss").get("name") or "") for run in comparison.runs} - {""}
-    return f"{names.pop().upper()}, images in 0 to 1" if len(names) == 1 else "images in 0 to 1"
 
 
 def _style_axes(axes: Axes, theme: Theme) -> None:
