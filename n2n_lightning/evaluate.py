@@ -11,10 +11,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from n2n_lightning.reporting.printing import TextTable
 from n2n_lightning.system import errors, hydra_app
 from n2n_lightning.system.folders import config_folder, run_name
 
-MAX_NAME = 200  # characters; most file systems end at 255 bytes
+MAX_STEM_LENGTH = 200  # characters of a file's name; most file systems allow 255 bytes
 
 if TYPE_CHECKING:
     from n2n_lightning.data.datamodule import NoisyPairDataModule
@@ -24,74 +25,109 @@ if TYPE_CHECKING:
 
 @hydra.main(config_path=str(config_folder()), config_name="evaluate", version_base="1.3")
 def job(cfg: DictConfig) -> None:
-    """Evaluate; errors are answered here, since Hydra would announce them with a line of its own."""
+    """Score the checkpoint. Errors are reported here, because Hydra would add a line of its own to them."""
     hydra_config = HydraConfig.get()
-    said = [
-        word for word in hydra_config.overrides.task if word.partition("=")[0] not in ("checkpoint", "data", "output")
-    ]
+    not_named = ("checkpoint", "data", "output")
+    named = [word for word in hydra_config.overrides.task if word.partition("=")[0] not in not_named]
     try:
-        score(hydra_app.resolve_config(cfg), run_name(hydra_config.runtime.choices["data"], said))
+        score(hydra_app.resolve_config(cfg), run_name(hydra_config.runtime.choices["data"], named))
     except errors.InputError as error:
         errors.report_error(error)
         sys.exit(errors.BAD_INPUT)
 
 
 def score(config: dict[str, Any], data_name: str) -> None:
-    """Evaluate, print, write JSON.
+    """Score a checkpoint, print the scores and write them as JSON.
 
     Args:
         config: the resolved configuration.
-        data_name: of the data and what else was chosen, for the name of the JSON file.
+        data_name: the data and the other overrides, for the name of the JSON file.
 
     Raises:
         errors.InputError: the configuration, the checkpoint or the data is wrong.
     """
     from n2n_lightning.metrics import RestorationQuality
-    from n2n_lightning.models.checkpoint import load_denoiser
     from n2n_lightning.system.atomic import write_json
-    from n2n_lightning.training.build import build_datamodule
-    from n2n_lightning.training.check import check_data
 
     try:
-        check_data(config)
-        if not isinstance(config["quantize"], bool):
-            raise ValueError(f"quantize must be true or false, got {config['quantize']!r}; set quantize=true")
-        module = load_denoiser(config["checkpoint"])
-        datamodule = build_datamodule(config)
-        take_range(datamodule.data, module)
-        datamodule.setup("validate")
-        if datamodule.image_shape[0] != module.hparams["channels"]:
-            raise ValueError(
-                f"{config['checkpoint']} denoises images of {module.hparams['channels']} channels, "
-                f"the data has {datamodule.image_shape[0]}; choose other data or another checkpoint"
-            )
+        module, datamodule = load(config)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
-    data = config["data"] | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak}
-    if datamodule.data.sample_type != "uint8":
-        print(f"range 0 to {datamodule.data.peak:g}")
+    data = datamodule.data
+    if data.sample_type != "uint8":
+        print(f"range 0 to {data.peak:g}")
     module.quality = RestorationQuality(quantize=config["quantize"])
-    noise = {"noise": config["noise"]} if config["noise"]["name"] else {}
-    scores = {"checkpoint": config["checkpoint"], "data": data, **noise, "quantize": config["quantize"]}
-    scores |= evaluate(module, datamodule)
+    scores = {
+        "checkpoint": config["checkpoint"],
+        "data": config["data"] | {"fingerprint": data.fingerprint(), "peak": data.peak},
+        **({"noise": config["noise"]} if config["noise"]["name"] else {}),
+        "quantize": config["quantize"],
+        **evaluate(module, datamodule),
+    }
     path = Path(config["output"] or default_output(config["checkpoint"], data_name))
     write_json(path, scores)
     if "image" in scores.get("per_image", {}) and config["data"]["crop_px"] is None:
-        print(as_rows(scores["per_image"]))
-    print(as_text(scores))
+        image_table(scores["per_image"]).show()
+    mean_table(scores).show()
     print(path)
 
 
+def load(config: dict[str, Any]) -> tuple[DenoiserModule, NoisyPairDataModule]:
+    """Load the checkpoint and the data, and check that they fit; ValueError or OSError if something is wrong."""
+    from n2n_lightning.models.checkpoint import load_denoiser
+    from n2n_lightning.training.build import build_datamodule
+    from n2n_lightning.training.check import check_data
+
+    check_data(config)
+    if not isinstance(config["quantize"], bool):
+        raise ValueError(f"quantize must be true or false, got {config['quantize']!r}; set quantize=true")
+    module, datamodule = load_denoiser(config["checkpoint"]), build_datamodule(config)
+    take_range(datamodule.data, module)
+    datamodule.setup("validate")
+    if datamodule.image_shape[0] != module.hparams["channels"]:
+        raise ValueError(
+            f"{config['checkpoint']} denoises images of {module.hparams['channels']} channels, "
+            f"the data has {datamodule.image_shape[0]}; choose other data or another checkpoint"
+        )
+    return module, datamodule
+
+
 def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[str, Any]:
-    """Scores of the module on the data's validation set: means, the paired gain, and each image's own.
+    """Score the module on the data's validation set.
 
     Returns:
         ``val/psnr``, ``val/psnr_pooled``, ``val/ssim``, ``val/loss``, ``noisy_psnr``, ``gain_db`` (mean over images of
-        ``psnr - noisy_psnr``) with ``gain_standard_error_db``, ``images`` (their number), and ``per_image``.
+        ``psnr - noisy_psnr``) with ``gain_standard_error_db``, ``images`` (their number), and ``per_image``. Without
+        clean images only ``val/psnr_pairs``, ``noisy_psnr_pairs`` and ``val/loss``, as far as they can be measured.
     """
+    from n2n_lightning.data.clean import CleanPairs
+
+    validate(module, datamodule)
+    unprefixed = ("noisy_psnr_pairs", "noisy_psnr", "constant_channels")
+    scores = {f"val/{name}": value for name, value in module.scores.items() if name not in unprefixed}
+    scores |= {name: module.scores[name] for name in unprefixed[:2] if name in module.scores}
+    if "val/psnr" not in scores:
+        return scores
+    per_image = module.quality.per_image()
+    gain = per_image["psnr"] - per_image["noisy_psnr"]
+    source = datamodule.sources["val"]
+    names = {"image": source.names} if isinstance(source, CleanPairs) else {}
+    values = {
+        name: [None if math.isnan(value) else round(value, 4) for value in values.tolist()]  # JSON has no NaN
+        for name, values in per_image.items()
+    }
+    return scores | {
+        "gain_db": gain.mean().item(),
+        "gain_standard_error_db": gain.std().item() / math.sqrt(len(gain)) if len(gain) > 1 else None,
+        "images": len(gain),
+        "per_image": names | values,
+    }
+
+
+def validate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> None:
+    """Run the validation set through the module, which then has the scores; exit with a signal's code on a signal."""
     import pytorch_lightning as pl
 
-    from n2n_lightning.data.clean import CleanPairs
     from n2n_lightning.training.run import quiet_lightning
 
     quiet_lightning()
@@ -104,30 +140,8 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     )
     try:
         trainer.validate(module, datamodule, verbose=False)
-    except SystemExit as stop:  # Lightning's answer to a signal
+    except SystemExit as stop:  # raised by Lightning on a signal
         sys.exit(errors.signal_exit_code(stop))
-    unprefixed = ("noisy_psnr", "noisy_psnr_pairs", "constant_channels")
-    scores = {f"val/{k}": v for k, v in module.scores.items() if k not in unprefixed}
-    if "noisy_psnr_pairs" in module.scores:
-        scores["noisy_psnr_pairs"] = module.scores["noisy_psnr_pairs"]
-    if "val/psnr" not in scores:
-        return scores
-    per_image = module.quality.per_image()
-    gain = per_image["psnr"] - per_image["noisy_psnr"]
-    error = gain.std().item() / math.sqrt(len(gain)) if len(gain) > 1 else None
-    source = datamodule.sources["val"]
-    names = {"image": source.names} if isinstance(source, CleanPairs) else {}
-    values = {
-        name: [None if math.isnan(value) else round(value, 4) for value in values.tolist()]  # NaN is no JSON
-        for name, values in per_image.items()
-    }
-    return scores | {
-        "noisy_psnr": module.scores["noisy_psnr"],
-        "gain_db": gain.mean().item(),
-        "gain_standard_error_db": error,
-        "images": len(gain),
-        "per_image": names | values,
-    }
 
 
 def take_range(data: PairData, module: DenoiserModule) -> None:
@@ -139,41 +153,39 @@ def take_range(data: PairData, module: DenoiserModule) -> None:
 
 
 def default_output(checkpoint: str, data: str) -> Path:
-    """Named after the study and the run, or after the file where that is all there is."""
+    """Return a path named after the study, the run and the data; after the file if it is not in a run's folder."""
     path = Path(checkpoint)
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     name = f"{folder.parent.name}-{folder.name}" if path.stem in ("best", "last") else path.stem
-    return Path("outputs/evaluate") / f"{f'{name}-{data}'[:MAX_NAME]}.json"
+    return Path("outputs/evaluate") / f"{f'{name}-{data}'[:MAX_STEM_LENGTH]}.json"
 
 
-def as_rows(per_image: dict[str, list[Any]]) -> str:
-    """A line for each image."""
-    names = [Path(name).name for name in per_image["image"]]
-    width = max(map(len, names))
-    keys = [key for key in ("noisy_psnr", "psnr", "ssim") if key in per_image]
-    lines = [f"{'image':<{width}}  {'  '.join(f'{key:>10}' for key in keys)}"]
-    for row, name in enumerate(names):
-        values = [per_image[key][row] for key in keys]
-        texts = ["-" if value is None else f"{value:.4f}" for value in values]
-        lines.append(f"{name:<{width}}  {'  '.join(f'{text:>10}' for text in texts)}")
-    return "\n".join(lines)
+def image_table(per_image: dict[str, list[Any]]) -> TextTable:
+    """Return a table with a row for each image."""
+    titles = [key for key in ("image", "noisy_psnr", "psnr", "ssim") if key in per_image]
+    rows = [
+        [Path(name).name, *("-" if value is None else f"{value:.4f}" for value in values)]
+        for name, *values in zip(*(per_image[key] for key in titles), strict=True)
+    ]
+    return TextTable(titles, rows, [title != "image" for title in titles])
 
 
-def as_text(scores: dict[str, Any]) -> str:
-    """The means as lines."""
-    lines = [f"{key:<20} {value:.4f}" for key, value in scores.items() if key.startswith("val/")]
+def mean_table(scores: dict[str, Any]) -> TextTable:
+    """Return a table with a row for each mean over the images."""
+    rows = [(key, f"{value:.4f}") for key, value in scores.items() if key.startswith(("val/", "noisy_psnr"))]
     if "noisy_psnr_pairs" in scores:
-        gain = scores["val/psnr_pairs"] - scores["noisy_psnr_pairs"]
-        lines += [f"{'noisy_psnr_pairs':<20} {scores['noisy_psnr_pairs']:.4f}", f"{'gain of pairs, dB':<20} {gain:.2f}"]
+        rows.append(("gain of pairs, dB", f"{scores['val/psnr_pairs'] - scores['noisy_psnr_pairs']:.2f}"))
     if "gain_db" in scores:
         error = scores["gain_standard_error_db"]
-        gain = f"{scores['gain_db']:.2f}" + (f" +- {error:.2f} (standard error)" if error is not None else "")
-        lines += [
-            f"{'noisy_psnr':<20} {scores['noisy_psnr']:.4f}",
-            f"{'gain, dB':<20} {gain}, {scores['images']} images",
-        ]
-    return "\n".join(lines)
+        accuracy = "" if error is None else f" +- {error:.2f} (standard error)"
+        rows.append(("gain, dB", f"{scores['gain_db']:.2f}{accuracy}, {scores['images']} images"))
+    return TextTable((), rows)
+
+
+def main() -> int:
+    """Return the exit code: 0 done, 1 the work failed, 2 the input was wrong, 130 and 143 on signals."""
+    return hydra_app.run_hydra(job, "evaluate")
 
 
 if __name__ == "__main__":
-    sys.exit(hydra_app.run_hydra(job, "evaluate"))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""``python -m n2n_lightning.export CHECKPOINT --format onnx|torch``: a net as one file for other programs."""
+"""Write a net as one file for other programs: ``python -m n2n_lightning.export CHECKPOINT --format onnx|torch``."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 
     from n2n_lightning.models.module import DenoiserModule
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # that --format onnx needs
+FILE_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}  # --format -> of the file
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # needed by --format onnx
 METADATA = "metadata.json"  # the extra file in a .pt2
-COMPARED = ((1, 1, 1), (1, 33, 47), (2, 64, 96), (3, 130, 257))  # images, height, width; multiples of the stride or not
-LIMIT = 1e-4  # of a difference from PyTorch; sums in another order give some 1e-6
+# images, height and width of the comparison; some sizes are multiples of the net's stride, others not
+COMPARED = ((1, 1, 1), (1, 33, 47), (2, 64, 96), (3, 130, 257))
+MAX_DIFFERENCE = 1e-4  # from PyTorch; another order of summation gives about 1e-6
 
 
 class ExportError(RuntimeError):
-    """The net could not be exported, or the file computes something else."""
+    """The net could not be exported, or the file gives other results than the net."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 the file could not be made or computes something else, 2 the input was wrong."""
+    """Return the exit code: 0 done, 1 the export failed or the file gives other results, 2 the input was wrong."""
     arguments = parse(argv)
     return errors.run_command(lambda: export_to_file(arguments))
 
@@ -44,19 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m n2n_lightning.export",
-        description="Write a denoiser's net as one file, for ONNX Runtime and the like or for PyTorch without this "
-        "package. It is written once it has computed what the net does.",
+        description="Write a denoiser's net as one file, for programs such as ONNX Runtime or for PyTorch without this "
+        "package. Before the file is written, its results are compared with the net's.",
     )
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or a trained model's name: unet")
-    add("--format", choices=SUFFIXES, required=True, help="onnx, or torch for the .pt2 that torch.export.load reads")
+    add("--format", choices=FILE_SUFFIXES, required=True, help="torch: a .pt2 file for torch.export.load")
     add("--output", metavar="FILE", type=Path, help="the file (default: the run's or the model's name, in this folder)")
     add("--overwrite", action="store_true", help="replace FILE where it exists")
     return parser.parse_args(argv)
 
 
 def export_to_file(arguments: argparse.Namespace) -> int:
-    """Export, compare, write.
+    """Export the net, compare the results, and write the file.
 
     Raises:
         ValueError: the checkpoint or the output cannot be used, or a package is missing; nothing was written.
@@ -64,7 +65,7 @@ def export_to_file(arguments: argparse.Namespace) -> int:
     from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
 
     checkpoint, kind = find_checkpoint(arguments.checkpoint), arguments.format
-    output = arguments.output or Path(default_name(checkpoint) + SUFFIXES[kind])
+    output = arguments.output or Path(default_name(checkpoint) + FILE_SUFFIXES[kind])
     check_output(output, kind, overwrite=arguments.overwrite)
     if kind == "onnx":
         check_packages()
@@ -81,17 +82,17 @@ def export_to_file(arguments: argparse.Namespace) -> int:
 
 
 def default_name(checkpoint: Path) -> str:
-    """The run's name, or the file's own where that says more."""
+    """Return the run's name for best.ckpt and last.ckpt, and the file's own name for other checkpoints."""
     path = checkpoint.resolve()
     run = path.parents[1] if path.parent.name == "checkpoints" else path.parent
     return run.name if path.stem in ("best", "last") and run.name else path.stem
 
 
 def check_output(output: Path, kind: str, *, overwrite: bool) -> None:
-    if output.suffix != SUFFIXES[kind]:
-        raise ValueError(f"the output must end in {SUFFIXES[kind]} for --format {kind}, got {output}; rename it")
+    if output.suffix != FILE_SUFFIXES[kind]:
+        raise ValueError(f"the output must end in {FILE_SUFFIXES[kind]} for --format {kind}, got {output}; rename it")
     if output.parent.exists() and not output.parent.is_dir():
-        raise ValueError(f"{output.parent} is a file, and no folder for the output; give another --output")
+        raise ValueError(f"{output.parent} is a file and not a folder; give another --output")
     if output.is_dir():
         raise ValueError(f"the output must be a file, {output} is a folder; give another --output")
     if output.exists() and not overwrite:
@@ -100,19 +101,19 @@ def check_output(output: Path, kind: str, *, overwrite: bool) -> None:
 
 def check_packages() -> None:
     try:
-        for name in PACKAGES:
+        for name in ONNX_PACKAGES:
             importlib.import_module(name)
     except ImportError as error:
         reason = str(error) or type(error).__name__
-        packages = f"{', '.join(PACKAGES[:-1])} and {PACKAGES[-1]}"
+        packages = f"{', '.join(ONNX_PACKAGES[:-1])} and {ONNX_PACKAGES[-1]}"
         raise ValueError(f"--format onnx needs {packages} ({reason}); pip install 'n2n_lightning[export]'") from error
 
 
 def export(module: DenoiserModule, kind: str) -> bytes:
-    """The file's content, compared with the module.
+    """Return the file's content, after its results were compared with the module's.
 
     Raises:
-        ExportError: the net could not be exported, or the file computes something else.
+        ExportError: the net could not be exported, or the file gives other results.
     """
     about = {"family": module.family, "channels": module.hparams["channels"], "n2n_lightning": __version__}
     about |= {"peak": module.peak, "sample_type": module.sample_type}
@@ -124,7 +125,7 @@ def export(module: DenoiserModule, kind: str) -> bytes:
         check_same_results(module, run)
     except ExportError:
         raise
-    except Exception as error:  # the exporters' errors have no class of their own
+    except Exception as error:  # the exporters raise errors of many classes
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ExportError(f"the net could not be exported ({type(error).__name__}: {reason})") from error
     return content
@@ -132,7 +133,7 @@ def export(module: DenoiserModule, kind: str) -> bytes:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' progress and warnings from the user, who is shown the comparison instead."""
+    """Hide the exporters' progress and warnings; the user is shown the comparison instead."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -144,24 +145,24 @@ def quiet() -> Iterator[None]:
 
 
 def traced(module: DenoiserModule) -> ExportedProgram:
-    """The net as a graph for any number of images of any size from 1 px."""
+    """Return the net as a graph for any number of images of any size from 1 px."""
     import torch
     from torch.fx.experimental import _config
 
     net = module.net.eval().requires_grad_(False)
-    example = torch.zeros(2, module.hparams["channels"], 34, 38)  # a .pt2 carries it along
+    example = torch.zeros(2, module.hparams["channels"], 34, 38)  # is stored in a .pt2
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    # Otherwise the graph is for sizes like the example's alone: from 2 px, and no multiples of the stride.
+    # Otherwise the graph takes only sizes like the example's: 2 px or more, and no multiples of the stride.
     with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]  # torch adds it when it is imported
         program = torch.export.export(net, (example,), dynamic_shapes=(free,))
-    # What it still asks of sizes comes from torch's choice of a memory layout, on which no result depends; a .pt2 would
-    # refuse single images of some nets for it. Whether other sizes come out right is what the comparison shows.
+    # The checks of sizes that are left come from torch's choice of a memory layout, which changes no result. With them,
+    # a .pt2 of some nets would refuse single images. The comparison shows that other sizes give the right results.
     program._guards_code = []
     return program
 
 
 def as_onnx(program: ExportedProgram, about: dict[str, Any]) -> bytes:
-    """An ONNX model, weights included."""
+    """Return an ONNX model with the weights in it."""
     import torch
 
     names = ({0: "batch", 2: "height", 3: "width"},)
@@ -170,15 +171,16 @@ def as_onnx(program: ExportedProgram, about: dict[str, Any]) -> bytes:
     )
     assert exported is not None
     graph = exported.model.graph
-    graph.outputs[0].shape = graph.inputs[0].shape  # it says "the smaller of height and padded height"
+    graph.outputs[0].shape = graph.inputs[0].shape  # otherwise it is "the smaller of height and padded height"
     for node in graph.all_nodes():
-        node.metadata_props.clear()  # source lines, with the paths of this machine
+        node.metadata_props.clear()  # source lines, with paths on this machine
     exported.model.metadata_props.update({key: str(value) for key, value in about.items()})
     content: bytes = exported.model_proto.SerializeToString()
     return content
 
 
 def onnx_runner(content: bytes) -> Callable[[Tensor], Tensor]:
+    """Return a function that runs the ONNX model; (N, C, H, W) float32 -> same shape."""
     import onnxruntime
     import torch
 
@@ -189,27 +191,28 @@ def onnx_runner(content: bytes) -> Callable[[Tensor], Tensor]:
 
 
 def as_pt2(program: ExportedProgram, about: dict[str, Any]) -> bytes:
-    """What ``torch.export.load`` reads."""
+    """Return a file for ``torch.export.load``."""
     import torch
 
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # source lines, with the paths of this machine
+        node.meta.pop("stack_trace", None)  # source lines, with paths on this machine
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={METADATA: json.dumps(about)})
     return file.getvalue()
 
 
 def pt2_runner(content: bytes) -> Callable[[Tensor], Tensor]:
+    """Return a function that runs the .pt2 file; (N, C, H, W) float32 -> same shape."""
     import torch
 
     return torch.export.load(io.BytesIO(content)).module()
 
 
 def check_same_results(module: DenoiserModule, run: Callable[[Tensor], Tensor]) -> None:
-    """Print the largest difference between the file's results and the net's.
+    """Compare the file's results with the net's, and print the largest difference.
 
     Raises:
-        ExportError: one exceeds the limit.
+        ExportError: the difference is too large.
     """
     import torch
 
@@ -222,10 +225,9 @@ def check_same_results(module: DenoiserModule, run: Callable[[Tensor], Tensor]) 
             raise ExportError(f"the exported net turns {shape} into {tuple(got.shape)}; nothing was written")
         difference = (got - expected).abs().max().item()
         print(f"{' x '.join(map(str, shape))}: largest difference from PyTorch {difference:.1e}")
-        if not difference <= LIMIT:  # not a number is no match either
-            raise ExportError(
-                f"the difference from PyTorch must be {LIMIT:g} at most, got {difference:.1e}; nothing was written"
-            )
+        if not difference <= MAX_DIFFERENCE:  # also for NaN
+            rule = f"the difference from PyTorch must be {MAX_DIFFERENCE:g} at most"
+            raise ExportError(f"{rule}, got {difference:.1e}; nothing was written")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Denoised files: ``python -m n2n_lightning.predict CHECKPOINT INPUT... --output DIR``."""
+"""Denoise image files: ``python -m n2n_lightning.predict CHECKPOINT INPUT... --output DIR``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
 from n2n_lightning.system import errors
 
-if TYPE_CHECKING:  # else they are imported once the arguments are seen to be right, because torch takes seconds
+if TYPE_CHECKING:  # at run time they are imported after the arguments are checked, because torch takes seconds
     from n2n_lightning.inference.file_runner import FileDenoiser
     from n2n_lightning.inference.jobs import FileJob
 
@@ -21,11 +21,11 @@ UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 all done, 1 the work failed, 2 some input was wrong, 130 and 143 on signals."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # big pages for torch's tensors save a seventh of the time
+    """Return the exit code: 0 all done, 1 the work failed, 2 some input was wrong, 130 and 143 on signals."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for tensors save a seventh of the time
     arguments = parse(argv)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files can hold any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files can have any bytes
     return errors.run_command(lambda: denoise_all(arguments))
 
 
@@ -33,23 +33,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m n2n_lightning.predict",
         description="Denoise image files: same format, size, type and metadata as the input. The same command again "
-        "skips what is done.",
+        "skips files that are done.",
     )
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or a trained model's name: unet")
-    add("inputs", metavar="INPUT", nargs="+", help="files, folders (whose tree is kept), or patterns such as 'a/*.tif'")
-    add("--output", metavar="DIR", type=Path, required=True, help="where the denoised files go")
-    add("--format", choices=sorted(FORMAT_SUFFIXES), help="instead of each file's own")
-    add("--per-channel", action="store_true", help="put each channel through the net by itself")
-    add("--range", type=above_0, help="the value that is 1 to the net (8 bits: 255; default: the training's, or found)")
-    add("--memory", type=size, default=4e9, metavar="SIZE", help="that the program may take: 2GB, 800MB (default: 4GB)")
-    add("--precision", choices=("32", "bf16"), default="32", help="bf16 is faster on some processors, to 3 digits")
+    add("inputs", metavar="INPUT", nargs="+", help="files, folders (their tree is kept), or patterns such as 'a/*.tif'")
+    add("--output", metavar="DIR", type=Path, required=True, help="folder for the denoised files")
+    add("--format", choices=sorted(FORMAT_SUFFIXES), help="format of the denoised files (default: each file's own)")
+    add("--per-channel", action="store_true", help="denoise each channel by itself")
+    add("--range", type=positive, help="value that is 1 for the net (8 bits: 255; default: the training's, or found)")
+    add("--memory", type=byte_count, default=4e9, metavar="SIZE", help="memory to use: 2GB, 800MB (default: 4GB)")
+    add("--precision", choices=("32", "bf16"), default="32", help="bf16: faster on some CPUs, exact to 3 digits")
     add("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
-    add("--overwrite", action="store_true", help="replace files in DIR that were made otherwise")
+    add("--overwrite", action="store_true", help="replace files in DIR that this command did not make")
     return parser.parse_args(argv)
 
 
-def above_0(text: str) -> float:
+def positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -59,23 +59,24 @@ def above_0(text: str) -> float:
     return value
 
 
-def size(text: str) -> float:
-    """
-    >>> size("2GB"), size("500M")
+def byte_count(text: str) -> float:
+    """Return the number of bytes.
+
+    >>> byte_count("2GB"), byte_count("500M")
     (2000000000.0, 500000000.0)
     """
     number = text.upper().removesuffix("B").rstrip("KMGT")
     try:
-        return above_0(number) * UNITS[text.upper().removesuffix("B")[len(number) :]]
+        return positive(number) * UNITS[text.upper().removesuffix("B")[len(number) :]]
     except (KeyError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"must be a size such as 2GB or 800MB, got {text}") from None
 
 
 def denoise_all(arguments: argparse.Namespace) -> int:
-    """Find the files, look into them, denoise them.
+    """Find the files, check them, and denoise them.
 
     Raises:
-        ValueError: nothing can be done; nothing was written.
+        ValueError: the input is wrong; nothing was written.
     """
     from n2n_lightning.inference.file_runner import DiskFullError
 
@@ -98,7 +99,7 @@ def denoise_all(arguments: argparse.Namespace) -> int:
 
 
 def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]:
-    """The denoiser, and all files with their places, once nothing stands against them."""
+    """Return the denoiser, and all files with their outputs, after everything was checked that can be."""
     from n2n_lightning.inference.denoiser import Denoiser
     from n2n_lightning.inference.file_runner import PROGRAM_BYTES, FileDenoiser
     from n2n_lightning.inference.jobs import plan_jobs
@@ -111,7 +112,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
     denoiser = Denoiser.load(checkpoint, working_bytes=arguments.memory - PROGRAM_BYTES, **options)
     try:
         denoiser.module.to(arguments.device)
-    except (RuntimeError, AssertionError) as error:  # torch's
+    except (RuntimeError, AssertionError) as error:  # from torch
         raise ValueError(f"--device {arguments.device} cannot be used ({error}); give --device cpu") from error
     manifest = Manifest(folder, checkpoint, options | {"format": arguments.format})
     foreign = [job.output for job in jobs if job.output.exists() and not manifest.holds(job)]
@@ -124,7 +125,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--output {folder} cannot be made ({error.strerror}); give another") from error
+        raise ValueError(f"--output {folder} cannot be created ({error.strerror}); give another") from error
     return FileDenoiser(denoiser, manifest, arguments.format, arguments.range), jobs
 
 

@@ -1,4 +1,4 @@
-"""The experiments of Lehtinen et al. 2018, run or collected: ``python -m n2n_lightning.reproduce --root FOLDER``."""
+"""Run or collect the experiments of Lehtinen et al. 2018: ``python -m n2n_lightning.reproduce --root FOLDER``."""
 
 from __future__ import annotations
 
@@ -7,29 +7,38 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from n2n_lightning.paper.experiments import BENCHMARKS, TESTED_WITH
-from n2n_lightning.paper.jobs import NETS, OURS, STUDIES, make_jobs, run_and_score
-from n2n_lightning.paper.table import judge_paper_claims, make_rows, paper_markdown, print_rows
+from n2n_lightning.paper.experiments import BENCHMARKS, TEST_NOISES
+from n2n_lightning.paper.jobs import PAPER_SIZES, PaperRun, make_jobs, run_and_score
+from n2n_lightning.paper.table import benchmark_table, judge_paper_claims, make_rows
 from n2n_lightning.system import errors
 
-STOPPED = (errors.SIGINT, errors.SIGTERM, errors.BAD_INPUT)  # exit codes of a run that no other follows
+STOP_CODES = (errors.SIGINT, errors.SIGTERM, errors.BAD_INPUT)  # after a run with one of these no other is started
+# overrides that this command sets for each run
+OURS = ("experiment", "study", "model", "loss", "seed", "resume", "data.root", "data.targets", "data.draws", "data")
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit code: the worst of the runs'."""
+    arguments = parse(argv)
+    return errors.run_command(lambda: reproduce(arguments))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    nets = {name: size.net for name, size in PAPER_SIZES.items()}
     parser = argparse.ArgumentParser(
         prog="python -m n2n_lightning.reproduce",
-        description="Run the experiments of the Noise2Noise paper, those that are not done yet, and print what became "
-        "of each beside the paper's figures. Further words are overrides of every run: trainer.max_epochs=2",
+        description="Run the experiments of the Noise2Noise paper that are not done yet, and print the results beside "
+        "the paper's. Further words are overrides for every run: trainer.max_epochs=2",
     )
     parser.add_argument("--root", required=True, help="folder of the clean training images")
     for benchmark in BENCHMARKS:
-        parser.add_argument(f"--{benchmark}", metavar="FOLDER", help="of its images, to score on them")
-    parser.add_argument("--size", choices=tuple(STUDIES), default="small", help="for two cores or for an accelerator")
-    parser.add_argument("--model", help=f"default: {NETS['full']}, the paper's; {NETS['small']} for two cores")
-    parser.add_argument("--only", default=",".join(TESTED_WITH), metavar="NOISE,...", help="default: %(default)s")
+        parser.add_argument(f"--{benchmark}", metavar="FOLDER", help="folder of its images, to score the runs on them")
+    parser.add_argument("--size", choices=tuple(PAPER_SIZES), default="small", help="small: for a CPU with two cores")
+    parser.add_argument("--model", help=f"default: {nets['full']}, the paper's; {nets['small']} with --size small")
+    parser.add_argument("--only", default=",".join(TEST_NOISES), metavar="NOISE,...", help="default: %(default)s")
     parser.add_argument("--seeds", default="0", metavar="SEED,...", help="default: %(default)s")
-    parser.add_argument("--collect", action="store_true", help="run nothing, print what there is")
-    args, overrides = parser.parse_known_args(words)
+    parser.add_argument("--collect", action="store_true", help="run nothing, print the results that there are")
+    args, overrides = parser.parse_known_args(argv)
     for word in overrides:
         key = word.lstrip("+~").partition("=")[0]
         if word.startswith("-") or "=" not in word:
@@ -38,12 +47,12 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"{word} is set by this command for each run; leave it out, or run train yourself")
     seeds = args.seeds.split(",")
     if not all(seed.isdigit() for seed in seeds):
-        parser.error(f"--seeds takes whole numbers, got {args.seeds}")
-    args.model = args.model or NETS[args.size]
+        parser.error(f"--seeds must be integers, got {args.seeds}; give 0 or 0,1,2")
+    args.model = args.model or nets[args.size]
     args.overrides, args.only, args.seeds = overrides, args.only.split(","), sorted(set(map(int, seeds)))
-    unknown = sorted(set(args.only) - set(TESTED_WITH))
+    unknown = sorted(set(args.only) - set(TEST_NOISES))
     if unknown:
-        parser.error(f"--only takes {', '.join(TESTED_WITH)}, got {', '.join(unknown)}")
+        parser.error(f"--only must be some of {', '.join(TEST_NOISES)}, got {', '.join(unknown)}")
     for option in ("root", *BENCHMARKS):
         folder = getattr(args, option)
         if folder is not None and not args.collect and not Path(folder).is_dir():
@@ -51,34 +60,39 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> int:
-    args = parse()
+def reproduce(args: argparse.Namespace) -> int:
+    """Run and score the experiments, print the table, and write it if all experiments were chosen."""
     folders = {name: getattr(args, name) for name in BENCHMARKS if getattr(args, name)}
     jobs = make_jobs(args)
     codes = [errors.DONE]
     for number, job in enumerate(() if args.collect else jobs, 1):
         print(f"{number} of {len(jobs)}: {' '.join(job.overrides)}", flush=True)
         codes.append(run_and_score(job, folders))
-        if codes[-1] in STOPPED:
+        if codes[-1] in STOP_CODES:
             break
     rows = make_rows(jobs)
-    lines = judge_paper_claims(rows)
-    print_rows(rows, lines)
-    table = Path("outputs") / STUDIES[args.size] / "table.md"
-    if set(args.only) == set(TESTED_WITH) and table.parent.is_dir():
-        table.write_text(paper_markdown(rows, lines))
-        print(table)
-        pictures = table.with_name("pictures.png")
-        if args.kodak24 and codes[-1] not in STOPPED:
-            from n2n_lightning.paper.pictures import draw_pictures  # loads torch and matplotlib
-
-            try:
-                drawn = draw_pictures(jobs, Path(args.kodak24), pictures)
-                print(pictures if drawn else "no run to draw pictures of yet")
-            except (ValueError, OSError) as error:
-                print(f"no pictures: {error}")
+    table, claims = benchmark_table(rows), judge_paper_claims(rows)
+    table.show()
+    print("\n".join(claims))
+    study = Path("outputs") / PAPER_SIZES[args.size].study
+    if set(args.only) == set(TEST_NOISES) and study.is_dir():
+        path = study / "table.md"
+        path.write_text("\n".join([table.markdown(), *(f"* {line}" for line in claims)]) + "\n")
+        print(path)
+        if args.kodak24 and codes[-1] not in STOP_CODES:
+            draw(jobs, Path(args.kodak24), study / "pictures.png")
     return max(codes)
 
 
+def draw(jobs: Sequence[PaperRun], kodak: Path, path: Path) -> None:
+    """Draw what the runs make of a photograph; a failure is printed, since the table is written already."""
+    from n2n_lightning.paper.pictures import draw_pictures  # loads torch and matplotlib
+
+    try:
+        print(path if draw_pictures(jobs, kodak, path) else "no run to draw pictures of yet")
+    except (ValueError, OSError) as error:
+        print(f"no pictures: {error}")
+
+
 if __name__ == "__main__":
-    sys.exit(errors.run_command(main))
+    sys.exit(main())

@@ -1,12 +1,11 @@
-"""The runs of Lehtinen et al. 2018 (arXiv 1803.04189): what they scored there, and what the paper says of them."""
+"""The experiments of Lehtinen et al. 2018 (arXiv 1803.04189), with the paper's scores and claims."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 BENCHMARKS = ("bsds300", "kodak24", "set14")
-TESTED_WITH = {  # the strength of each noise that the paper scores with
+TEST_NOISES = {  # each noise, with the parameter and the strength of the paper's tests
     "gaussian": ("sigma", 25.0),
     "brown": ("sigma", 25.0),
     "poisson": ("lam", 30.0),
@@ -14,36 +13,27 @@ TESTED_WITH = {  # the strength of each noise that the paper scores with
     "text": ("coverage", 0.25),
     "impulse": ("p", 0.7),
 }
-Key = tuple[str, str, str, str]
+ExperimentKey = tuple[str, str, str, str]  # noise, loss, targets, draws
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training run of the paper, or its clean twin.
+    """A training run of the paper, or one to compare it with."""
 
-    Args:
-        noise: of the experiment.
-        loss: trained with.
-        targets: "noisy" or "clean".
-        draws: "fresh" or "fixed".
-        paper: dB on each benchmark, in their order; none where the paper has no such run.
-        one_image: the paper gives one image of Kodak's alone.
-    """
-
-    noise: str
+    noise: str  # that it is trained and tested with
     loss: str
-    targets: str
-    draws: str
-    paper: tuple[float, ...] = ()
-    one_image: bool = False
+    targets: str  # "noisy" or "clean"
+    draws: str  # "fresh" noise in each epoch, or "fixed" noise
+    paper: tuple[float, ...] = ()  # PSNR in dB on each benchmark, in their order; empty if the paper has no such run
+    one_image: bool = False  # the paper gives the PSNR of only one image, from Kodak's
 
     @property
     def title(self) -> str:
-        """What it differs in from others of its noise."""
+        """What distinguishes it from other experiments with the same noise."""
         return f"{self.loss}, {self.targets} targets" + ", fixed" * (self.draws == "fixed")
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ExperimentKey:
         return self.noise, self.loss, self.targets, self.draws
 
     @property
@@ -54,8 +44,9 @@ class Experiment:
         return dict(zip(self.benchmarks, self.paper, strict=False)).get(benchmark)
 
 
-# Table 1 of the paper, but for Gaussian and Poisson noise on BSD300 and Kodak the U-Net's figures in the README of the
-# official code (the paper's Gaussian row is RED30's); section 3 for text and impulses
+# Scores from Table 1 of the paper, and from its section 3 for text and impulses. Those of Gaussian and Poisson noise on
+# BSD300 and Kodak are from the README of the official code, since the Gaussian row of Table 1 is not the U-Net's, but
+# RED30's.
 EXPERIMENTS = (
     Experiment("gaussian", "l2", "clean", "fresh", (31.01, 32.38, 31.31)),
     Experiment("gaussian", "l2", "noisy", "fresh", (31.02, 32.39, 31.28)),
@@ -79,39 +70,28 @@ EXPERIMENTS = (
 
 @dataclass(frozen=True)
 class PaperClaim:
-    """That one run scores at least so much above another on a benchmark."""
+    """The claim that one run's PSNR on a benchmark is above another's, by at least ``least_db``."""
 
     text: str
     benchmark: str
-    run: Key
-    other: Key
+    run: ExperimentKey
+    other: ExperimentKey
     least_db: float
 
 
-def claims() -> Sequence[PaperClaim]:
-    """Noisy targets do as well as clean ones; and which loss it takes."""
-    twins = (
-        ("gaussian", "fresh"),
-        ("gaussian", "fixed"),
-        ("brown", "fresh"),
-        ("poisson", "fresh"),
-        ("bernoulli", "fresh"),
-    )
-    found = [
-        PaperClaim(
-            f"{noise}, {draws} draws: noisy targets over clean ones",
-            "bsds300",
-            (noise, "l2", "noisy", draws),
-            (noise, "l2", "clean", draws),
-            -0.1,
-        )
-        for noise, draws in twins
-    ]
-    for noise, loss, other, least_db in (
+def paper_claims() -> list[PaperClaim]:
+    """Return the paper's claims: noisy targets are as good as clean ones, and some noises need a certain loss."""
+    claims = []
+    for noise in ("gaussian", "brown", "poisson", "bernoulli"):
+        for draws in ("fresh", "fixed") if noise == "gaussian" else ("fresh",):
+            run, other = ((noise, "l2", targets, draws) for targets in ("noisy", "clean"))
+            text = f"{noise}, {draws} draws: noisy targets over clean ones"
+            claims.append(PaperClaim(text, "bsds300", run, other, -0.1))
+    for noise, loss, other_loss, least_db in (
         ("impulse", "l0", "l1", 5.0),
         ("impulse", "l1", "l2", 0.0),
         ("text", "l1", "l2", 4.0),
     ):
-        runs = [(noise, name, "noisy", "fresh") for name in (loss, other)]
-        found.append(PaperClaim(f"{noise}: {loss} over {other}", "kodak24", runs[0], runs[1], least_db))
-    return found
+        run, other = ((noise, name, "noisy", "fresh") for name in (loss, other_loss))
+        claims.append(PaperClaim(f"{noise}: {loss} over {other_loss}", "kodak24", run, other, least_db))
+    return claims

@@ -1,4 +1,4 @@
-"""Runs of the paper's experiments: their overrides, folders and states."""
+"""The runs of the paper's experiments: their overrides, folders, states and scores."""
 
 from __future__ import annotations
 
@@ -8,34 +8,23 @@ import sys
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from n2n_lightning.paper.experiments import EXPERIMENTS, TESTED_WITH, Experiment
+from n2n_lightning.paper.experiments import EXPERIMENTS, TEST_NOISES, Experiment
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.system.folders import run_name
 
-STUDIES = {"small": "paper", "full": "paper_full"}
+ENDED = ("done", "dead")  # states of a run that has nothing left to train
 
 
-NETS = {"small": "nafnet32", "full": "unet"}
+class PaperSize(NamedTuple):
+    """What ``size=`` changes beside the configuration: folder of the study, default net."""
+
+    study: str
+    net: str
 
 
-OURS = (
-    "experiment",
-    "size",
-    "study",
-    "model",
-    "loss",
-    "seed",
-    "resume",
-    "data.root",
-    "data.targets",
-    "data.draws",
-    "data",
-)
-
-
-ENDED = ("done", "dead")
+PAPER_SIZES = {"small": PaperSize("paper", "nafnet32"), "full": PaperSize("paper_full", "unet")}
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,7 @@ class PaperRun:
 
     @property
     def result(self) -> dict[str, Any]:
-        """``result.json``; empty before the run has started."""
+        """Content of ``result.json``; empty before the run has started."""
         return read_json(self.folder / "result.json")
 
     @property
@@ -68,7 +57,7 @@ class PaperRun:
         return self.folder / f"{benchmark}.json"
 
     def psnr(self, benchmark: str) -> float | None:
-        """dB, once the run has ended and its best weights are scored."""
+        """Return the PSNR in dB; None until the run has ended and its best weights are scored."""
         path = self.score_file(benchmark)
         if self.state not in ENDED or not path.exists() or path.stat().st_mtime < self.checkpoint.stat().st_mtime:
             return None
@@ -76,7 +65,8 @@ class PaperRun:
 
 
 def make_jobs(args: argparse.Namespace) -> list[PaperRun]:
-    """Every chosen experiment with every seed."""
+    """Return the run of each chosen experiment with each seed."""
+    size = PAPER_SIZES[args.size]
     jobs = []
     for experiment, seed in product(EXPERIMENTS, args.seeds):
         if experiment.noise in args.only:
@@ -91,44 +81,43 @@ def make_jobs(args: argparse.Namespace) -> list[PaperRun]:
                 f"seed={seed}",
                 *args.overrides,
             )
-            folder = Path("outputs") / STUDIES[args.size] / experiment.noise / run_name(args.model, overrides)
+            folder = Path("outputs") / size.study / experiment.noise / run_name(args.model, overrides)
             jobs.append(PaperRun(experiment, seed, overrides, folder))
     return jobs
 
 
 def run_and_score(job: PaperRun, folders: dict[str, str]) -> int:
-    """Train, or go on, and score on the benchmarks whose folders are given; the worst exit code."""
+    """Train or resume a run, and score it on the benchmarks whose folders are given; return the worst exit code."""
     codes = [call("train", *job.overrides)]
+    noise = job.experiment.noise
     for benchmark in job.experiment.benchmarks:
         if benchmark in folders and job.state in ENDED and job.psnr(benchmark) is None:
-            codes.append(
-                call(
-                    "evaluate",
-                    f"checkpoint={quoted(job.checkpoint)}",
-                    f"data={benchmark}",
-                    f"data.root={quoted(folders[benchmark])}",
-                    f"noise={job.experiment.noise}",
-                    "noise.{}={}".format(*TESTED_WITH[job.experiment.noise]),
-                    "quantize=true",
-                    f"output={quoted(job.score_file(benchmark))}",
-                )
+            arguments = (
+                f"checkpoint={quoted(job.checkpoint)}",
+                f"data={benchmark}",
+                f"data.root={quoted(folders[benchmark])}",
+                f"noise={noise}",
+                "noise.{}={}".format(*TEST_NOISES[noise]),
+                "quantize=true",
+                f"output={quoted(job.score_file(benchmark))}",
             )
+            codes.append(call("evaluate", *arguments))
     return max(codes)
 
 
 def call(command: str, *arguments: str) -> int:
-    """One of our commands in a process of its own, which answers signals for itself; its exit code."""
+    """Run one of our commands in a process of its own, which handles signals itself; return its exit code."""
     with subprocess.Popen([sys.executable, "-m", f"n2n_lightning.{command}", *arguments]) as process:
         while True:
             try:
                 code = process.wait()
                 return code if code >= 0 else 128 - code
-            except KeyboardInterrupt:  # the terminal has told the process too
+            except KeyboardInterrupt:  # the terminal sends SIGINT to the process too
                 continue
-            except SystemExit:  # SIGTERM, which came to us alone
+            except SystemExit:  # SIGTERM, which was sent only to us
                 process.terminate()
 
 
 def quoted(path: str | Path) -> str:
-    """A path as a value of Hydra's override grammar."""
+    """Return a path as a value of Hydra's override grammar."""
     return "'" + str(path).replace("'", "\\'") + "'"

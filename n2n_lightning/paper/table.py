@@ -1,4 +1,4 @@
-"""The table of the paper's experiments, with its verdicts."""
+"""The table of the paper's experiments, and the paper's claims judged by our runs."""
 
 from __future__ import annotations
 
@@ -7,27 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from n2n_lightning.paper.experiments import Experiment, claims
+from n2n_lightning.paper.experiments import Experiment, paper_claims
 from n2n_lightning.paper.jobs import ENDED, PaperRun
+from n2n_lightning.reporting.printing import EMPTY_CELL, TextTable
 
 TOLERANCE_DB = 0.1
 
 
-NOTHING = "–"
-
-
-def budget(result: dict[str, Any]) -> str:
-    """How much a run was trained on, and how long."""
-    if not result:
-        return NOTHING
-    crops = result["epochs"] * result["train_pairs"]
-    _, height, width = result["image_shape"]
-    return f"{crops:,} of {width}x{height}, {result['seconds'] / 60:.0f} min"
-
-
 @dataclass(frozen=True)
-class TableRow:
-    """An experiment on a benchmark, over all seeds."""
+class BenchmarkRow:
+    """The runs of an experiment, one for each seed, scored on a benchmark."""
 
     jobs: tuple[PaperRun, ...]
     benchmark: str
@@ -38,17 +27,18 @@ class TableRow:
 
     @property
     def scores(self) -> dict[int, float]:
-        """Seed -> dB, of those that are done."""
+        """Seed -> PSNR in dB, for the runs that are scored."""
         return {job.seed: psnr for job in self.jobs if (psnr := job.psnr(self.benchmark)) is not None}
 
     @property
     def difference(self) -> float | None:
-        """Our mean less the paper's figure."""
+        """Mean of our scores minus the paper's score."""
         paper = self.experiment.paper_db(self.benchmark)
         return statistics.fmean(self.scores.values()) - paper if self.scores and paper is not None else None
 
     @property
     def verdict(self) -> str:
+        """Our scores compared with the paper's, or what is still missing."""
         unfinished = [job.state for job in self.jobs if job.state not in ENDED]
         if unfinished or len(self.scores) < len(self.jobs):
             return "; ".join(dict.fromkeys(unfinished)) or f"{len(self.scores)} of {len(self.jobs)} seeds scored"
@@ -58,42 +48,50 @@ class TableRow:
 
     @property
     def cells(self) -> dict[str, str]:
-        """Title -> text."""
+        """Title of the column -> text."""
         experiment, scores = self.experiment, list(self.scores.values())
         paper = experiment.paper_db(self.benchmark)
-        ours = f"{statistics.fmean(scores):.2f}" if scores else NOTHING
+        ours = f"{statistics.fmean(scores):.2f}" if scores else EMPTY_CELL
         if len(scores) > 1:
             ours += f" ± {statistics.stdev(scores):.2f} ({len(scores)})"
+        one_image = " (one image)" if experiment.one_image else ""
         return {
             "experiment": f"{experiment.noise}, {experiment.loss}",
             "targets": experiment.targets,
             "draws": experiment.draws,
             "scored on": self.benchmark,
-            "paper (dB)": NOTHING
-            if paper is None
-            else f"{paper:.2f}" + (" (one image)" if experiment.one_image else ""),
+            "paper (dB)": EMPTY_CELL if paper is None else f"{paper:.2f}{one_image}",
             "ours (dB)": ours,
-            "difference": NOTHING if self.difference is None else f"{self.difference:+.2f}",
-            "budget": budget(self.jobs[0].result),
+            "difference": EMPTY_CELL if self.difference is None else f"{self.difference:+.2f}",
+            "budget": budget_text(self.jobs[0].result),
             "verdict": self.verdict,
         }
 
 
-def make_rows(jobs: Sequence[PaperRun]) -> list[TableRow]:
-    """A row for every experiment and benchmark."""
+def budget_text(result: dict[str, Any]) -> str:
+    """Return how many crops a run was trained on, and for how long."""
+    if not result:
+        return EMPTY_CELL
+    crops = result["epochs"] * result["train_pairs"]
+    _, height, width = result["image_shape"]
+    return f"{crops:,} of {width}x{height}, {result['seconds'] / 60:.0f} min"
+
+
+def make_rows(jobs: Sequence[PaperRun]) -> list[BenchmarkRow]:
+    """Return a row for each experiment and benchmark."""
     experiments = dict.fromkeys(job.experiment for job in jobs)
     return [
-        TableRow(tuple(job for job in jobs if job.experiment == experiment), benchmark)
+        BenchmarkRow(tuple(job for job in jobs if job.experiment == experiment), benchmark)
         for experiment in experiments
         for benchmark in experiment.benchmarks
     ]
 
 
-def judge_paper_claims(rows: Sequence[TableRow]) -> list[str]:
-    """What the paper says of the rows among themselves, over the seeds that both have."""
+def judge_paper_claims(rows: Sequence[BenchmarkRow]) -> list[str]:
+    """Return a line for each claim about two of the rows, over the seeds that both have."""
     known = {(row.experiment.key, row.benchmark): row.scores for row in rows}
     lines = []
-    for claim in claims():
+    for claim in paper_claims():
         run, other = (known.get((key, claim.benchmark), {}) for key in (claim.run, claim.other))
         gains = [run[seed] - other[seed] for seed in run if seed in other]
         if gains:
@@ -105,20 +103,5 @@ def judge_paper_claims(rows: Sequence[TableRow]) -> list[str]:
     return lines
 
 
-def paper_markdown(rows: Sequence[TableRow], lines: Sequence[str]) -> str:
-    table = [list(row.cells.values()) for row in rows]
-    titles = list(rows[0].cells)
-    text = [f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *table)]
-    return "\n".join([*text, "", *(f"* {line}" for line in lines)]) + "\n"
-
-
-def print_rows(rows: Sequence[TableRow], lines: Sequence[str]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows[0].cells, box=SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row.cells.values())
-    Console(width=max(Console().width, 150)).print(table)
-    print("\n".join(lines))
+def benchmark_table(rows: Sequence[BenchmarkRow]) -> TextTable:
+    return TextTable(list(rows[0].cells), [list(row.cells.values()) for row in rows])

@@ -1,7 +1,7 @@
-"""Runs compared: which of them are the same but for the seed, what was swept, who is ahead.
+"""Compare runs: which of them differ only in the seed, which settings were swept, and which run is best.
 
-``read_runs`` (from ``runs.py``) reads the folders, ``compare_runs`` makes a ``Comparison`` of them; tables, claims,
-figures and the page are all made from that one object. ``table.py`` has the table's columns.
+``read_runs`` (in ``runs.py``) reads the folders, and ``compare_runs`` makes a ``Comparison`` of them. Tables, claims,
+figures and the page are all made from that one object.
 """
 
 from __future__ import annotations
@@ -13,34 +13,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from n2n_lightning.reporting.runs import Curve, Run
+from n2n_lightning.reporting.study import STUDY_MODELS, model_title
 
 PSNR = "val/psnr"
-PAIRS = "val/psnr_pairs"  # the same, estimated from pairs of noisy images
-MODEL_TITLES = {
-    "unet": "U-Net",
-    "nn_relu": "NN + ReLU",
-    "nn_sigmoid": "NN + Sigmoid",
-    "convtrans_relu": "Convtrans + ReLU",
-    "convtrans_sigmoid": "Convtrans + Sigmoid",
-}
-OTHER_TITLES = {  # of models that are not the report's
-    "nafnet": "NAFNet",
-    "nafnet32": "NAFNet, width 32",
-    "dncnn": "DnCNN",
-    "red30": "RED30",
-}
-STUDY_OPTIMIZERS = {"unet": ("adam", 0.001)}  # the report's choice for each of its models: name and learning rate
-SEQUENTIAL_OPTIMIZER = ("sgd", 0.1)
+PAIRS = "val/psnr_pairs"  # PSNR, estimated from pairs of noisy images
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one model with the same settings, whose seeds differ. A run that is not done stands alone."""
+    """Runs of one model with the same settings and different seeds. A run that is not done is a group of its own."""
 
     runs: tuple[Run, ...]
-    settings: dict[str, str]  # what the sweep varied -> its value here
-    metric: str  # what ranks the comparison it belongs to
-    rank: int | None = None  # 1 for the best; None for what is out of the ranking
+    settings: dict[str, str]  # swept key -> its value in these runs
+    metric: str  # that the comparison is ranked by
+    rank: int | None = None  # 1 for the best; None if it is not ranked
 
     @property
     def model(self) -> str:
@@ -48,16 +34,20 @@ class Group:
 
     @property
     def title(self) -> str:
-        return (MODEL_TITLES | OTHER_TITLES).get(self.model, self.model)
+        return model_title(self.model)
+
+    @property
+    def status(self) -> str:
+        return self.runs[0].status
 
     @property
     def settings_text(self) -> str:
-        """The swept values in words: ``optimizer sgd, train_pairs 2000``."""
+        """The swept settings as text: ``optimizer sgd, train_pairs 2000``."""
         return ", ".join(f"{key.removeprefix('data.')} {value}" for key, value in self.settings.items())
 
     @property
     def label(self) -> str:
-        """The title and, where something was swept, its value."""
+        """The title, and the swept settings if there are any."""
         return f"{self.title} ({self.settings_text})" if self.settings else self.title
 
     def numbers(self, key: str) -> list[float]:
@@ -68,47 +58,57 @@ class Group:
         return statistics.fmean(numbers) if numbers else None
 
     def sd(self, key: str) -> float | None:
-        """Sample standard deviation over the seeds; None for fewer than two."""
+        """Return the sample standard deviation over the seeds; None for fewer than two."""
         numbers = self.numbers(key)
         return statistics.stdev(numbers) if len(numbers) > 1 else None
 
     @property
+    def best(self) -> float:
+        """Mean of the best values that the comparison is ranked by; of a ranked group."""
+        return self.mean(self.metric) or 0.0
+
+    @property
     def gain_db(self) -> float | None:
-        """By how much the estimate is above the noisy input, mean over the seeds."""
+        """PSNR of the estimate minus PSNR of the noisy input, mean over the seeds."""
         pairs = [(run.number(self.metric), run.number(noisy_key(self.metric))) for run in self.runs]
         gains = [psnr - noisy for psnr, noisy in pairs if psnr is not None and noisy is not None]
         return statistics.fmean(gains) if gains else None
 
     def curves(self, column: str) -> list[Curve]:
-        """Each run's curve, cut to the epochs that all of them have."""
+        """Return each run's curve, at the epochs that all runs have."""
         curves = [run.history.get(column, {}) for run in self.runs]
         common = sorted(set.intersection(*(set(curve) for curve in curves)))
         return [{epoch: curve[epoch] for epoch in common} for curve in curves]
 
     def curve(self, column: str) -> Curve:
-        """Mean over the seeds, epoch by epoch."""
+        """Return the mean over the seeds, at each epoch."""
         curves = self.curves(column)
         return {epoch: statistics.fmean(curve[epoch] for curve in curves) for epoch in curves[0]}
 
     @property
     def own_optimizer(self) -> bool:
-        """Whether the model trains with the optimizer it brings: not overridden, or overridden by the same."""
-        if not any(key.split(".")[0] == "optimizer" for key in self.runs[0].overrides):
+        """Whether the model was trained with the optimizer that its configuration brings.
+
+        Training records it. For older runs it is found from their overrides: an optimizer that was chosen by hand is
+        the model's own if it is the one of the report.
+        """
+        run = self.runs[0]
+        if isinstance(recorded := run.record.get("own_optimizer"), bool):
+            return recorded
+        if not any(key.split(".")[0] == "optimizer" for key in run.overrides):
             return True
-        if self.model not in MODEL_TITLES:
-            return False
-        optimizer = self.runs[0].part("optimizer")
-        own = STUDY_OPTIMIZERS.get(self.model, SEQUENTIAL_OPTIMIZER)
-        return (_short_name(optimizer), optimizer.get("lr")) == own
+        optimizer = run.part("optimizer")
+        chosen = (str(optimizer.get("name")).lower(), optimizer.get("lr"))
+        return self.model in STUDY_MODELS and chosen == STUDY_MODELS[self.model].optimizer
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All runs of a folder: the done ones grouped and ranked, the others one by one."""
+    """All runs of a folder: finished runs are grouped and ranked, each of the others is a group of its own."""
 
     runs: list[Run]
-    metric: str  # what ranks them: "val/psnr" where clean images were there, else "val/psnr_pairs", else "val/loss"
-    swept: list[str]  # override keys whose value differs, and "study" when there are several
+    metric: str  # that the runs are ranked by: "val/psnr" if there were clean images, "val/psnr_pairs", or "val/loss"
+    swept: list[str]  # keys of overrides with more than one value, and "study" if there are several studies
     ranked: list[Group]  # best first
     others: list[Group]  # interrupted, dead, failed, or without the metric
 
@@ -118,62 +118,67 @@ class Comparison:
 
     @property
     def models(self) -> list[str]:
-        """Every model once: the report's five in its order, then others by name."""
-        known = list(MODEL_TITLES)
+        """Each model once: the report's five in its order, then the others by name."""
         found = {run.model for run in self.runs}
-        return sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
+        return [model for model in STUDY_MODELS if model in found] + sorted(found - STUDY_MODELS.keys())
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
-    """Group runs that differ in the seed only, and rank the groups by the mean of their best value."""
-    metric = _metric(runs)
-    swept = _swept(runs)
+    """Group the runs that differ only in the seed, and rank the groups by the mean of their best value."""
+    metric = _choose_metric(runs)
+    swept = _swept_keys(runs)
     done = [run for run in runs if run.status == "done" and run.number(metric) is not None]
     same: dict[str, list[Run]] = {}
     for run in done:
         same.setdefault(_identity(run), []).append(run)
-    groups = [Group(tuple(members), _settings(members[0], swept), metric) for members in same.values()]
-    groups.sort(key=lambda group: sign(metric) * (group.mean(metric) or 0.0))
+
+    def make_group(members: Sequence[Run]) -> Group:
+        return Group(tuple(members), {key: setting_value(members[0], key) for key in swept}, metric)
+
+    groups = sorted(map(make_group, same.values()), key=lambda group: sort_key(metric, group.best))
     ranked = [replace(group, rank=rank) for rank, group in enumerate(groups, start=1)]
-    counted = {run.folder for run in done}
-    rest = [run for run in runs if run.folder not in counted]
+    rest = [run for run in runs if run not in done]
     rest.sort(key=lambda run: (run.status != "interrupted", run.status, run.name))
-    others = [Group((run,), _settings(run, swept), metric) for run in rest]
-    return Comparison(list(runs), metric, swept, ranked, others)
+    return Comparison(list(runs), metric, swept, ranked, [make_group([run]) for run in rest])
 
 
-def sign(metric: str) -> int:
-    """Times this, the best value is the lowest."""
-    return 1 if "loss" in metric else -1
+def sort_key(metric: str, value: float | None) -> float:
+    """Return a number that is lower for better values: the loss itself, and minus the PSNR."""
+    return (1 if "loss" in metric else -1) * (value or 0.0)
 
 
 def noisy_key(metric: str) -> str:
-    """Where a record has the metric of the noisy input; of a loss there is none."""
+    """Return the record's key for the metric of the noisy input; a record has none for a loss."""
     return metric.replace("val/", "noisy_")
 
 
-def setting(run: Run, key: str) -> str:
-    """An override's value; where the run did not override it, what its configuration resolved to."""
+def setting_value(run: Run, key: str) -> str:
+    """Return an override's value, or the value in the run's configuration if it was not overridden."""
     if key == "study":
         return run.study
     if key in run.overrides:
-        return shown(run.overrides[key])
-    for tree in (run.part("config"), run.record):
-        value: Any = tree
-        for name in key.split("."):
-            value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
-        if isinstance(value, dict):
-            value = None if value.get("name", "") is None else _short_name(value) or _MISSING
-        if value is not _MISSING and (value is not None or tree is not run.record):
-            return shown(value)
-    return "default"
+        return canonical_text(run.overrides[key])
+    configured, recorded = (_look_up(run.part("config"), key), _look_up(run.record, key))
+    if configured is not _MISSING:
+        return canonical_text(configured)
+    return "default" if recorded is _MISSING or recorded is None else canonical_text(recorded)
 
 
 _MISSING = object()
 
 
-def shown(value: object) -> str:
-    """One way to write a value, so that 1e-3 and 0.001 are the same, and "[0.9, 0.99]" and [0.9,0.99]."""
+def _look_up(tree: object, key: str) -> object:
+    """Return the value of a dotted key; of a group such as the optimizer its name."""
+    for name in key.split("."):
+        tree = tree.get(name, _MISSING) if isinstance(tree, dict) else _MISSING
+    if isinstance(tree, dict):
+        name = tree.get("name", _MISSING)
+        return name.lower() if isinstance(name, str) else name
+    return tree
+
+
+def canonical_text(value: object) -> str:
+    """Return one text for all ways to write a value: 1e-3 and 0.001, "[0.9, 0.99]" and [0.9,0.99]."""
     text = str(value).strip("'\"")
     if text.lower() in ("null", "none", "true", "false"):
         return text.lower().replace("null", "none")
@@ -186,38 +191,29 @@ def shown(value: object) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
-def _short_name(part: dict[str, Any]) -> str:
-    """``adam`` for {"name": "adam", ...}."""
-    return str(part.get("name") or "").lower()
-
-
-def _metric(runs: Sequence[Run]) -> str:
-    """PSNR wherever a run has it, else its estimate from pairs, else what the runs themselves monitored."""
-    told = [run for run in runs if run.status == "done"] or runs
-    monitors = [run.monitor for run in told] or [PSNR]
+def _choose_metric(runs: Sequence[Run]) -> str:
+    """Return PSNR if a finished run has it, otherwise its estimate from pairs, otherwise what the runs monitored."""
+    candidates = [run for run in runs if run.status == "done"] or runs
+    monitors = [run.monitor for run in candidates] or [PSNR]
     keys = (PSNR, PAIRS, *monitors)
-    return next((key for key in keys if any(run.number(key) is not None for run in told)), monitors[0])
+    return next((key for key in keys if any(run.number(key) is not None for run in candidates)), monitors[0])
 
 
-def _swept(runs: Sequence[Run]) -> list[str]:
+def _swept_keys(runs: Sequence[Run]) -> list[str]:
     keys = sorted({key for run in runs for key in run.overrides} - {"seed"})
-    swept = [key for key in keys if len({setting(run, key) for run in runs}) > 1]
+    swept = [key for key in keys if len({setting_value(run, key) for run in runs}) > 1]
     return ["study", *swept] if len({run.study for run in runs}) > 1 else swept
 
 
-def _settings(run: Run, swept: Sequence[str]) -> dict[str, str]:
-    return {key: setting(run, key) for key in swept}
-
-
 def _identity(run: Run) -> str:
-    """The same text for runs that differ in nothing but the seed."""
-    overrides = {key: shown(value) for key, value in run.overrides.items()}
+    """Return a text that is the same for runs that differ only in the seed."""
+    overrides = {key: canonical_text(value) for key, value in run.overrides.items()}
     keys = ("optimizer", "scheduler", "loss", "data", "batch_size", "train_pairs", "val_pairs", "max_epochs")
     settings = {key: run.record.get(key) for key in keys}
-    return json.dumps([run.study, run.model, _seedless(overrides), _seedless(settings)], sort_keys=True)
+    return json.dumps([run.study, run.model, _without_seed(overrides), _without_seed(settings)], sort_keys=True)
 
 
-def _seedless(value: object) -> object:
+def _without_seed(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _seedless(item) for key, item in value.items() if key != "seed"}
+        return {key: _without_seed(item) for key, item in value.items() if key != "seed"}
     return value

@@ -1,4 +1,4 @@
-"""The report's page: one HTML file with the pictures in it."""
+"""The report's page: one HTML file with the figures in it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,40 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from n2n_lightning import __version__
 from n2n_lightning.reporting.architecture import sequential_rows
-from n2n_lightning.reporting.claims import FAILS, HOLDS, judge_study_claims
-from n2n_lightning.reporting.comparison import MODEL_TITLES, Comparison, noisy_key
+from n2n_lightning.reporting.claims import judge_study_claims
+from n2n_lightning.reporting.comparison import Comparison, noisy_key
 from n2n_lightning.reporting.figures import PngFigure, model_colours
-from n2n_lightning.reporting.summary import duration, headline, notes, settings
-from n2n_lightning.reporting.table import METRIC_TITLES, NOTHING, Column, columns, footnote, why_unranked
+from n2n_lightning.reporting.printing import EMPTY_CELL
+from n2n_lightning.reporting.study import SEQUENTIAL_MODELS
+from n2n_lightning.reporting.summary import format_duration, headline, notes, settings_list
+from n2n_lightning.reporting.table import Column, columns, footnote, metric_title, row_texts, why_unranked
 
 
-class Pictures(NamedTuple):
-    """The figures, by section of the page."""
+class PageFigures(NamedTuple):
+    """The figures of each section of the page."""
 
     curves: list[PngFigure]
     images: list[PngFigure]
     networks: list[PngFigure]
 
 
-def render(comparison: Comparison, pictures: Pictures, *, name: str, warnings: Sequence[str] = ()) -> str:
-    """The page. ``name`` is the study's; ``warnings`` are of runs that could not be read."""
+def render_page(comparison: Comparison, figures: PageFigures, *, name: str, warnings: Sequence[str] = ()) -> str:
+    """Return the page as HTML.
+
+    Args:
+        comparison: the runs.
+        figures: are put into the page.
+        name: of the study.
+        warnings: about runs that could not be read.
+    """
     environment = Environment(
         loader=PackageLoader("n2n_lightning", "reporting"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters |= {"b64": _base64, "mood": _mood, "digits": _digits, "time": _time}
+    environment.filters |= {
+        "b64": lambda content: base64.b64encode(content).decode(),
+        "digits": lambda value: EMPTY_CELL if value is None else f"{value:.4g}",
+        "time": lambda seconds: EMPTY_CELL if seconds is None else format_duration(seconds),
+    }
     shown = columns(comparison)
     now = datetime.now(UTC)
     return environment.get_template("page.html.jinja").render(
@@ -41,63 +54,43 @@ def render(comparison: Comparison, pictures: Pictures, *, name: str, warnings: S
         headline=headline(comparison),
         notes=[*warnings, *notes(comparison)],
         columns=shown,
-        rows=_rows(comparison, shown),
+        rows=_page_rows(comparison, shown),
         metric=comparison.metric,
-        metric_title=METRIC_TITLES.get(comparison.metric, comparison.metric),
+        metric_title=metric_title(comparison.metric),
         seeds=any(len(group.runs) > 1 for group in comparison.ranked),
         footnote=footnote(shown),
-        pictures=pictures,
-        sequential=_sequential(comparison),
+        figures=figures,
+        sequential=_sequential_table(comparison),
         judgement=judge_study_claims(comparison),
-        settings=settings(comparison),
+        settings=settings_list(comparison),
         runs=comparison.runs,
         monitors={run.monitor for run in comparison.runs},
     )
 
 
-def _rows(comparison: Comparison, shown: Sequence[Column]) -> list[dict[str, Any]]:
-    """The table's rows and what a page adds: the model's colour, and the metric as a bar from the noisy input on."""
+def _page_rows(comparison: Comparison, shown: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return the table's rows with the model's colour, and a bar: the share of the best run's gain, in percent."""
     colours = model_colours(comparison)
     metric = comparison.metric
     noisy = [value for group in comparison.ranked for value in group.numbers(noisy_key(metric))]
     best = [value for group in comparison.ranked for value in group.numbers(metric)]
     span = max(best) - min(noisy) if noisy and best else 0.0
     rows = []
-    for index, group in enumerate(comparison.groups):
-        psnr = group.mean(metric) if group.rank else None
-        share = round(max(0.0, 100 * (psnr - min(noisy)) / span), 1) if psnr is not None and span > 0 else None
-        kind = {0: "best"}.get(index, "") if group.rank else "out"
-        if index == len(comparison.ranked):
-            kind += " first"
+    for index, (group, texts) in enumerate(zip(comparison.groups, row_texts(comparison, shown), strict=True)):
+        share = round(max(0.0, 100 * (group.best - min(noisy)) / span), 1) if group.rank and span > 0 else None
         why = why_unranked(group)
-        kind += " reasoned" if why else ""
-        texts = [group.runs[0].status if column.key == "status" else column.text(group) for column in shown]
+        styles = ["best" * (group.rank == 1), "out" * (not group.rank), "reasoned" * bool(why)]
+        styles += ["first" * (index == len(comparison.ranked))]
         cells = list(zip(shown, texts, strict=True))
+        kind = " ".join(filter(None, styles))
         rows.append({"cells": cells, "kind": kind, "share": share, "colour": colours[group.model], "why": why})
     return rows
 
 
-def _sequential(comparison: Comparison) -> list[tuple[str, str, int]]:
-    """Table 1 of the report, where a sequential model was run."""
-    runs = [run for run in comparison.runs if run.model in MODEL_TITLES and run.model != "unet"]
+def _sequential_table(comparison: Comparison) -> list[tuple[str, str, int]]:
+    """Return Table 1 of the report if a sequential model was run."""
+    runs = [run for run in comparison.runs if run.model in SEQUENTIAL_MODELS]
     if not runs:
         return []
-    shape = next((shape for run in runs if (shape := run.image_shape)), (3, 0, 0))
-    return sequential_rows(shape[0])
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def _mood(verdict: object) -> str:
-    """The style of a verdict or of a check's result."""
-    return "yes" if verdict in (True, HOLDS) else "no" if verdict in (False, FAILS) else "open"
-
-
-def _digits(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.4g}"
-
-
-def _time(seconds: float | None) -> str:
-    return NOTHING if seconds is None else duration(seconds)
+    channels, *_ = next((shape for run in runs if (shape := run.image_shape)), (3,))
+    return sequential_rows(channels)

@@ -1,4 +1,4 @@
-"""Run folders, read back from disk: ``result.json`` and ``metrics.csv`` of every run below a folder."""
+"""Read the folders of runs: ``result.json`` and ``metrics.csv`` of every run below a folder."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Curve = dict[int, float]  # epoch, counted from 1 -> value
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run. ``record`` is its result.json as it stands; ``history`` has a curve for every column of metrics.csv."""
+    """One run: ``record`` is its result.json, ``history`` has a curve for each column of metrics.csv."""
 
     folder: Path
-    name: str  # the folder, as seen from the folder that was searched
-    study: str  # the folder that holds it, seen likewise; "." for the searched folder
+    name: str  # path of the folder, relative to the folder that was searched
+    study: str  # path of the folder around it, relative as well; "." for the searched folder itself
     model: str
     status: str  # "done", "dead", "failed" or "interrupted"
     reason: str
@@ -27,14 +27,14 @@ class Run:
     history: dict[str, Curve]
 
     def number(self, key: str) -> float | None:
-        """A finite number of the record, or None."""
+        """Return a number of the record; None if it is missing, NaN or infinite."""
         value = self.record.get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
         return float(value) if math.isfinite(value) else None
 
     def part(self, key: str) -> dict[str, Any]:
-        """An object of the record (optimizer, data, versions, ...), empty when it is not there."""
+        """Return an object of the record (optimizer, data, versions, ...); empty if it is missing."""
         value = self.record.get(key)
         return value if isinstance(value, dict) else {}
 
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of its images."""
+        """Shape of its images, (C, H, W)."""
         match self.record.get("image_shape"):
             case [int(channels), int(height), int(width)]:
                 return channels, height, width
@@ -52,32 +52,39 @@ class Run:
 
     @property
     def epochs_text(self) -> str:
-        """Epochs finished, of those asked for: ``7/20``."""
-        done, asked = self.number("epochs"), self.number("max_epochs")
-        return f"{done or 0:.0f}/{asked:.0f}" if asked else f"{done or 0:.0f}"
+        """Finished and planned epochs: ``7/20``."""
+        done, planned = self.number("epochs") or 0, self.number("max_epochs")
+        return f"{done:.0f}/{planned:.0f}" if planned else f"{done:.0f}"
 
 
-@dataclass(frozen=True)
-class FoundRuns:
-    """What a folder holds: its runs, sorted by name, and a warning for every run that could not be read."""
+class FoundRuns(NamedTuple):
+    """The runs in a folder, sorted by name, and a warning for each run that could not be read."""
 
     runs: list[Run]
     warnings: list[str]
 
 
 def read_runs(folder: Path) -> FoundRuns:
-    """Every run at any depth below ``folder``; a folder is a run when it holds a result.json."""
+    """Read every run at any depth below ``folder``; a folder with a result.json is a run."""
     runs, warnings = [], []
     for path in sorted(folder.rglob("result.json")):
         try:
             runs.append(read_run(path.parent, root=folder))
         except (OSError, ValueError) as error:
-            warnings.append(f"{path.relative_to(folder)} is left out, it cannot be read: {error}")
+            warnings.append(f"{path.relative_to(folder)} is left out, because it cannot be read: {error}")
     return FoundRuns(runs, warnings)
 
 
 def read_run(folder: Path, *, root: Path | None = None) -> Run:
-    """One run folder; ValueError or OSError when its result.json is not one."""
+    """Read the folder of one run.
+
+    Args:
+        folder: the run's.
+        root: the folder that was searched; by default the run's parent.
+
+    Raises:
+        ValueError, OSError: it has no result.json of a run.
+    """
     record = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, got {type(record).__name__}")
@@ -101,7 +108,7 @@ def read_run(folder: Path, *, root: Path | None = None) -> Run:
 
 
 def _read_history(path: Path) -> dict[str, Curve]:
-    """Curves by column. Empty, cut-off or odd cells are skipped; of an epoch written twice the later row counts."""
+    """Read column -> curve. Cells without a finite number are skipped; a later row of an epoch replaces the earlier."""
     history: dict[str, Curve] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -109,12 +116,10 @@ def _read_history(path: Path) -> dict[str, Curve]:
     except (OSError, ValueError, csv.Error):
         return history
     for row in rows:
-        epoch = _finite(row.pop("epoch", None))
-        if epoch is None:
-            continue
-        for column, cell in row.items():
-            value = _finite(cell)
-            if isinstance(column, str) and value is not None:
+        numbers = {column: value for column, cell in row.items() if (value := _finite(cell)) is not None}
+        epoch = numbers.pop("epoch", None)
+        if epoch is not None:
+            for column, value in numbers.items():
                 history.setdefault(column, {})[int(epoch)] = value
     return history
 

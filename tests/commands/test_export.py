@@ -27,7 +27,7 @@ from n2n_lightning import __version__, export
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
 
-MISSING = [name for name in export.PACKAGES if importlib.util.find_spec(name) is None]
+MISSING = [name for name in export.ONNX_PACKAGES if importlib.util.find_spec(name) is None]
 NEEDS_ONNX = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed")
 KINDS = (pytest.param("onnx", marks=NEEDS_ONNX), "torch")
 SIZES = ((1, 1, 1), (1, 1, 7), (2, 9, 1), (1, 3, 2), (1, 4, 32), (1, 33, 47), (2, 64, 96), (1, 31, 130), (3, 17, 63))
@@ -66,10 +66,10 @@ def test_the_file_computes_what_the_net_does_at_any_size(command: Command, tmp_p
     assert ended.code == 0, ended.err
     assert ended.err == ""
     (file,) = (path for path in tmp_path.iterdir() if path.name != "given")
-    assert file.name == f"net{export.SUFFIXES[kind]}"
+    assert file.name == f"net{export.FILE_SUFFIXES[kind]}"
     *compared, last = ended.out.splitlines()
     assert last == f"{file.name}, {file.stat().st_size / 1e6:.1f} MB"
-    assert len(compared) >= 3 and all(float(line.split()[-1]) <= export.LIMIT for line in compared)
+    assert len(compared) >= 3 and all(float(line.split()[-1]) <= export.MAX_DIFFERENCE for line in compared)
 
     run, module = run_file(file), load_denoiser(checkpoint)
     for count, height, width in SIZES:
@@ -105,11 +105,11 @@ def test_the_file_tells_what_it_is_and_nothing_of_the_machine(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
     if kind == "torch":  # which works without them
-        for name in export.PACKAGES:
+        for name in export.ONNX_PACKAGES:
             monkeypatch.setitem(sys.modules, name, None)
     options = {"channels": 1, "peak": 4095.0, "kind": "uint16"}
     checkpoint = write_checkpoint(tmp_path / "given" / "net.ckpt", FAST, **options)
-    file = tmp_path / "a" / "b" / f"c{export.SUFFIXES[kind]}"
+    file = tmp_path / "a" / "b" / f"c{export.FILE_SUFFIXES[kind]}"
     ended = command(str(checkpoint), "--format", kind, "--output", str(file), main=export.main)
     assert ended.code == 0, ended.err
     assert list(file.parent.iterdir()) == [file], "one file"
@@ -194,7 +194,7 @@ def test_a_trained_model_is_exported_by_its_name(command: Command, tmp_path: Pat
 def test_the_documentations_examples_run(
     command: Command, given: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    for kind, suffix in export.SUFFIXES.items():
+    for kind, suffix in export.FILE_SUFFIXES.items():
         assert command(str(given), "--format", kind, "--output", f"unet{suffix}", main=export.main).code == 0
     write_photograph(tmp_path / "noisy.png", width=51, height=34)
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)
@@ -249,11 +249,11 @@ def test_an_existing_file_is_replaced_when_asked_for(command: Command, given: Pa
     assert (tmp_path / "net.pt2").read_text() == "content"
 
 
-@pytest.mark.parametrize("package", export.PACKAGES)
+@pytest.mark.parametrize("package", export.ONNX_PACKAGES)
 def test_a_missing_package_is_named_with_the_mend(
     command: Command, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ):
-    for name in export.PACKAGES:  # also where none is installed
+    for name in export.ONNX_PACKAGES:  # also where none is installed
         monkeypatch.setitem(sys.modules, name, None if name == package else sys)
     ended = command(str(given), "--format", "onnx", main=export.main)
     assert_refused(ended, tmp_path, package, "pip install 'n2n_lightning[export]'")

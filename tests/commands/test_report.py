@@ -18,11 +18,11 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from n2n_lightning import report
 from n2n_lightning.reporting import curves, pictures
-from n2n_lightning.reporting.architecture import sequential_rows, unet_blocks, unet_parameters
+from n2n_lightning.reporting.architecture import sequential_rows, unet_blocks
 from n2n_lightning.reporting.comparison import Comparison, compare_runs
 from n2n_lightning.reporting.curves import draw_curves
-from n2n_lightning.reporting.page import Pictures, render
-from n2n_lightning.reporting.pictures import draw_best, psnr_db
+from n2n_lightning.reporting.page import PageFigures, render_page
+from n2n_lightning.reporting.pictures import draw_best, image_psnr_db
 from n2n_lightning.reporting.runs import read_runs
 from n2n_lightning.reporting.summary import headline, notes
 
@@ -32,9 +32,9 @@ def comparison_of(root: Path) -> Comparison:
 
 
 def page_of(root: Path) -> str:
-    """The page without its pictures, which take their time."""
+    """The page without its figures, which take their time."""
     found = read_runs(root)
-    return render(compare_runs(found.runs), Pictures([], [], []), name=root.name, warnings=found.warnings)
+    return render_page(compare_runs(found.runs), PageFigures([], [], []), name=root.name, warnings=found.warnings)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_the_page_needs_nothing_from_outside(study: Path) -> None:
 
 def test_the_page_says_what_the_runs_say(study: Path) -> None:
     page = (study / "report" / "index.html").read_text(encoding="utf-8")
-    assert "U-Net comes out ahead: 25.40\u00a0dB, 1.30\u00a0dB above Convtrans + ReLU" in page
+    assert "U-Net is best: 25.40\u00a0dB, 1.30\u00a0dB above Convtrans + ReLU" in page
     assert "makes 5 claims: 5 hold" in page
     assert page.index("Convtrans + ReLU</td>") < page.index("NN + Sigmoid</td>")
 
@@ -72,7 +72,7 @@ def test_the_page_says_what_the_runs_say(study: Path) -> None:
 def test_other_runs_give_another_headline_and_other_verdicts(tmp_path: Path) -> None:
     write_study(tmp_path, FIVE_MODELS | {"nn_sigmoid": 26.05})
     comparison = comparison_of(tmp_path)
-    assert headline(comparison).title == "NN + Sigmoid comes out ahead: 26.05 dB, 0.65 dB above U-Net"
+    assert headline(comparison).title == "NN + Sigmoid is best: 26.05 dB, 0.65 dB above U-Net"
     page = page_of(tmp_path)
     assert "does not hold" in page and "1.30" not in page.split("</h1>")[0]
 
@@ -80,7 +80,7 @@ def test_other_runs_give_another_headline_and_other_verdicts(tmp_path: Path) -> 
 def test_a_study_that_does_worse_than_its_input_says_so(tmp_path: Path) -> None:
     write_run(tmp_path / "nn_relu", "nn_relu", 20.6, images=False)
     title = headline(comparison_of(tmp_path)).title
-    assert title == "No run beats its noisy input: the best, NN + ReLU, ends 0.50 dB below it"
+    assert title == "No run beats its noisy input: the best, NN + ReLU, is 0.50 dB below it"
 
 
 def test_one_run_gives_a_page(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_runs_that_recorded_nothing_give_a_page(tmp_path: Path) -> None:
     (tmp_path / "a" / "result.json").write_text('{"model": "drunet", "status": "failed", "reason": "<b>no</b> data"}')
     assert report.main([str(tmp_path)]) == 0
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "No run came to a good end" in page and "&lt;b&gt;no&lt;/b&gt; data" in page
+    assert "No run has succeeded" in page and "&lt;b&gt;no&lt;/b&gt; data" in page
 
 
 def test_different_data_is_said(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_pictures_show_the_best_runs_with_their_psnr(tmp_path: Path) -> None:
     with np.load(folder / "images.npz") as file:
         pairs = list(zip(file["denoised"], file["target"], strict=True))
     expected = [float(peak_signal_noise_ratio(*pair)) for pair in pairs]  # type: ignore[no-untyped-call]  # scikit-image
-    assert [psnr_db(*pair) for pair in pairs] == pytest.approx(expected)
+    assert [image_psnr_db(*pair) for pair in pairs] == pytest.approx(expected)
     assert picture.name == "sequential_images.png" and f"{np.mean(expected):.2f} dB after" in picture.caption
     assert Image.open(io.BytesIO(picture.png)).width > 400
 
@@ -240,9 +240,12 @@ def test_runs_without_clean_images_have_a_curve_of_their_estimate(tmp_path: Path
 def test_a_lead_between_estimates_is_said(tmp_path: Path) -> None:
     write_study(tmp_path, {"unet": 31.2, "nn_relu": 30.0}, kind="pairs")
     found = headline(comparison_of(tmp_path))
-    assert found.title == "U-Net comes out ahead: an estimated 31.20 dB, 1.20 dB above NN + ReLU"
+    assert found.title == "U-Net is best: an estimated 31.20 dB, 1.20 dB above NN + ReLU"
     assert "The noisy validation images have 21.10 dB" in found.lede
-    assert found.figures[:2] == [("31.20 dB", "PSNR from noisy pairs, U-Net"), ("+10.10 dB", "above the noisy input")]
+    assert found.key_numbers[:2] == [
+        ("31.20 dB", "PSNR from noisy pairs, U-Net"),
+        ("+10.10 dB", "above the noisy input"),
+    ]
 
 
 def test_single_noisy_images_have_no_psnr_anywhere(tmp_path: Path) -> None:
@@ -250,7 +253,7 @@ def test_single_noisy_images_have_no_psnr_anywhere(tmp_path: Path) -> None:
     assert headline(comparison_of(tmp_path)).title == "U-Net reaches a val/loss of 0.004"
     write_run(tmp_path / "b", "nn_relu", kind="single", loss={"name": "l1"}, val_loss=[0.1] * 20)
     assert headline(comparison_of(tmp_path)).title == "U-Net has the best val/loss: 0.004"
-    assert "does not compare across different losses: l2, l1" in " ".join(notes(comparison_of(tmp_path)))
+    assert "different losses cannot be compared: l2, l1" in " ".join(notes(comparison_of(tmp_path)))
     assert " dB" not in page_of(tmp_path) and "\u00a0dB" not in page_of(tmp_path)
 
 
@@ -259,9 +262,9 @@ def test_mixed_runs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write_study(tmp_path, {"unet": 25.4, "nn_relu": 23.8})
     write_run(tmp_path / "pairs", "drunet", 31.2, kind="pairs")
     comparison = comparison_of(tmp_path)
-    assert headline(comparison).title == "U-Net comes out ahead: 25.40 dB, 1.60 dB above NN + ReLU"
-    assert "2 of 3 runs are in the ranking" in headline(comparison).lede
-    assert "Runs measured by val/psnr_pairs are out of the ranking" in " ".join(notes(comparison))
+    assert headline(comparison).title == "U-Net is best: 25.40 dB, 1.60 dB above NN + ReLU"
+    assert "2 of 3 runs are ranked" in headline(comparison).lede
+    assert "Runs measured by val/psnr_pairs are not ranked" in " ".join(notes(comparison))
     picture = draw_curves(comparison, "val/loss")
     assert picture is not None and "A cross" not in picture.caption  # it is done and not dead
     assert all(line.get_marker() != "X" for line in figures[0].axes[0].lines)
@@ -270,10 +273,13 @@ def test_mixed_runs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_drawn_unet_is_the_papers() -> None:
-    encoder, decoder = unet_blocks(3)
-    assert unet_parameters(3) == 991_203
-    assert [layer.name for block in encoder for layer in block.layers] == [f"enc_conv{i}" for i in range(7)]
-    assert decoder[-1].layers[0].inputs == 99 and decoder[1].layers[0].inputs == 144
+    blocks, parameters = unet_blocks(3)
+    assert parameters == 991_203
+    encoder = [layer.name for (side, _), layers in blocks.items() if side == "enc" for layer in layers]
+    assert encoder == [f"enc_conv{i}" for i in range(7)]
+    assert {level for side, level in blocks if side == "enc"} == set(range(6))
+    assert [level for side, level in blocks if side == "dec"] == [4, 3, 2, 1, 0]
+    assert blocks["dec", 0][0].inputs == 99 and blocks["dec", 3][0].inputs == 144
     assert [channels for _, _, channels in sequential_rows(3)] == [48, 48, 96, 96, 48, 48, 3, 3]
 
 

@@ -12,10 +12,10 @@ import pytest
 from small_runs import run_python, smooth_images
 
 from n2n_lightning import reproduce
-from n2n_lightning.paper.experiments import EXPERIMENTS, TESTED_WITH, claims
-from n2n_lightning.paper.jobs import NETS, PaperRun, call, make_jobs, quoted
+from n2n_lightning.paper.experiments import EXPERIMENTS, TEST_NOISES, paper_claims
+from n2n_lightning.paper.jobs import PAPER_SIZES, PaperRun, call, make_jobs, quoted
 from n2n_lightning.paper.pictures import PICTURED, draw_pictures
-from n2n_lightning.paper.table import TableRow, judge_paper_claims, make_rows
+from n2n_lightning.paper.table import BenchmarkRow, judge_paper_claims, make_rows
 from n2n_lightning.system import errors
 
 
@@ -33,15 +33,15 @@ def finish(job: PaperRun, scores: dict[str, float], status: str = "done") -> Non
         job.score_file(benchmark).write_text(json.dumps({"val/psnr": psnr}))
 
 
-def only_row(rows: list[TableRow], benchmark: str) -> TableRow:
+def only_row(rows: list[BenchmarkRow], benchmark: str) -> BenchmarkRow:
     (row,) = [row for row in rows if row.benchmark == benchmark]
     return row
 
 
 def test_every_noise_has_runs_and_every_claim_is_about_runs_that_there_are():
     keys = {experiment.key for experiment in EXPERIMENTS}
-    assert len(keys) == len(EXPERIMENTS) and {key[0] for key in keys} == set(TESTED_WITH)
-    for claim in claims():
+    assert len(keys) == len(EXPERIMENTS) and {key[0] for key in keys} == set(TEST_NOISES)
+    for claim in paper_claims():
         assert {claim.run, claim.other} <= keys and claim.benchmark in reproduce.BENCHMARKS
     for experiment in EXPERIMENTS:
         assert len(experiment.paper) in (0, len(experiment.benchmarks))
@@ -172,10 +172,10 @@ def test_pictures_are_of_the_first_seeds_runs_that_have_ended(tmp_path: Path, mo
 def test_the_net_for_two_cores_is_that_of_the_experiments():
     from small_runs import compose_config
 
-    for size, net in NETS.items():
+    for name, size in PAPER_SIZES.items():
         (own, named) = (
-            compose_config("experiment=paper/gaussian", f"size={size}", *words, "data.root=there")
-            for words in ((), (f"model={net}",))
+            compose_config("experiment=paper/gaussian", f"size={name}", *words, "data.root=there")
+            for words in ((), (f"model={size.net}",))
         )
         assert own["model"] == named["model"]
 

@@ -11,7 +11,7 @@ from small_runs import smooth_images
 
 from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
 from n2n_lightning.noise.kinds import Gaussian, Text
-from n2n_lightning.paper.pictures import CROP_PX, draw_restored, middle, restore
+from n2n_lightning.paper.pictures import CROP_PX, centre, draw_restored, restore
 
 
 def photograph(side: int = 200) -> np.ndarray:
@@ -32,11 +32,11 @@ def test_each_net_is_shown_with_what_it_makes_of_the_same_noisy_image():
         assert np.abs(difference).max() <= 0.5 / 255 + 1e-6
 
 
-def test_the_middle_is_shown():
+def test_the_centre_is_shown():
     image = np.arange(200 * 130).reshape(200, 130)
-    assert (middle(image) == image[36:164, 1:129]).all()
+    assert (centre(image) == image[36:164, 1:129]).all()
     small = image[:50]
-    assert (middle(small) == small[:, 1:129]).all()
+    assert (centre(small) == small[:, 1:129]).all()
 
 
 def test_a_row_a_noise_and_a_column_a_net():
@@ -50,7 +50,7 @@ def test_a_row_a_noise_and_a_column_a_net():
     ]
     (height, width, _), (taller, wider, _) = (picture.shape for picture in pictures)
     assert taller > height + 2 * CROP_PX and wider > width + 2 * CROP_PX
-    clean_images = [places(middle(clean).repeat(2, 0).repeat(2, 1), picture) for picture in pictures]
+    clean_images = [places(centre(clean).repeat(2, 0).repeat(2, 1), picture) for picture in pictures]
     assert [len(found) for found in clean_images] == [1, 2]
 
 

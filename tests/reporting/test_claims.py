@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from fake_runs import FIVE_MODELS, Kind, falling, rising, write_run, write_study
 
-from n2n_lightning.reporting.claims import FAILS, HOLDS, UNKNOWN, Judgement, judge_study_claims
+from n2n_lightning.reporting.claims import VERDICTS, Judgement, judge_study_claims
 from n2n_lightning.reporting.comparison import compare_runs
 from n2n_lightning.reporting.runs import read_runs
 
 FIRST, TRAINING, VALIDATION, RELU, BEST = range(5)
+HOLDS, FAILS, UNKNOWN = (VERDICTS[holds][0] for holds in (True, False, None))
 
 
 def judged(root: Path) -> Judgement:

@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 from fake_runs import FIVE_MODELS, Kind, write_run, write_study
-from rich.console import Console
 
 from n2n_lightning.reporting.comparison import Comparison, compare_runs
 from n2n_lightning.reporting.runs import read_runs
-from n2n_lightning.reporting.table import as_csv, columns, console_table, markdown
+from n2n_lightning.reporting.table import (
+    columns,
+    comparison_csv,
+    comparison_markdown,
+    print_comparison,
+    terminal_table,
+)
 
 
 def comparison_of(root: Path) -> Comparison:
@@ -105,6 +110,15 @@ def test_the_reports_number_stands_beside_its_own_optimizer_only(tmp_path: Path)
     assert cells(comparison_of(tmp_path), "report (dB)*") == ["25.55", "–"]
 
 
+@pytest.mark.parametrize(("own", "expected"), [(True, "25.55"), (False, "–")])
+def test_whether_the_optimizer_is_the_models_own_is_taken_from_the_record(
+    tmp_path: Path, own: bool, expected: str
+) -> None:
+    write_run(tmp_path / "a", "unet", 25.0, overrides={"optimizer.lr": "0.01"} if own else {}, own_optimizer=own)
+    write_run(tmp_path / "b", "nn_relu", 24.0)  # an older record, which does not say it
+    assert cells(comparison_of(tmp_path), "report (dB)*") == [expected, "23.79"]
+
+
 def test_without_clean_images_the_estimate_from_pairs_ranks_with_its_interval(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "nn_relu", 30.0, kind="pairs")
     write_run(tmp_path / "b", "unet", 31.2, kind="pairs")
@@ -115,8 +129,10 @@ def test_without_clean_images_the_estimate_from_pairs_ranks_with_its_interval(tm
     assert cells(comparison, "noisy (dB)") == ["21.10", "21.10"]
     assert cells(comparison, "gain (dB)") == ["+10.10", "+8.90"]
     assert not {"SSIM", "report (dB)*", "best PSNR (dB)"} & set(titles(comparison))
-    assert "| 31.20 [30.9, 31.6] |" in markdown(comparison) and "bootstrap interval" in markdown(comparison)
-    row = next(csv.DictReader(io.StringIO(as_csv(comparison))))
+    assert "| 31.20 [30.9, 31.6] |" in comparison_markdown(comparison) and "bootstrap interval" in comparison_markdown(
+        comparison
+    )
+    row = next(csv.DictReader(io.StringIO(comparison_csv(comparison))))
     assert [float(row[f"val/psnr_pairs{end}"]) for end in ("", "_low", "_high")] == pytest.approx([31.2, 30.9, 31.6])
     assert row["noisy_psnr_pairs"] == "21.1" and "noisy_psnr" not in row
 
@@ -166,8 +182,8 @@ def test_runs_that_were_measured_otherwise_are_not_ranked(tmp_path: Path, best: 
     assert cells(comparison, "status") == ["done", f"done ({reason})"]
     (score,) = (column for column in columns(comparison) if column.key == comparison.metric)
     assert score.text(comparison.others[0]) == "–"  # not its score by another measure
-    assert list(csv.DictReader(io.StringIO(as_csv(comparison))))[1]["reason"] == reason
-    assert "25.55" not in markdown(comparison).split("| – |", 1)[1]
+    assert list(csv.DictReader(io.StringIO(comparison_csv(comparison))))[1]["reason"] == reason
+    assert "25.55" not in comparison_markdown(comparison).split("| – |", 1)[1]
 
 
 def test_unfinished_runs_show_what_they_have(tmp_path: Path) -> None:
@@ -203,21 +219,22 @@ def test_markdown_and_csv_carry_the_table(tmp_path: Path) -> None:
     write_study(tmp_path)
     write_run(tmp_path / "dead", "nn_relu", 6.0, status="dead", reason="black | empty", overrides={"seed": "3"})
     comparison = comparison_of(tmp_path)
-    lines = markdown(comparison).splitlines()
+    lines = comparison_markdown(comparison).splitlines()
     assert len({line.replace("\\|", "").count("|") for line in lines if line.startswith("|")}) == 1
-    rows = list(csv.DictReader(io.StringIO(as_csv(comparison))))
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(comparison))))
     assert [row["model"] for row in rows][:2] == ["unet", "convtrans_relu"]
     assert float(rows[0]["val/psnr"]) == 25.4 and rows[0]["params"] == "991203"
     assert rows[-1]["rank"] == "" and rows[-1]["reason"] == "black | empty"
 
 
-def test_the_terminal_table_fits_eighty_columns(tmp_path: Path) -> None:
+def test_the_terminal_table_fits_eighty_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_study(tmp_path, overrides={"optimizer": "sgd"})
     write_run(tmp_path / "adam", overrides={"optimizer": "adam"}, status="dead", reason="its images are black")
-    console = Console(width=80, file=io.StringIO())
-    console.print(console_table(compare_runs(read_runs(tmp_path).runs)))
-    text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
-    assert "Convtrans + Sigmoid" in text and "its images are black" in text and "23.40" in text
+    text = terminal_table(comparison_of(tmp_path)).text(80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Convtrans + Sigmoid" in text and "23.40" in text
+    print_comparison(comparison_of(tmp_path))
+    assert "its images are black" in capsys.readouterr().out
 
 
 def test_importing_results_loads_neither_matplotlib_nor_torch() -> None:
