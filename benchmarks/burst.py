@@ -23,7 +23,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import denoise_nl_means
 
 from n2n_lightning.image_io.stack import list_images
-from n2n_lightning.metrics import pair_error, psnr_of, squared_error
+from n2n_lightning.metrics import pair_error, psnr_db, squared_error
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.system.atomic import write_json
 from n2n_lightning.training.run_metadata import device_name
@@ -87,8 +87,8 @@ def estimate_against_truth(run: Path, frames: list[Pixels], reference: Pixels) -
     pairs = combinations(range(len(frames)), 2)
     estimates = [pair_error(denoised[a], denoised[b], noisy[a], noisy[b]).item() for a, b in pairs]
     return {
-        "psnr_reference": psnr_of(float(np.mean([squared_error(image, clean).item() for image in denoised]))),
-        "psnr_pairs": psnr_of(float(np.mean(estimates))),
+        "psnr_reference": psnr_db(float(np.mean([squared_error(image, clean).item() for image in denoised]))).item(),
+        "psnr_pairs": psnr_db(float(np.mean(estimates))).item(),
     }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from n2n_lightning.data.crops import GridCrops, Region
 from n2n_lightning.image_io.stack import ImageStack, list_images, open_stacks
-from n2n_lightning.metrics import PairQuality, pair_error, psnr_of, squared_error, triple_error
+from n2n_lightning.metrics import PairQuality, pair_error, psnr_db, squared_error, triple_error
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.noise.kinds import Gaussian, Noise, Poisson
@@ -56,8 +56,8 @@ def denoise(module: DenoiserModule, noisy: Tensor) -> Tensor:
 def errors(module: DenoiserModule, clean: Tensor, noises: tuple[Noise, Noise], rng: torch.Generator) -> Iterator[Any]:
     """Batch by batch: true MSE of both directions and its estimates from two frames and from three, (N,) each."""
     for batch in clean.split(BATCH):
-        first, second = (noise.draw(batch, rng) for noise in noises)
-        third = noises[1].draw(batch, rng)
+        first, second = (noise.corrupt(batch, rng) for noise in noises)
+        third = noises[1].corrupt(batch, rng)
         one, other = denoise(module, first), denoise(module, second)
         true_one, true_other = squared_error(one, batch), squared_error(other, batch)
         yield torch.stack(
@@ -76,20 +76,21 @@ def agreement(module: DenoiserModule, clean: Tensor) -> list[dict[str, Any]]:
     rows = []
     for name, noises in NOISES.items():
         rng = torch.Generator().manual_seed(0)
-        true, pairs, true_one, triples, noisy = torch.cat(list(errors(module, clean, noises, rng)), 1).mean(1).tolist()
+        mse = torch.cat(list(errors(module, clean, noises, rng)), 1).mean(1)
+        true, pairs, true_one, triples, noisy = psnr_db(mse).tolist()
         rows.append(
             {
                 "noise": name,
-                "noisy": psnr_of(noisy),
-                "psnr_pooled": psnr_of(true),
-                "psnr_pairs": psnr_of(pairs),
-                "psnr_pooled_one_way": psnr_of(true_one),
-                "psnr_triples": psnr_of(triples),
+                "noisy": noisy,
+                "psnr_pooled": true,
+                "psnr_pairs": pairs,
+                "psnr_pooled_one_way": true_one,
+                "psnr_triples": triples,
             }
         )
         print(
-            f"{name:<28} pooled {rows[-1]['psnr_pooled']:.3f}  pairs {rows[-1]['psnr_pairs']:.3f}"
-            f"  ({psnr_of(pairs) - psnr_of(true):+.3f})  three frames {psnr_of(triples) - psnr_of(true_one):+.3f}",
+            f"{name:<28} pooled {true:.3f}  pairs {pairs:.3f}  ({pairs - true:+.3f})"
+            f"  three frames {triples - true_one:+.3f}",
             flush=True,
         )
     return rows
@@ -107,8 +108,8 @@ def coverage(module: DenoiserModule, pool: Tensor, noise: Noise, draws: int, cro
         for batch in errors(module, chosen, both, rng):
             scores.update(batch[1], batch[4])
         found = scores.compute()
-        covered += found["psnr_pairs_low"] <= psnr_of(truth) <= found["psnr_pairs_high"]
-    return {"pool": len(pool), "draws": draws, "crops": crops, "psnr_pooled": psnr_of(truth), "covered": covered}
+        covered += found["psnr_pairs_low"] <= psnr_db(truth).item() <= found["psnr_pairs_high"]
+    return {"pool": len(pool), "draws": draws, "crops": crops, "psnr_pooled": psnr_db(truth).item(), "covered": covered}
 
 
 def selection(folder: Path) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def clean() -> None:
     image = data.coffee()[120:312, 200:392] / 255.0
     rng = torch.Generator().manual_seed(0)
     noises = (Gaussian(25), Brown(25), Poisson(30), Bernoulli(0.5), Impulse(0.5), Text(0.25), Pixelate(8))
-    strip("clean", image, *(to_array(noise.draw(to_tensor(image), rng)) for noise in noises), columns=4)
+    strip("clean", image, *(to_array(noise.corrupt(to_tensor(image), rng)) for noise in noises), columns=4)
 
 
 def burst() -> None:

@@ -16,7 +16,8 @@ from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage, Targets, conc
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Listing, Scene
 from n2n_lightning.image_io.stack import list_images
-from n2n_lightning.noise.kinds import Noise, make_noise
+from n2n_lightning.noise.choices import make_noise
+from n2n_lightning.noise.kinds import Noise
 
 
 class CleanPairs(SceneSource):
@@ -47,7 +48,7 @@ class CleanPairs(SceneSource):
         self.has_clean = self.groups is not None
         # source and target are alike where no pixel is left out; and validation can only use noises of zero mean
         alike = targets == "noisy" and not noise.masks
-        self.has_pairs = alike and (not self.has_clean or "mean" in noise.keeps)
+        self.has_pairs = alike and (not self.has_clean or "mean" in noise.preserves)
         self.targets = targets
         self.one_size = crops.one_size
         self.image_shape = (scenes[0].kind[0], crops.height // noise.cell_px, crops.width // noise.cell_px)
@@ -86,10 +87,10 @@ class CleanPairs(SceneSource):
         """(N, C, H, W) float32 in units of the peak -> a pair in stored values."""
         rng = on_device(rng, images.device)
         if self.has_clean and not self.has_pairs:
-            return NoisyPair(self.noise.draw(images, rng) * self.peak, None)
+            return NoisyPair(self.noise.corrupt(images, rng) * self.peak, None)
         if self.targets == "clean":
-            return NoisyPair(self.noise.draw(images, rng) * self.peak, self.noise.clean(images) * self.peak)
-        source, target, mask = self.noise.draw_pair(images, rng)
+            return NoisyPair(self.noise.corrupt(images, rng) * self.peak, self.noise.clean(images) * self.peak)
+        source, target, mask = self.noise.corrupt_pair(images, rng)
         return NoisyPair(source * self.peak, target * self.peak, mask=mask)
 
 

@@ -1,1 +1,1 @@
-"""Noise: corruption functions, text overlays, and the choices of ``noise=``."""
+"""Corruptions of clean images: pure functions, the kinds of noise made of them, and the choices of ``noise=``."""

@@ -13,7 +13,8 @@ from PIL import Image
 
 from n2n_lightning.image_io.stack import list_images
 from n2n_lightning.models.checkpoint import load_denoiser
-from n2n_lightning.noise.kinds import Noise, make_noise
+from n2n_lightning.noise.choices import make_noise
+from n2n_lightning.noise.kinds import Noise
 from n2n_lightning.paper.experiments import TESTED_WITH
 from n2n_lightning.paper.jobs import ENDED, PaperRun
 from n2n_lightning.reporting.figures import png_bytes
@@ -62,7 +63,7 @@ def restore(
 ) -> dict[str, NDArray[np.uint8]]:
     """Title -> (H, W, 3): the noisy image, each net's, and the clean one; clipped and rounded to be seen."""
     image = torch.from_numpy(clean).movedim(-1, 0)[None].float() / 255
-    noisy = noise.draw(image, torch.Generator().manual_seed(seed))
+    noisy = noise.corrupt(image, torch.Generator().manual_seed(seed))
     restored = {title: load_denoiser(path).denoise(noisy) for title, path in nets.items()}
     shown = {
         title: (values[0].movedim(0, -1).clamp(0, 1) * 255).round().byte().numpy()

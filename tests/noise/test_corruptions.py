@@ -37,7 +37,7 @@ def moments(noise: Noise, x: Tensor) -> tuple[Tensor, Tensor]:
 def rows(noise: Noise, levels: Tensor, seed: int = 1, channels: int = 2) -> Tensor:
     """So many draws of one row of pixels: (DRAWS, channels, pixels) float64."""
     images = levels.expand(DRAWS, channels, 1, len(levels))
-    return noise.draw(images, generator(seed))[:, :, 0].double()
+    return noise.corrupt(images, generator(seed))[:, :, 0].double()
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
@@ -66,14 +66,14 @@ def test_nothing_is_clipped(noise: Noise):
 
 def test_photons_come_in_whole_numbers_and_below_black_there_are_none():
     images = torch.linspace(-0.5, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
-    counts = Poisson(8).draw(images, generator(0)) * 8
+    counts = Poisson(8).corrupt(images, generator(0)) * 8
     assert torch.equal(counts, counts.round()) and (counts[images <= 0] == 0).all() and counts.max() > 8
 
 
 @pytest.mark.parametrize("noise", MODELS)
 def test_two_draws_are_independent_and_so_are_the_images_of_one(noise: Noise):
     rng, images = generator(2), torch.full((DRAWS, 1, 1, 1), 0.6)
-    first, second = noise.draw(images, rng), noise.draw(images, rng)
+    first, second = noise.corrupt(images, rng), noise.corrupt(images, rng)
     assert first.std() > 0.1
     assert abs(correlation(first, second)) < BOUND
     assert abs(correlation(first[1:], first[:-1])) < BOUND
@@ -84,7 +84,7 @@ def test_noise_is_white(noise: Noise):
     images = torch.full((6, 1, 64, 64), 0.6)
     if isinstance(noise, Pixelate):  # which adds none to a flat image
         images = torch.rand(6, 3, 64, 64, generator=generator(5))
-    off = noise.draw(images, generator(2)) - noise.clean(images)
+    off = noise.corrupt(images, generator(2)) - noise.clean(images)
     assert off.std() > 0.05
     bound = 5 / off[:, 0].numel() ** 0.5
     for one, other in ((off[..., 1:], off[..., :-1]), (off[..., 1:, :], off[..., :-1, :])):
@@ -94,7 +94,7 @@ def test_noise_is_white(noise: Noise):
 @pytest.mark.parametrize("blur_px", [0.8, 1.5])
 def test_brown_noise_is_correlated_as_a_blur_makes_it(blur_px: float):
     """The Gaussian of ``blur_px``, convolved with itself: at a distance d, exp(-d^2 / (4 blur_px^2))."""
-    drawn = Brown(40, blur_px).draw(torch.full((DRAWS, 1, 4, 6), 0.5), generator(3))[:, 0]
+    drawn = Brown(40, blur_px).corrupt(torch.full((DRAWS, 1, 4, 6), 0.5), generator(3))[:, 0]
     for down, across in ((0, 1), (0, 2), (0, 5), (1, 0), (2, 0), (3, 0), (1, 1), (2, 3)):
         expected = np.exp(-(down**2 + across**2) / (4 * blur_px**2))
         assert correlation(drawn[:, 0, 0], drawn[:, down, across]) == pytest.approx(expected, abs=BOUND)
@@ -115,7 +115,7 @@ def test_channels_have_noise_of_their_own_but_share_which_pixels_are_struck(nois
 @pytest.mark.parametrize("p", [0.0, 0.2, 0.7, 1.0])
 def test_a_pixel_is_left_out_of_the_target_where_it_is_black(p: float):
     images = 0.1 + 0.9 * torch.rand(8, 3, 50, 50, generator=generator(0))
-    target, mask = Bernoulli(p).draw_target(images, generator(1))
+    target, mask = Bernoulli(p).corrupt_target(images, generator(1))
     assert mask is not None and mask.shape == (8, 1, 50, 50) and mask.dtype == torch.bool
     assert torch.equal(target, images * mask)
     assert abs((~mask).double().mean() - p) <= 5 * (p * (1 - p) / mask.numel()) ** 0.5
@@ -123,7 +123,7 @@ def test_a_pixel_is_left_out_of_the_target_where_it_is_black(p: float):
 
 @pytest.mark.parametrize("p", [0.2, 0.7])
 def test_impulses_strike_so_many_pixels_and_have_any_colour(p: float):
-    drawn = Impulse(p).draw(torch.full((1, 3, 150, 150), -1.0), generator(0))
+    drawn = Impulse(p).corrupt(torch.full((1, 3, 150, 150), -1.0), generator(0))
     struck = (drawn != -1).all(1)
     assert torch.equal(struck, (drawn != -1).any(1)), "all channels of a pixel"
     assert abs(struck.double().mean() - p) < 5 * (p * (1 - p) / struck.numel()) ** 0.5
@@ -136,7 +136,7 @@ def test_a_pixelated_pixel_is_one_of_its_cell_and_the_clean_one_their_mean(heigh
     images = torch.rand(1, 3, height, width, generator=generator(0))
     noise = Pixelate(8)
     cells = images.numpy()[0, :, :16, :24].reshape(3, 2, 8, 3, 8).transpose(1, 3, 2, 4, 0).reshape(2, 3, 64, 3)
-    draws = noise.draw(images.expand(4000, -1, -1, -1), generator(1))
+    draws = noise.corrupt(images.expand(4000, -1, -1, -1), generator(1))
     assert draws.shape == (4000, 3, 2, 3)
     shown = draws[:50].permute(0, 2, 3, 1).numpy()
     assert (cells == shown[:, :, :, None]).all(-1).any(-1).all(), "R, G and B of one place"
@@ -150,17 +150,17 @@ def test_a_pixelated_pixel_is_one_of_its_cell_and_the_clean_one_their_mean(heigh
 def test_the_same_generator_draws_the_same_and_leaves_the_images_alone(noise: Noise):
     images = torch.rand(2, 3, 16, 16, generator=generator(5))
     before = images.clone()
-    one, same, other = (noise.draw(images, generator(seed)) for seed in (1, 1, 2))
+    one, same, other = (noise.corrupt(images, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert one.dtype == torch.float32 and torch.equal(images, before)
-    target, _ = noise.draw_target(images, generator(1))
+    target, _ = noise.corrupt_target(images, generator(1))
     assert torch.equal(target, one), "a target is a version like the source"
 
 
 @pytest.mark.parametrize("noise", ALL[:6])
 def test_any_size_and_any_channels_can_be_corrupted(noise: Noise):
     for shape in ((1, 1, 1, 1), (2, 4, 1, 7), (1, 3, 9, 2)):
-        assert noise.draw(torch.rand(shape), generator(0)).shape == shape
+        assert noise.corrupt(torch.rand(shape), generator(0)).shape == shape
 
 
 # What a loss can learn from
@@ -169,7 +169,7 @@ def test_any_size_and_any_channels_can_be_corrupted(noise: Noise):
 @pytest.mark.parametrize("x", [0.2, 0.85])
 @pytest.mark.parametrize("noise", [*MODELS, Impulse(0.7)])
 def test_the_statistics_that_are_kept_are_the_clean_value_and_others_are_not(noise: Noise, x: float):
-    target, mask = noise.draw_target(torch.full((DRAWS, 1, 1, 1), x), generator(4))
+    target, mask = noise.corrupt_target(torch.full((DRAWS, 1, 1, 1), x), generator(4))
     values = target[slice(None) if mask is None else mask].double().numpy()
     error = 5 * max(values.std(), 1e-5) / len(values) ** 0.5
     found = {"mean": abs(values.mean() - x) < error, "median": abs(np.median(values) - x) < 2 * error}
@@ -180,11 +180,11 @@ def test_the_statistics_that_are_kept_are_the_clean_value_and_others_are_not(noi
         del found["mode"], found["median"]  # near it where there are many counts
     if isinstance(noise, Impulse) and noise.p > 0.5:
         del found["median"]  # kept all the same where fewer pixels than half lie on either side of x
-    assert found == {name: name in noise.keeps for name in found}
+    assert found == {name: name in noise.preserves for name in found}
 
 
 def test_bernoulli_targets_of_neighbouring_pixels_are_left_out_independently():
-    _, mask = Bernoulli(0.4).draw_target(torch.zeros(DRAWS, 1, 1, 4), generator(0))
+    _, mask = Bernoulli(0.4).corrupt_target(torch.zeros(DRAWS, 1, 1, 4), generator(0))
     assert mask is not None
     for one, other in pairwise(mask[:, 0, 0].T):
         assert abs(correlation(one, other)) < BOUND
@@ -192,7 +192,7 @@ def test_bernoulli_targets_of_neighbouring_pixels_are_left_out_independently():
 
 def test_impulses_strike_both_images_of_a_pair_as_often_but_elsewhere():
     images = torch.full((40, 1, 60, 60), -1.0)
-    source, target, mask = Impulse([0.1, 0.9]).draw_pair(images, generator(0))
+    source, target, mask = Impulse([0.1, 0.9]).corrupt_pair(images, generator(0))
     assert mask is None
     struck, other = ((drawn != -1).double().flatten(1) for drawn in (source, target))
     p, apart = struck.mean(1), struck.mean(1) - other.mean(1)
@@ -202,7 +202,7 @@ def test_impulses_strike_both_images_of_a_pair_as_often_but_elsewhere():
 
 
 def test_bernoulli_noise_leaves_out_as_much_of_both_images_of_a_pair_but_elsewhere():
-    source, target, mask = Bernoulli([0, 1]).draw_pair(torch.ones(200, 1, 30, 30), generator(0))
+    source, target, mask = Bernoulli([0, 1]).corrupt_pair(torch.ones(200, 1, 30, 30), generator(0))
     assert torch.equal(mask, target == 1)
     left, other = ((drawn == 1).double().flatten(1) for drawn in (source, target))
     kept = left.mean(1)
@@ -212,5 +212,5 @@ def test_bernoulli_noise_leaves_out_as_much_of_both_images_of_a_pair_but_elsewhe
 
 
 def test_gaussian_noise_of_a_pair_has_strengths_of_its_own():
-    source, target, _ = Gaussian([0, 50]).draw_pair(torch.zeros(200, 1, 20, 20), generator(0))
+    source, target, _ = Gaussian([0, 50]).corrupt_pair(torch.zeros(200, 1, 20, 20), generator(0))
     assert abs(correlation(source.flatten(1).std(1), target.flatten(1).std(1))) < 5 / 200**0.5
