@@ -32,15 +32,10 @@ def charbonnier(estimate: Tensor, target: Tensor, *, eps: float = 1e-3) -> Tenso
 
 
 def l0(estimate: Tensor, target: Tensor, *, progress: float) -> Tensor:
-    """Return the mean of (abs(difference) + 1e-8)^g; g falls from 2 to 0 over the training.
+    """Return the mean of (abs(difference) + 1e-8)^g, where g = 2 (1 - progress). (N, C, H, W) twice -> scalar.
 
-    So the minimum is at the mean first, at the median half way, and at the mode in the end (Lehtinen et al. 2018,
-    section 3.1).
-
-    Args:
-        estimate: (N, C, H, W).
-        target: same shape.
-        progress: finished fraction of the training, 0 to 1.
+    ``progress`` is the finished fraction of the training, 0 to 1. So the minimum is at the mean first, at the median
+    half way, and at the mode in the end (Lehtinen et al. 2018, section 3.1).
     """
     return ((estimate - target).abs() + 1e-8).pow(2 * (1 - progress)).mean()
 
@@ -91,19 +86,10 @@ ANNEALED = ("l0", "neighbor2neighbor")  # these change over the training, so a f
 
 
 def noise_floor(name: str, noisy: Tensor, target: Tensor, third: Tensor | None) -> Tensor | None:
-    """Estimate the loss of a perfect estimate against ``target``, without a clean image.
+    """Estimate the loss that a perfect estimate would have, from two or three noisy images of the same scene.
 
-    For ``l2`` it is the variance of the target's noise, for any noises. For ``l1`` it is right if both images have
-    Gaussian noise of the same strength.
-
-    Args:
-        name: name of the loss in ``LOSSES``.
-        noisy: (N, C, H, W), the image that the estimate is made from.
-        target: same shape, another noisy image of the same scene.
-        third: same shape, a third noisy image of the same scene, or None.
-
-    Returns:
-        A scalar, or None if it is unknown for this loss.
+    For ``l2`` this is the variance of the target's noise, whatever the noises are. For ``l1`` it is right if both
+    images have Gaussian noise of the same strength. Other losses give None. (N, C, H, W) each -> scalar.
     """
     if name == "l2":
         # E (y2 - c)(y2 - y1) = Var n2 for every c that is independent of the noises; the mean of y2 nearly is

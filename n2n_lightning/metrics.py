@@ -64,9 +64,9 @@ def ssim(estimate: Tensor, clean: Tensor) -> Tensor | None:
 
 
 class WeightedMean(Metric):
-    """Weighted mean of scalars: torchmetrics' MeanMetric without its check for NaN.
+    """Weighted mean of scalars: torchmetrics' MeanMetric without its slow check for NaN, which waits for a GPU.
 
-    That check takes longer than the update itself, and it waits for an accelerator.
+    (With ``nan_strategy="disable"``, torchmetrics 1.9 ignores the weights.)
     """
 
     full_state_update = False
@@ -79,12 +79,10 @@ class WeightedMean(Metric):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, value: Tensor, weight: float) -> None:
-        """Add a scalar float32 ``value``."""
         self.mean_value.add_(value, alpha=weight)
         self.weight.add_(weight)
 
     def compute(self) -> Tensor:
-        """Return the mean, a scalar float32."""
         return self.mean_value / self.weight
 
 
@@ -121,20 +119,16 @@ class RestorationQuality(Metric):
         self.extremes.append(torch.stack(bounds)[None])
 
     def per_image(self) -> dict[str, Tensor]:
-        """Return ``psnr``, ``noisy_psnr`` (dB) and ``ssim`` (NaN if undefined) of each image: (N,) float64.
-
-        There is no ``ssim`` if it is undefined for all images.
-        """
+        """Return ``psnr``, ``noisy_psnr`` (dB) and, where any image has it, ``ssim`` (else NaN), each (N,) float64."""
         scores = {"psnr": psnr_db(dim_zero_cat(self.mse)), "noisy_psnr": psnr_db(dim_zero_cat(self.noisy_mse))}
         similarity = dim_zero_cat(self.ssim)
         return scores | ({} if similarity.isnan().all() else {"ssim": similarity})
 
     def compute(self) -> dict[str, Any]:
-        """Return the scores of all images.
+        """Return means over images (``psnr`` and ``noisy_psnr`` in dB, ``ssim`` from 11 px on) and two more scores.
 
-        * ``psnr`` and ``noisy_psnr``: means over images in dB; ``ssim``: mean over images, absent under 11 px;
-        * ``psnr_pooled``: from the MSE over all images, in dB;
-        * ``constant_channels``: the output channels that are constant although the clean ones are not.
+        ``psnr_pooled`` in dB is from the MSE over all images. ``constant_channels`` are the output channels that are
+        constant although the clean ones are not.
         """
         scores: dict[str, Any] = {
             name: (values.nanmean() if name == "ssim" else values.mean()).item()
@@ -162,12 +156,10 @@ class PairQuality(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, errors: Tensor, noisy_errors: Tensor, group: Tensor | None = None) -> None:
-        """Add a batch.
+        """Add a batch of estimated MSE, (N,) float32 each, for the estimates and for the noisy images themselves.
 
-        Args:
-            errors: (N,) float32, MSE estimated by ``pair_error`` or ``triple_error`` for the estimate.
-            noisy_errors: (N,) float32, MSE estimated in the same way for the noisy image itself.
-            group: (N,) int64, the group of each image; None puts each image into a group of its own.
+        ``pair_error`` or ``triple_error`` gives them. ``group``, (N,) int64, is the group of each image; with None,
+        each image is a group of its own.
         """
         if group is None:
             group = torch.arange(len(errors)) + sum(len(earlier) for earlier in self.groups)
@@ -176,12 +168,11 @@ class PairQuality(Metric):
         self.groups.append(group.cpu())
 
     def compute(self) -> dict[str, float]:
-        """Return the scores in dB.
+        """Return ``psnr_pairs`` and ``noisy_psnr_pairs``, from the MSE pooled over all images, in dB.
 
-        * ``psnr_pairs``: from the MSE pooled over all images. An estimated MSE of 0 or less only says that the true one
-          is small; then it is the lower end of the interval, or the noisy image's PSNR if there is no interval.
-        * ``psnr_pairs_low``, ``psnr_pairs_high``: its 95 % bootstrap interval, absent without ``bootstrap_interval``;
-        * ``noisy_psnr_pairs``: the same as ``psnr_pairs`` for the noisy images.
+        ``psnr_pairs_low`` and ``psnr_pairs_high`` are the 95 % bootstrap interval of ``psnr_pairs``, where it has one.
+        An estimated MSE of 0 or less only says that the true one is small. Then ``psnr_pairs`` is the lower end of the
+        interval, or without an interval the PSNR of the noisy images.
         """
         errors = dim_zero_cat(self.errors)
         mse, noisy_mse = errors.mean().item(), dim_zero_cat(self.noisy_errors).mean().item()
@@ -217,14 +208,7 @@ def bootstrap_interval(values: Tensor, groups: Tensor, resamples: int = 2000) ->
 
 
 def why_dead(metric: str, constant_channels: list[int], psnr: float, noisy_psnr: float) -> str | None:
-    """Return why a trained net counts as dead, or None: nobody should mistake a black image for a result.
-
-    Args:
-        metric: name of the PSNR, for the message.
-        constant_channels: output channels that are constant although the clean ones are not.
-        psnr: of the estimates, in dB.
-        noisy_psnr: of the noisy images, in dB.
-    """
+    """Return why a net counts as dead, if it does: nobody should mistake a black image for a result. PSNR in dB."""
     if constant_channels:
         return f"output channel {', '.join(map(str, constant_channels))} is constant over the validation images"
     if psnr < noisy_psnr - DEAD_LOSS_DB:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from n2n_lightning.noise.corruptions import draw_cell_pixels
+from n2n_lightning.noise.pixelation import draw_cell_pixels
 
 Stage = Literal["train", "val"]
 STAGES: tuple[Stage, ...] = ("train", "val")
@@ -111,7 +111,7 @@ class TensorPairs:
 
 
 class CellPairs:
-    """Pairs drawn afresh each time from the photographs' cells (see ``corruptions.draw_cell_pixels``).
+    """Pairs drawn afresh each time from the photographs' cells (see ``pixelation.draw_cell_pixels``).
 
     Args:
         cells: (N, H, W, K, C) uint8, may be memory-mapped; K x C x H x W bytes an image (192 KiB for 8x8 cells of

@@ -193,7 +193,7 @@ def render_cells(photo: Image.Image, rng: np.random.Generator) -> Pixels:
 
 
 def draw(cells: Pixels, rng: np.random.Generator) -> Pixels:
-    """(H, W, K, 3) uint8 -> (3, H, W) uint8, one pixel of each cell; ``corruptions.draw_cell_pixels`` for one image."""
+    """(H, W, K, 3) uint8 -> (3, H, W) uint8, one pixel of each cell; ``pixelation.draw_cell_pixels`` for one image."""
     choice = rng.integers(0, cells.shape[2], size=(*cells.shape[:2], 1, 1))
     noisy: Pixels = np.take_along_axis(cells, choice, axis=2)[:, :, 0].transpose(2, 0, 1)
     return noisy

@@ -65,8 +65,6 @@ class NafBlock(nn.Module):
 class NafNet(nn.Module):
     """Blocks at full size, half size, quarter size and so on; their output is added to the noisy image.
 
-    ``stride`` (px): the net pads height and width to a multiple of this; tiles must align to it.
-
     Args:
         channels: channels of the input and output images.
         width: number of feature maps at full size; each level down has twice as many.
@@ -94,7 +92,9 @@ class NafNet(nn.Module):
                 "encoder and decoder must have the same number of levels, and every level 0 or more blocks, got "
                 f"{list(encoder)}, {middle} and {list(decoder)}; set model.encoder=[1,1,1] model.decoder=[1,1,1]"
             )
-        self.stride = 2 ** len(encoder)
+        self.stride = 2 ** len(
+            encoder
+        )  # px: the net pads height and width to a multiple of this; tiles must align to it
 
         def level(maps: int, blocks: int) -> nn.Sequential:
             return nn.Sequential(*(NafBlock(maps, attention=attention) for _ in range(blocks)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,10 +53,7 @@ class UNet(nn.Module):
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be 1 or more, got {channels}; use the number of channels of the images")
-
-        def conv(inputs: int, outputs: int) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, 3, padding=1)
-
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         self.enc_conv0 = conv(channels, 48)
         self.enc_conv1 = conv(48, 48)
         self.enc_conv2 = conv(48, 48)
@@ -82,9 +80,7 @@ class UNet(nn.Module):
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Denoise (N, C, H, W) float images, H and W from 1 px -> same shape, unclipped."""
-
-        def act(features: Tensor) -> Tensor:
-            return F.leaky_relu_(features, NEGATIVE_SLOPE)
+        act = partial(F.leaky_relu_, negative_slope=NEGATIVE_SLOPE)
 
         def up(features: Tensor, skip: Tensor) -> Tensor:
             same = skip.to(features.dtype)  # a float32 image would turn a bf16 layer's whole input into float32

@@ -1,1 +1,1 @@
-"""Corruptions of clean images: pure functions, the kinds of noise made of them, and the choices of ``noise=``."""
+"""Noise for clean images: its kinds, the functions behind text and pixelation, and the choices of ``noise=``."""

@@ -11,18 +11,8 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.losses import Statistic
-from n2n_lightning.noise.kinds import (
-    ALL,
-    Bernoulli,
-    Brown,
-    Clip,
-    Gaussian,
-    Impulse,
-    Noise,
-    Pixelate,
-    Poisson,
-    Text,
-)
+from n2n_lightning.noise import kinds
+from n2n_lightning.noise.kinds import Noise
 
 
 class Chain(Noise):
@@ -37,19 +27,16 @@ class Chain(Noise):
 
     def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
         if not steps:
-            raise ValueError(
-                "steps must name one corruption or more, got none; set noise.steps=[{name:poisson},{name:gaussian}]"
-            )
+            raise ValueError("steps must name one corruption or more, got none; set noise.steps=[{name:gaussian}]")
         self.steps = [make_noise(step) for step in steps]
         if any(step.cell_px > 1 for step in self.steps[1:]):
             raise ValueError("pixelate can only be the first of noise.steps; put it there")
-        if any(
-            isinstance(step, Poisson) and isinstance(before, (Gaussian, Brown)) for before, step in pairwise(self.steps)
-        ):
-            raise ValueError("poisson counts photons and cannot follow noise that goes below 0; put it before that")
+        for before, step in pairwise(self.steps):
+            if isinstance(step, kinds.Poisson) and isinstance(before, (kinds.Gaussian, kinds.Brown)):
+                raise ValueError("poisson counts photons and cannot follow noise that goes below 0; put it before that")
         self.cell_px, self.masks = self.steps[0].cell_px, any(step.masks for step in self.steps)
         self.preserves = frozenset[Statistic].intersection(*(step.preserves for step in self.steps))
-        if any(step.preserves != ALL for step in self.steps[:-1]):
+        if any(step.preserves != kinds.ALL for step in self.steps[:-1]):
             self.preserves -= {"median"}
 
     def clean(self, images: Tensor) -> Tensor:
@@ -73,14 +60,14 @@ class Chain(Noise):
 
 
 NOISES: dict[str, Callable[..., Noise]] = {
-    "gaussian": Gaussian,
-    "brown": Brown,
-    "poisson": Poisson,
-    "bernoulli": Bernoulli,
-    "impulse": Impulse,
-    "text": Text,
-    "pixelate": Pixelate,
-    "clip": Clip,
+    "gaussian": kinds.Gaussian,
+    "brown": kinds.Brown,
+    "poisson": kinds.Poisson,
+    "bernoulli": kinds.Bernoulli,
+    "impulse": kinds.Impulse,
+    "text": kinds.Text,
+    "pixelate": kinds.Pixelate,
+    "clip": kinds.Clip,
     "chain": Chain,
 }
 

@@ -76,7 +76,6 @@ def overlay_text(images: Tensor, coverage: float | Tensor, rng: torch.Generator)
     # the rank of the string that reaches the wanted coverage; it is shown if that comes closer than leaving it out
     last = rank.flatten(1).sort(1).values.gather(1, at)[:, :, None, None]
     without, with_it = (chosen.sum((2, 3), keepdim=True) for chosen in (rank < last, rank <= last))
-    shown = (rank < last) | ((rank == last) & (without + with_it < 2 * wanted))
-    shown &= rank < 2
+    shown = (rank < 2) & ((rank < last) | ((rank == last) & (without + with_it < 2 * wanted)))
     colours = torch.rand((TABLE_SIZE, channels), device=device, generator=rng)[places.gather(1, layer).squeeze(1)]
     return torch.where(shown, colours.permute(0, 3, 1, 2), images)

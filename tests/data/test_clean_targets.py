@@ -14,7 +14,7 @@ from small_runs import photo_data, read_json, tensors, train_with, write_photogr
 from n2n_lightning.data.clean import CleanData
 from n2n_lightning.data.datamodule import NoisyPairDataModule, generator
 from n2n_lightning.data.pairs import CellPairs
-from n2n_lightning.noise.corruptions import split_cells
+from n2n_lightning.noise.pixelation import split_cells
 
 Draws = Literal["fixed", "fresh"]
 DRAWS = pytest.mark.parametrize("draws", ["fixed", "fresh"])
