@@ -1,9 +1,10 @@
-"""How well ``val/psnr_pairs`` tells PSNR without clean images: ``python -m benchmarks.psnr_pairs --images FOLDER ...``.
+"""Check how well ``val/psnr_pairs`` estimates PSNR: ``python -m benchmarks.psnr_pairs --images FOLDER ...``.
 
-Clean images with synthetic noise, so that the truth is known. First table: the estimate against the PSNR pooled over
-the images, for noises alike and unlike in source and target. Second: how often the 95 % interval of a small validation
-set covers the true value of the large pool that it was drawn from, with fresh noise each time. Third, with ``--runs``:
-what is lost by selecting the epoch without clean images, in finished runs whose data has both.
+The images are clean, with synthetic noise, so that the truth is known. The first table compares the estimate with the
+PSNR pooled over the images, for the same noise and for different noises in source and target. The second shows how
+often the 95 % interval of a small validation set covers the true value of the large pool that it was drawn from, with
+fresh noise each time. The third, with ``--runs``, shows how many dB are lost when the epoch is selected without clean
+images, in finished runs whose data has both.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ BATCH = 50
 
 
 def read_tiles(folder: Path, crop_px: int, most: int) -> Tensor:
-    """Disjoint tiles of the folder's 8-bit RGB images: (N, 3, crop_px, crop_px) float32 in [0, 1]."""
+    """Read disjoint tiles of the folder's 8-bit RGB images: (N, 3, crop_px, crop_px) float32 in [0, 1]."""
     opened = open_stacks(list_images(folder), Path("outputs/cache"))
     stacks = [stack for stack in opened if isinstance(stack, ImageStack)]
     regions = [Region(number, 0, 0, *stack.shape[1:3]) for number, stack in enumerate(stacks)]
@@ -54,7 +55,11 @@ def denoise(module: DenoiserModule, noisy: Tensor) -> Tensor:
 
 
 def errors(module: DenoiserModule, clean: Tensor, noises: tuple[Noise, Noise], rng: torch.Generator) -> Iterator[Any]:
-    """Batch by batch: true MSE of both directions and its estimates from two frames and from three, (N,) each."""
+    """Yield for each batch the MSE of its N images, (5, N) float32.
+
+    The rows: true for both directions, estimated from two frames, true for one direction, estimated from three frames,
+    and of the noisy images.
+    """
     for batch in clean.split(BATCH):
         first, second = (noise.corrupt(batch, rng) for noise in noises)
         third = noises[1].corrupt(batch, rng)
@@ -72,7 +77,7 @@ def errors(module: DenoiserModule, clean: Tensor, noises: tuple[Noise, Noise], r
 
 
 def agreement(module: DenoiserModule, clean: Tensor) -> list[dict[str, Any]]:
-    """The first table."""
+    """Compute and print the first table."""
     rows = []
     for name, noises in NOISES.items():
         rng = torch.Generator().manual_seed(0)
@@ -97,7 +102,7 @@ def agreement(module: DenoiserModule, clean: Tensor) -> list[dict[str, Any]]:
 
 
 def coverage(module: DenoiserModule, pool: Tensor, noise: Noise, draws: int, crops: int) -> dict[str, Any]:
-    """The second table: of ``draws`` sets of ``crops`` images, how many intervals hold the pool's value."""
+    """Count for the second table how many intervals, of ``draws`` sets of ``crops`` images, hold the pool's value."""
     rng = torch.Generator().manual_seed(1)
     both = (noise, noise)
     truth = torch.cat([torch.cat(list(errors(module, pool, both, rng)), 1)[0] for _ in range(4)]).mean().item()
@@ -113,7 +118,7 @@ def coverage(module: DenoiserModule, pool: Tensor, noise: Noise, draws: int, cro
 
 
 def selection(folder: Path) -> list[dict[str, Any]]:
-    """The third table: of each run the best ``val/psnr``, and that of the epoch with the best ``val/psnr_pairs``."""
+    """Compute and print the third table: each run's best epoch by ``val/psnr``, and the one by ``val/psnr_pairs``."""
     rows = []
     for run in read_runs(folder).runs:
         clean, pairs = run.history.get("val/psnr", {}), run.history.get("val/psnr_pairs", {})
@@ -134,7 +139,7 @@ def selection(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="val/psnr_pairs against PSNR with clean images.")
+    parser = argparse.ArgumentParser(description="Compare val/psnr_pairs with the PSNR against clean images.")
     parser.add_argument("--checkpoint", default="weights/five_models/unet/best.ckpt")
     parser.add_argument("--images", type=Path, required=True, help="folder of clean RGB images for the first table")
     parser.add_argument("--pool", type=Path, help="folder for the second table; default: the same")

@@ -1,7 +1,7 @@
-"""The pictures of ``docs/sources``: ``python docs/pictures.py``, from scikit-image's bundled photographs.
+"""Make the pictures of ``docs/sources`` from scikit-image's bundled photographs: ``python docs/pictures.py``.
 
-Trains what the pages describe, by the commands they give (some minutes each, finished runs are kept), and writes strips
-of equal panels beside the pages. Works in ``outputs/pictures``.
+It trains with the commands that the pages give (some minutes each; finished runs are kept), and writes strips of equal
+panels beside the pages. It works in ``outputs/pictures``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def to_array(images: torch.Tensor) -> npt.NDArray[np.float32]:
 
 
 def strip(name: str, *panels: npt.NDArray[Any], columns: int = 8) -> None:
-    """Panels in 0..1 side by side, small ones enlarged pixel by pixel; the next row begins after so many columns."""
+    """Write panels, (H, W, C) in 0..1, in rows of ``columns``; small ones are enlarged by repeating pixels."""
     height = max(panel.shape[0] for panel in panels)
     shown = []
     for panel in panels:
@@ -52,7 +52,7 @@ def strip(name: str, *panels: npt.NDArray[Any], columns: int = 8) -> None:
 
 
 def train(name: str, *overrides: str) -> Path:
-    """Run the command in ``WORK``; returns the best checkpoint."""
+    """Run the command in ``WORK``; return the best checkpoint."""
     command = [sys.executable, "-m", "n2n_lightning.train", *overrides, f"hydra.run.dir=outputs/{name}"]
     subprocess.run(command, cwd=WORK, check=True)
     return WORK / "outputs" / name / "checkpoints" / "best.ckpt"
@@ -66,7 +66,7 @@ def clean() -> None:
 
 
 def burst() -> None:
-    """The walk-through's three steps."""
+    """Run the three steps of the page."""
     photograph = data.chelsea()
     rng = np.random.default_rng(0)
     frames = rng.poisson(photograph * (30 / 255), size=(6, *photograph.shape))
@@ -111,7 +111,7 @@ def single() -> None:
 
 
 def arrays() -> None:
-    """The page's own code, run as it stands there."""
+    """Run the code of the page."""
     page = (PAGES / "arrays.md").read_text()
     found: dict[str, Any] = {}
     exec(page.split("```python\n")[1].split("```")[0], found)
