@@ -20,6 +20,7 @@ import torch
 
 from n2n_lightning import train
 from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.system import atomic
 from n2n_lightning.training import callbacks, checkpointing
 
 Trap = Callable[[], None]  # patches the child so that something happens to it later
@@ -86,8 +87,27 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def at(owner: Any, name: str, nth: int, action: Callable[[], None], *, after: bool = False, match: str = "") -> Trap:
-    """Do ``action`` before, or after, the ``nth`` call of ``owner.name`` whose arguments as text contain ``match``."""
+def at(
+    owner: Any,
+    function: Callable[..., Any],
+    nth: int,
+    action: Callable[[], None],
+    *,
+    after: bool = False,
+    match: str = "",
+) -> Trap:
+    """Do ``action`` at the ``nth`` call of a function whose arguments as text contain ``match``.
+
+    Args:
+        owner: the class or module that it is called from.
+        function: the function, which ``owner`` has under the function's own name.
+        nth: number of the call, from 1.
+        action: what to do.
+        after: do it after the call instead of before.
+        match: text.
+    """
+    name = function.__name__
+    assert hasattr(owner, name), f"{owner} does not use {name}"
 
     def set_trap() -> None:
         original, calls = getattr(owner, name), 0
@@ -199,16 +219,16 @@ def within_training(seconds: float) -> Trap:
 def named_moments() -> dict[str, Trap]:
     """Return traps that kill a run of several epochs, with a checkpoint every five steps, at ten named moments."""
     module, record = DenoiserModule, callbacks.RunRecord
-    writer, step = checkpointing.AtomicCheckpointIO, torch.optim.Adam
+    writer, optimizer = checkpointing.AtomicCheckpointIO, torch.optim.Adam
     return {
-        "before the first step": at(module, "training_step", 1, kill),
-        "within a step, weights half updated": at(step, "step", 17, kill, after=True),
-        "last step of an epoch": at(module, "training_step", 24, kill, after=True),
-        "validation": at(module, "validation_step", 2, kill),
-        "a checkpoint is about to be written": at(writer, "save_checkpoint", 5, kill),
+        "before the first step": at(module, module.training_step, 1, kill),
+        "within a step, weights half updated": at(optimizer, optimizer.step, 17, kill, after=True),
+        "last step of an epoch": at(module, module.training_step, 24, kill, after=True),
+        "validation": at(module, module.validation_step, 2, kill),
+        "a checkpoint is about to be written": at(writer, writer.save_checkpoint, 5, kill),
         "half a checkpoint is written": half_written("last.ckpt.part", 4, kill),
-        "a checkpoint is written, not renamed": at(os, "replace", 2, kill, match="best.ckpt"),
-        "best is renamed, last is not": at(checkpointing, "name_also", 2, kill, match="best.ckpt"),
-        "the table is written, the result is not": at(callbacks, "write_json", 3, kill),
-        "trained, and not recorded as done": at(record, "write", 1, kill, match="'d"),
+        "a checkpoint is written, not renamed": at(os, os.replace, 2, kill, match="best.ckpt"),
+        "best is renamed, last is not": at(checkpointing, atomic.link_or_copy, 2, kill, match="best.ckpt"),
+        "the table is written, the result is not": at(callbacks, atomic.write_json, 3, kill),
+        "trained, and not recorded as done": at(record, record.write, 1, kill, match="'d"),
     }

@@ -61,7 +61,7 @@ def resumed(scratch: Path, root: Path, whole: Path) -> Figure:
     """Kill a run and damage its last checkpoint: the one before must be used. Damage both: the run must be refused."""
     line, folder = [*RECIPES["adam"], *tiny_overrides(root)], scratch / "case"
     folder.mkdir()
-    run_train(line, folder, at(DenoiserModule, "training_step", 32, kill))
+    assert run_train(line, folder, at(DenoiserModule, DenoiserModule.training_step, 32, kill)).code == -9
     run_folder = only_run(folder)
     last = run_folder / "checkpoints/last.ckpt"
     data = last.read_bytes()

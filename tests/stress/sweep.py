@@ -27,7 +27,7 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
     wrong = []
     for number in (1, 2):
         jobs = rng.uniform(1.1, 1.9)  # trained since the last kill
-        trap = at(DenoiserModule, "training_step", round(jobs * STEPS * epochs), kill)
+        trap = at(DenoiserModule, DenoiserModule.training_step, round(jobs * STEPS * epochs), kill)
         ending = run_train([*line, *tiny_overrides(root)], scratch, trap)
         wrong += [] if ending.code == -9 else [f"kill {number} came too late"]
         kept |= finished(scratch)
