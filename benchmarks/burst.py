@@ -22,7 +22,7 @@ from skimage.filters import median
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import denoise_nl_means
 
-from benchmarks.measuring import show
+from benchmarks.tables import show
 from n2n_lightning.image_io.stack import list_images
 from n2n_lightning.metrics import pair_error, psnr_db, squared_error
 from n2n_lightning.models.checkpoint import load_denoiser

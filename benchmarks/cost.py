@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save, show
+from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save
+from benchmarks.tables import show
 from benchmarks.turns import Convolutions
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run_metadata import count_gmac

@@ -19,7 +19,8 @@ import pytorch_lightning as pl
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save, show
+from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save
+from benchmarks.tables import show
 from benchmarks.turns import InTurns, train_in_turns
 
 SHOWN = 15

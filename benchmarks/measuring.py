@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from n2n_lightning.system import hydra_app
 from n2n_lightning.system.atomic import write_json
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.training.run_metadata import device_name
-
-MIN_WIDTH = 180  # characters of a table, however narrow the terminal is
 
 
 def configuration(*overrides: str) -> dict[str, Any]:
@@ -51,22 +46,6 @@ def forget_peak() -> None:
 
 def machine() -> str:
     return f"{device_name()}, torch {torch.__version__}"
-
-
-def show(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: bool = True) -> None:
-    """Print a Markdown table.
-
-    Args:
-        titles: titles of the columns.
-        rows: cells of each row.
-        right: align all columns but the first on the right, as figures are.
-    """
-    table = Table(box=box.MARKDOWN)
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="right" if right and number else "left")
-    for cells in rows:
-        table.add_row(*cells)
-    Console(width=max(Console().width, MIN_WIDTH), markup=False).print(table)
 
 
 def save(name: str, content: dict[str, Any]) -> None:

@@ -25,7 +25,8 @@ import tifffile
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import machine, save, show
+from benchmarks.measuring import machine, save
+from benchmarks.tables import show
 from benchmarks.turns import Convolutions
 from n2n_lightning.data.scenes import by
 from n2n_lightning.image_io.banded import open_banded

@@ -18,42 +18,16 @@ import tempfile
 import time
 from collections import defaultdict
 
-from benchmarks.measuring import machine, save, show
+from benchmarks.measuring import machine, save
+from benchmarks.tables import show
 
-# the train command, patched to end after its first step
-FIRST_STEP = """
-import os, sys, time
-from functools import partial
-import n2n_lightning.train as entry
-
-launched = float(os.environ["LAUNCHED"])
-original = entry.run_job
-
-def run_job(*arguments):
-    import pytorch_lightning as pl
-    from n2n_lightning.training import run
-
-    class FirstStep(pl.Callback):
-        def on_train_batch_start(self, *_):
-            self.started = time.time()
-
-        def on_train_batch_end(self, *_):
-            print("TIMES", self.started - launched, time.time() - launched, flush=True)
-            os._exit(0)
-
-    run.train = partial(run.train, callbacks=[FirstStep()])
-    return original(*arguments)
-
-entry.run_job = run_job
-sys.exit(entry.main())
-"""
 IMPORT = "import {}, os, time; print('TIMES', time.time() - float(os.environ['LAUNCHED']), flush=True); os._exit(0)"
 FIRST = ("launch to first step's start", "launch to first step's end")
 PROBES = {  # what is timed -> arguments of Python
     ("import torch",): ["-c", IMPORT.format("torch")],
     ("import pytorch_lightning",): ["-c", IMPORT.format("pytorch_lightning")],
     ("train --help",): ["-m", "n2n_lightning.train", "--help"],
-    FIRST: ["-c", FIRST_STEP, "resume=false"],
+    FIRST: ["-m", "benchmarks.first_step", "resume=false"],
 }
 
 

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import machine, save, show
+from benchmarks.measuring import machine, save
+from benchmarks.tables import show
 
 FOUR = "nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid"
 LAUNCHER = "hydra/launcher=joblib"

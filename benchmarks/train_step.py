@@ -13,7 +13,8 @@ from typing import Any
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does
 
-from benchmarks.measuring import configuration, forget_peak, machine, ratio, ratio_text, resident_mb, save, show
+from benchmarks.measuring import configuration, forget_peak, machine, ratio, ratio_text, resident_mb, save
+from benchmarks.tables import show
 from benchmarks.turns import InTurns, train_in_turns
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run_metadata import count_gmac

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.measuring import show
+from benchmarks.tables import show
 from n2n_lightning.system.atomic import write_json
 from stress.figures import Figure
 from stress.parts import PARTS, run_part
