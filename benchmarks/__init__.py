@@ -1,1 +1,1 @@
-"""Speed, as ratios within one run: machines are noisy."""
+"""Benchmarks: speeds are given as ratios within one run, because the speed of a machine varies."""

@@ -1,4 +1,4 @@
-"""A real burst, denoised and scored: ``python -m benchmarks.burst --frames FOLDER --reference IMAGE``.
+"""Denoise and score a real burst: ``python -m benchmarks.burst --frames FOLDER --reference IMAGE``.
 
 Trains on the left two thirds of all frames but the last, without any clean image, from pairs of frames (``data=burst``)
 and from single frames (``data=single``), and scores the last frame's right third against the reference, beside a 3x3
@@ -22,14 +22,15 @@ from skimage.filters import median
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import denoise_nl_means
 
+from benchmarks.tables import show
 from n2n_lightning.image_io.stack import list_images
-from n2n_lightning.metrics import pair_error, psnr_of, squared_error
+from n2n_lightning.metrics import pair_error, psnr_db, squared_error
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.system.atomic import write_json
 from n2n_lightning.training.run_metadata import device_name
 
 Pixels = npt.NDArray[np.uint8]
-NLM_H = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5)  # of the noise's standard deviation
+NLM_H = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5)  # in units of the noise's standard deviation
 STUDY = "burst"
 
 
@@ -38,7 +39,7 @@ def read(path: Path) -> Pixels:
 
 
 def write_training_frames(frames: list[Path], folder: Path) -> None:
-    """Left two thirds of every frame but the last."""
+    """Write the left two thirds of every frame but the last."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in frames[:-1]:
         pixels = read(path)
@@ -46,7 +47,7 @@ def write_training_frames(frames: list[Path], folder: Path) -> None:
 
 
 def train(data: str, folder: Path, more: list[str]) -> Path:
-    """One run by the command line; returns its folder."""
+    """Train with the command line; return the run's folder."""
     run = Path("outputs") / STUDY / data
     command = [
         sys.executable,
@@ -67,7 +68,7 @@ def denoise(run: Path, noisy: Pixels) -> Pixels:
 
 
 def non_local_means(noisy: Pixels, reference: Pixels, sigma: float) -> tuple[str, Pixels]:
-    """The best of several strengths, chosen by the reference: more than it could know."""
+    """Return the best of several strengths, chosen with the reference, which in practice is unknown."""
     image = noisy / 255.0
     tried = []
     for h in NLM_H:
@@ -79,7 +80,10 @@ def non_local_means(noisy: Pixels, reference: Pixels, sigma: float) -> tuple[str
 
 
 def estimate_against_truth(run: Path, frames: list[Pixels], reference: Pixels) -> dict[str, float]:
-    """PSNR of the denoised frames by the reference, and by pairs of frames alone; mean MSE over frames and pairs."""
+    """Return the PSNR of the denoised frames against the reference, and as estimated from pairs of frames alone.
+
+    Both are from the mean MSE, over frames and over pairs.
+    """
     noisy = [torch.from_numpy(frame / 255.0).float().permute(2, 0, 1)[None] for frame in frames]
     clean = torch.from_numpy(reference / 255.0).float().permute(2, 0, 1)[None]
     module = load_denoiser(run / "checkpoints" / "best.ckpt")
@@ -87,8 +91,8 @@ def estimate_against_truth(run: Path, frames: list[Pixels], reference: Pixels) -
     pairs = combinations(range(len(frames)), 2)
     estimates = [pair_error(denoised[a], denoised[b], noisy[a], noisy[b]).item() for a, b in pairs]
     return {
-        "psnr_reference": psnr_of(float(np.mean([squared_error(image, clean).item() for image in denoised]))),
-        "psnr_pairs": psnr_of(float(np.mean(estimates))),
+        "psnr_reference": psnr_db(float(np.mean([squared_error(image, clean).item() for image in denoised]))).item(),
+        "psnr_pairs": psnr_db(float(np.mean(estimates))).item(),
     }
 
 
@@ -99,11 +103,11 @@ def as_8_bit(values: npt.NDArray[Any]) -> Pixels:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train on a burst, score a held-out frame and region.")
-    parser.add_argument("--frames", type=Path, required=True, help="folder of frames of one scene, in register")
+    parser.add_argument("--frames", type=Path, required=True, help="folder of aligned frames of one scene")
     parser.add_argument("--reference", type=Path, required=True, help="mean of many other frames")
     parser.add_argument("--also", type=Path, help="folder of another run to score")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/burst.json"))
-    parser.add_argument("overrides", nargs="*", help="for both runs: trainer.max_epochs=20 ...")
+    parser.add_argument("overrides", nargs="*", help="overrides of both runs: trainer.max_epochs=20 ...")
     args = parser.parse_args()
     frames = list_images(args.frames)
     folder = Path("outputs/benchmarks/burst_frames") / args.frames.name
@@ -128,16 +132,17 @@ def main() -> None:
         psnr = float(peak_signal_noise_ratio(reference, image))
         ssim = float(structural_similarity(reference, image, channel_axis=-1, gaussian_weights=True, sigma=1.5))
         rows.append({"name": name, "psnr": psnr, "gain": psnr - rows[0]["psnr"] if rows else 0.0, "ssim": ssim})
-        print(f"{name:<48} {psnr:6.2f} dB  {rows[-1]['gain']:+5.2f}  SSIM {ssim:.3f}")
+    cells = ((row["name"], f"{row['psnr']:.2f}", f"{row['gain']:+.2f}", f"{row['ssim']:.3f}") for row in rows)
+    show(["", "PSNR, dB", "gain, dB", "SSIM"], cells)
     check = estimate_against_truth(runs["burst"], [read(path)[:, right] for path in frames], reference)
     print(
-        f"all frames denoised, right third: {check['psnr_reference']:.2f} dB by the reference, "
-        f"{check['psnr_pairs']:.2f} dB by pairs of frames alone"
+        f"all frames denoised, right third: {check['psnr_reference']:.2f} dB against the reference, "
+        f"{check['psnr_pairs']:.2f} dB estimated from pairs of frames"
     )
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.output, {"device": device_name(), "overrides": args.overrides, "rows": rows, "estimate": check})
     stacked = np.concatenate([*results.values(), reference], axis=1)
-    Image.fromarray(stacked).save(args.output.with_suffix(".png"))  # to look at; not ours to publish
+    Image.fromarray(stacked).save(args.output.with_suffix(".png"))  # only to look at: the images may not be published
     print(args.output)
 
 

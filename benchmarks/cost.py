@@ -1,8 +1,8 @@
-"""What training and prediction must cost, and what they do: ``python -m benchmarks.cost``.
+"""Compare what training should cost with what it costs: ``python -m benchmarks.cost``.
 
-For each model the numbers of the cost model in ``docs/scale.md``, counted on the net itself: multiplications, values
-that convolutions read and write, and bytes that autograd keeps, a pixel each. Then the model's memory for a training
-step beside the growth of a new process's resident memory over that step.
+For each model it counts the numbers of the cost model in ``docs/scale.md`` on the net itself: multiplications, values
+that convolutions read and write, and bytes that autograd keeps, each per pixel. Then it compares the memory that the
+cost model gives for a training step with the growth of a new process's resident memory in that step.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save, show
+from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save
+from benchmarks.tables import show
 from benchmarks.turns import Convolutions
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run_metadata import count_gmac
 
-SIDE = 64  # px, of the image on which a net is counted
+SIDE = 64  # px: side of the image that a net is counted on
 STEP = """
 import sys
 from benchmarks.cost import train_step
@@ -33,7 +34,7 @@ def module_of(model: str) -> Any:
 
 
 def count(model: str) -> dict[str, Any]:
-    """A pixel's share of a net, in float32."""
+    """Count a net's multiplications, convolution values and kept bytes per pixel, in float32."""
     module = module_of(model)
     images = torch.rand(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
     kept: dict[int, int] = {}
@@ -46,7 +47,7 @@ def count(model: str) -> dict[str, Any]:
     weights = {p.untyped_storage().data_ptr() for p in module.net.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         held = module.net(images)
-    del held  # up to here, so that no memory was used twice
+    del held  # only now, so that no memory was reused while it was counted
     values = sum(into.numel() + out.numel() for _, into, out in Convolutions(module.net, images).calls)
     pixels = SIDE**2
     return {
@@ -59,12 +60,12 @@ def count(model: str) -> dict[str, Any]:
 
 
 def memory_mb(row: dict[str, Any], pixels: int) -> float:
-    """Of a training step in float32: weights, their gradients and Adam's two moments, and what autograd keeps."""
+    """Return the memory of a float32 training step: weights, gradients, Adam's two moments, and what autograd keeps."""
     return float(4 * 4 * row["params"] + row["kept_bytes_per_px"] * pixels) / 2**20
 
 
 def train_step(model: str, side: int, batch: int) -> float:
-    """MB that the process's peak grows by over a step, images included; called in a new process."""
+    """Return by how many MB a step, images included, raises the peak of this process, which must be new."""
     module = module_of(model)
     optimizer = torch.optim.Adam(module.net.parameters(), fused=True)
     forget_peak()
@@ -77,7 +78,7 @@ def train_step(model: str, side: int, batch: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Multiplications, values and bytes a pixel, and memory as it comes.")
+    parser = argparse.ArgumentParser(description="Count operations and bytes per pixel, and measure memory.")
     parser.add_argument("--models", default="unet,convtrans_relu,nafnet")
     parser.add_argument("--steps", nargs="+", default=["32x64", "64x16", "256x4"], help="side of the crops x batch")
     args = parser.parse_args()
@@ -96,7 +97,7 @@ def main() -> None:
             predicted, measured = memory_mb(row, batch * side**2), float(done.stdout)
             steps.append({"model": row["model"], "step": step, "predicted_mb": predicted, "measured_mb": measured})
     cells = ((s["model"], s["step"], f"{s['predicted_mb']:.0f}", f"{s['measured_mb']:.0f}") for s in steps)
-    show(["model", "crops x batch", "memory by the model, MB", "measured, MB"], cells)
+    show(["model", "crops x batch", "memory by the cost model, MB", "measured, MB"], cells)
     save("cost", {"rows": rows, "steps": steps})
 
 

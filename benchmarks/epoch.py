@@ -1,8 +1,8 @@
-"""A whole epoch of ours against a bare PyTorch loop, and where its time goes: ``python -m benchmarks.epoch``.
+"""Compare a whole epoch of ours with a bare PyTorch loop, and profile it: ``python -m benchmarks.epoch``.
 
-Ours is training, validation, pictures, logging, the record and checkpoints; the bare loop trains alone. They take
-turns step by step within one process (``benchmarks.turns``); the first epoch is left out. ``--profile`` tells what
-torch and Python do with an epoch instead.
+Ours is training, validation, pictures, logging, the record and checkpoints; the bare loop only trains. They take turns
+step by step within one process (``benchmarks.turns``); the first epoch is left out. ``--profile`` shows instead how
+much of an epoch's time each operator takes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ import pytorch_lightning as pl
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save, show
+from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save
+from benchmarks.tables import show
 from benchmarks.turns import InTurns, train_in_turns
 
 SHOWN = 15
 
 
 class Profiled(pl.Callback):
-    """torch's profile of the second epoch, validation included."""
+    """Records torch's profile of the second epoch, validation included."""
 
     def __init__(self) -> None:
         self.profile = profile(activities=[ProfilerActivity.CPU])
@@ -40,7 +41,7 @@ class Profiled(pl.Callback):
             self.profile.stop()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Operators by their own time on the training thread, and what is left to Python, ours and Lightning's."""
+        """Return the operators by their own time on the training thread, and the rest: Python, ours and Lightning's."""
         events: list[FunctionEvent] = list(self.profile.events())
         span = max(e.time_range.end for e in events) - min(e.time_range.start for e in events)
         averages = sorted(self.profile.key_averages(), key=lambda e: -e.self_cpu_time_total)
@@ -75,7 +76,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A whole epoch of ours over the training steps of a bare loop.")
+    parser = argparse.ArgumentParser(description="Compare an epoch of ours with a bare training loop.")
     parser.add_argument("--models", default="convtrans_relu")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="show where an epoch's time goes")

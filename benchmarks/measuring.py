@@ -1,9 +1,9 @@
-"""What the benchmarks share: configurations, ratios with their quartiles, memory, and where results go."""
+"""Shared parts of the benchmarks: configurations, ratios with their quartiles, memory, and the output of results."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from n2n_lightning.training.run_metadata import device_name
 
 
 def configuration(*overrides: str) -> dict[str, Any]:
-    """What ``train`` would run with these overrides."""
+    """Return the configuration that ``train`` would run with these overrides."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return hydra_app.resolve_config(compose("train", list(overrides)))
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """The median of ours over theirs, pair by pair, and its quartiles."""
+    """Return the median and the quartiles of ours divided by theirs, pair by pair."""
     low, middle, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
     return {"ratio": middle, "quartiles": [low, high]}
 
@@ -34,13 +34,13 @@ def ratio_text(found: dict[str, Any]) -> str:
 
 
 def resident_mb(field: str) -> float:
-    """A line of Linux's own account of this process: "VmRSS" now, "VmHWM" at most."""
+    """Return this process's resident memory from Linux: "VmRSS" is the present one, "VmHWM" the peak."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024
 
 
 def forget_peak() -> None:
-    """Let "VmHWM" begin anew."""
+    """Restart the measurement of the peak, "VmHWM"."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -48,14 +48,8 @@ def machine() -> str:
     return f"{device_name()}, torch {torch.__version__}"
 
 
-def show(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table in Markdown, figures to the right."""
-    for cells in (titles, ["---", *["---:"] * (len(titles) - 1)], *rows):
-        print(f"| {' | '.join(cells)} |", flush=True)
-
-
 def save(name: str, content: dict[str, Any]) -> None:
-    """Write ``outputs/benchmarks/<name>.json`` and say so."""
+    """Write ``outputs/benchmarks/<name>.json`` and print its path."""
     path = Path("outputs/benchmarks") / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"machine": machine(), **content})

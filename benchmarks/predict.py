@@ -1,8 +1,8 @@
-"""What putting files through a net costs: ``python -m benchmarks.predict --images FOLDER``.
+"""Measure what denoising files costs: ``python -m benchmarks.predict --images FOLDER``.
 
-Exactness: the largest difference between tiles and the whole image. Speed: decoding, tiling and denoising of files
-(encoding apart) against a bare call of the net on the same padded arrays, in turns within one process. Size: time and
-memory of a big grey TIFF of 16 bits, through the command.
+Exactness: the largest difference between tiles and the whole image. Speed: decoding, tiling and denoising files
+(without encoding) against a bare call of the net on the same padded arrays, in turns within one process. Size: time
+and memory of the command for a big grey 16-bit TIFF.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import tifffile
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import machine, save, show
+from benchmarks.measuring import machine, save
+from benchmarks.tables import show
 from benchmarks.turns import Convolutions
 from n2n_lightning.data.scenes import size_text
 from n2n_lightning.image_io.decoding import open_image_file
@@ -40,7 +41,7 @@ from n2n_lightning.training.run_metadata import count_gmac
 SIZES = ((257, 511), (1024, 1536))
 TILES_PX = (32, 128, 384)
 ROUNDS = 3
-# the command, which tells its own memory: what the system says of a child counts what it was forked from
+# the command prints its own memory, because the memory of a child includes that of the process it was forked from
 PREDICT = """
 import sys
 from benchmarks.measuring import resident_mb
@@ -52,7 +53,7 @@ sys.exit(code)
 
 
 def exactness(name: str) -> list[dict[str, Any]]:
-    """Largest difference, with 1 for the range, of tiles from the whole image."""
+    """Return the largest difference between tiles and the whole image, where 1 is the range."""
     denoiser, rows = Denoiser.load(name), []
     for height, width in SIZES:
         images = np.random.default_rng(0).uniform(size=(1, height, width, 3)).astype(np.float32)
@@ -73,7 +74,7 @@ def seconds_of(task: Callable[[], object]) -> float:
 
 
 def from_file(denoiser: Denoiser, path: Path) -> list[Array]:
-    """All that ``predict`` does with a file but writing it."""
+    """Do all that ``predict`` does with a file except writing it; return the (N, rows, W, C) bands."""
     with open_image_file(path) as image_file:
         shape = image_file.colour_shape
         plan = denoiser.plan(shape, image_file.dtype.itemsize, image_file.held_bytes)
@@ -88,7 +89,7 @@ def bare(denoiser: Denoiser, padded: Tensor) -> Tensor:
 
 
 def speed(name: str, folder: Path) -> dict[str, Any]:
-    """Megapixels a second from files over those of the bare net, the median over rounds of all files."""
+    """Return megapixels per second from files, of the bare net, and their ratio: medians over rounds of all files."""
     denoiser, paths, padded = Denoiser.load(name), list_images(folder), []
     assert denoiser.reach and denoiser.bytes_per_px  # measured before the clock runs
     for path in paths:
@@ -125,7 +126,7 @@ def speed(name: str, folder: Path) -> dict[str, Any]:
 
 
 def big(name: str, side: int, memory: str, *options: str) -> dict[str, Any]:
-    """Seconds and peak resident memory of ``predict`` on a grey TIFF of ``side`` x ``side`` px, 16 bits."""
+    """Return seconds and peak resident memory of ``predict`` on a grey 16-bit TIFF of ``side`` x ``side`` px."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "big.tif"
         down = np.sin(np.arange(side) / 97)[:, None]
@@ -144,7 +145,7 @@ def big(name: str, side: int, memory: str, *options: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="a folder of RGB images for the speed")
+    parser.add_argument("--images", type=Path, help="folder of RGB images to measure the speed with")
     parser.add_argument("--models", nargs="+", default=["unet", "convtrans_relu"])
     parser.add_argument("--big", type=int, metavar="PX", help="side of the big image; without it none is made")
     parser.add_argument("--memory", default="2GB")

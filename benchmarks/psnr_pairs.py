@@ -1,9 +1,10 @@
-"""How well ``val/psnr_pairs`` tells PSNR without clean images: ``python -m benchmarks.psnr_pairs --images FOLDER ...``.
+"""Check how well ``val/psnr_pairs`` estimates PSNR: ``python -m benchmarks.psnr_pairs --images FOLDER ...``.
 
-Clean images with synthetic noise, so that the truth is known. First table: the estimate against the PSNR pooled over
-the images, for noises alike and unlike in source and target. Second: how often the 95 % interval of a small validation
-set covers the true value of the large pool that it was drawn from, with fresh noise each time. Third, with ``--runs``:
-what is lost by selecting the epoch without clean images, in finished runs whose data has both.
+The images are clean, with synthetic noise, so that the truth is known. The first table compares the estimate with the
+PSNR pooled over the images, for the same noise and for different noises in source and target. The second shows how
+often the 95 % interval of a small validation set covers the true value of the large pool that it was drawn from, with
+fresh noise each time. The third, with ``--runs``, shows how many dB are lost when the epoch is selected without clean
+images, in finished runs whose data has both.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from n2n_lightning.data.crops import Region, grid_crops
 from n2n_lightning.image_io.stack import ImageStack, list_images, open_stacks
-from n2n_lightning.metrics import PairQuality, pair_error, psnr_of, squared_error, triple_error
+from n2n_lightning.metrics import PairQuality, pair_error, psnr_db, squared_error, triple_error
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.noise.kinds import Gaussian, Noise, Poisson
@@ -37,7 +38,7 @@ BATCH = 50
 
 
 def read_tiles(folder: Path, crop_px: int, most: int) -> Tensor:
-    """Disjoint tiles of the folder's 8-bit RGB images: (N, 3, crop_px, crop_px) float32 in [0, 1]."""
+    """Read disjoint tiles of the folder's 8-bit RGB images: (N, 3, crop_px, crop_px) float32 in [0, 1]."""
     opened = open_stacks(list_images(folder), Path("outputs/cache"))
     stacks = [stack for stack in opened if isinstance(stack, ImageStack)]
     regions = [Region(number, 0, 0, *stack.shape[1:3]) for number, stack in enumerate(stacks)]
@@ -54,10 +55,14 @@ def denoise(module: DenoiserModule, noisy: Tensor) -> Tensor:
 
 
 def errors(module: DenoiserModule, clean: Tensor, noises: tuple[Noise, Noise], rng: torch.Generator) -> Iterator[Any]:
-    """Batch by batch: true MSE of both directions and its estimates from two frames and from three, (N,) each."""
+    """Yield for each batch the MSE of its N images, (5, N) float32.
+
+    The rows: true for both directions, estimated from two frames, true for one direction, estimated from three frames,
+    and of the noisy images.
+    """
     for batch in clean.split(BATCH):
-        first, second = (noise.draw(batch, rng) for noise in noises)
-        third = noises[1].draw(batch, rng)
+        first, second = (noise.corrupt(batch, rng) for noise in noises)
+        third = noises[1].corrupt(batch, rng)
         one, other = denoise(module, first), denoise(module, second)
         true_one, true_other = squared_error(one, batch), squared_error(other, batch)
         yield torch.stack(
@@ -72,31 +77,32 @@ def errors(module: DenoiserModule, clean: Tensor, noises: tuple[Noise, Noise], r
 
 
 def agreement(module: DenoiserModule, clean: Tensor) -> list[dict[str, Any]]:
-    """The first table."""
+    """Compute and print the first table."""
     rows = []
     for name, noises in NOISES.items():
         rng = torch.Generator().manual_seed(0)
-        true, pairs, true_one, triples, noisy = torch.cat(list(errors(module, clean, noises, rng)), 1).mean(1).tolist()
+        mse = torch.cat(list(errors(module, clean, noises, rng)), 1).mean(1)
+        true, pairs, true_one, triples, noisy = psnr_db(mse).tolist()
         rows.append(
             {
                 "noise": name,
-                "noisy": psnr_of(noisy),
-                "psnr_pooled": psnr_of(true),
-                "psnr_pairs": psnr_of(pairs),
-                "psnr_pooled_one_way": psnr_of(true_one),
-                "psnr_triples": psnr_of(triples),
+                "noisy": noisy,
+                "psnr_pooled": true,
+                "psnr_pairs": pairs,
+                "psnr_pooled_one_way": true_one,
+                "psnr_triples": triples,
             }
         )
         print(
-            f"{name:<28} pooled {rows[-1]['psnr_pooled']:.3f}  pairs {rows[-1]['psnr_pairs']:.3f}"
-            f"  ({psnr_of(pairs) - psnr_of(true):+.3f})  three frames {psnr_of(triples) - psnr_of(true_one):+.3f}",
+            f"{name:<28} pooled {true:.3f}  pairs {pairs:.3f}  ({pairs - true:+.3f})"
+            f"  three frames {triples - true_one:+.3f}",
             flush=True,
         )
     return rows
 
 
 def coverage(module: DenoiserModule, pool: Tensor, noise: Noise, draws: int, crops: int) -> dict[str, Any]:
-    """The second table: of ``draws`` sets of ``crops`` images, how many intervals hold the pool's value."""
+    """Count for the second table how many intervals, of ``draws`` sets of ``crops`` images, hold the pool's value."""
     rng = torch.Generator().manual_seed(1)
     both = (noise, noise)
     truth = torch.cat([torch.cat(list(errors(module, pool, both, rng)), 1)[0] for _ in range(4)]).mean().item()
@@ -107,12 +113,12 @@ def coverage(module: DenoiserModule, pool: Tensor, noise: Noise, draws: int, cro
         for batch in errors(module, chosen, both, rng):
             scores.update(batch[1], batch[4])
         found = scores.compute()
-        covered += found["psnr_pairs_low"] <= psnr_of(truth) <= found["psnr_pairs_high"]
-    return {"pool": len(pool), "draws": draws, "crops": crops, "psnr_pooled": psnr_of(truth), "covered": covered}
+        covered += found["psnr_pairs_low"] <= psnr_db(truth).item() <= found["psnr_pairs_high"]
+    return {"pool": len(pool), "draws": draws, "crops": crops, "psnr_pooled": psnr_db(truth).item(), "covered": covered}
 
 
 def selection(folder: Path) -> list[dict[str, Any]]:
-    """The third table: of each run the best ``val/psnr``, and that of the epoch with the best ``val/psnr_pairs``."""
+    """Compute and print the third table: each run's best epoch by ``val/psnr``, and the one by ``val/psnr_pairs``."""
     rows = []
     for run in read_runs(folder).runs:
         clean, pairs = run.history.get("val/psnr", {}), run.history.get("val/psnr_pairs", {})
@@ -133,7 +139,7 @@ def selection(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="val/psnr_pairs against PSNR with clean images.")
+    parser = argparse.ArgumentParser(description="Compare val/psnr_pairs with the PSNR against clean images.")
     parser.add_argument("--checkpoint", default="weights/five_models/unet/best.ckpt")
     parser.add_argument("--images", type=Path, required=True, help="folder of clean RGB images for the first table")
     parser.add_argument("--pool", type=Path, help="folder for the second table; default: the same")

@@ -1,8 +1,8 @@
-"""What reading images from a folder costs: ``python -m benchmarks.sources --root FOLDER``.
+"""Measure what reading images from a folder costs: ``python -m benchmarks.sources --root FOLDER``.
 
-Speed: training steps of Convtrans+ReLU on ``data=clean noise=gaussian``, batch 64 of 32x32, against steps on the
-stand-in that lies in memory, in turns within one process, loading included. Memory: what a run's resident memory grows
-by between its first step and its end, and over what it was before any data, on 1,000 images of 2 MB each.
+Speed: training steps of Convtrans+ReLU on ``data=clean noise=gaussian``, batch 64 of 32x32, against steps on data in
+memory, in turns within one process, loading included. Memory: the resident memory of a run on 1,000 images of 2 MB
+each, before any data, after the first step, and at most.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WARM_UP = 20
 
 
 def batches(datamodule: NoisyPairDataModule) -> Iterator[NoisyPair]:
-    """Training batches as the net gets them, without end."""
+    """Yield training batches as the net gets them, without end."""
     datamodule.setup("fit")
     while True:
         for batch in datamodule.train_dataloader():
@@ -36,7 +36,7 @@ def batches(datamodule: NoisyPairDataModule) -> Iterator[NoisyPair]:
 
 
 def speed(root: str, steps: int) -> dict[str, Any]:
-    """Median over pairs of neighbouring steps of (images a second from files) / (images a second from memory)."""
+    """Return the speed from files divided by that from memory, the median over pairs of neighbouring steps."""
     model = "model=convtrans_relu"
     memory = configuration(model, "data.train_pairs=4096")
     files = configuration(model, "data=clean", f"data.root={root}", "data.crop_px=32")
@@ -61,7 +61,7 @@ def speed(root: str, steps: int) -> dict[str, Any]:
 
 
 class Resident(pl.Callback):
-    """Resident memory in MB before the data, after the first step, and at most."""
+    """Measures resident memory in MB before the data, after the first step, and at most."""
 
     def __init__(self) -> None:
         self.before, self.first, self.most = resident_mb("VmRSS"), 0.0, 0.0
@@ -104,11 +104,11 @@ def memory(images: int, crops: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed and memory of training from image files.")
-    parser.add_argument("--root", required=True, help="folder of clean RGB images for the speed")
+    parser = argparse.ArgumentParser(description="Measure speed and memory of training from image files.")
+    parser.add_argument("--root", required=True, help="folder of clean RGB images to measure the speed with")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--crops", type=int, default=20000, help="training crops an epoch, for the memory")
+    parser.add_argument("--crops", type=int, default=20000, help="training crops of an epoch, for the memory")
     args = parser.parse_args()
     used = memory(args.images, args.crops)
     print(

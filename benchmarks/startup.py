@@ -1,7 +1,8 @@
-"""What it takes until training starts: ``python -m benchmarks.startup``.
+"""Measure how long it takes until training starts: ``python -m benchmarks.startup``.
 
-Processor time of ``train --help``; and seconds from launch to the end of the first training step with the data set in
-the cache, beside those of ``import pytorch_lightning`` and ``import torch`` alone, each in a new process, in turns.
+It measures CPU time of ``train --help``, and seconds from launch to the end of the first training step with the data
+set in the cache. For comparison, it measures ``import pytorch_lightning`` and ``import torch`` alone. Each runs in a
+new process, in turns.
 """
 
 from __future__ import annotations
@@ -17,47 +18,21 @@ import tempfile
 import time
 from collections import defaultdict
 
-from benchmarks.measuring import machine, save, show
+from benchmarks.measuring import machine, save
+from benchmarks.tables import show
 
-# the command itself, which ends with its first step
-FIRST_STEP = """
-import os, sys, time
-from functools import partial
-import n2n_lightning.train as entry
-
-launched = float(os.environ["LAUNCHED"])
-original = entry.run_job
-
-def run_job(*arguments):
-    import pytorch_lightning as pl
-    from n2n_lightning.training import run
-
-    class FirstStep(pl.Callback):
-        def on_train_batch_start(self, *_):
-            self.started = time.time()
-
-        def on_train_batch_end(self, *_):
-            print("TIMES", self.started - launched, time.time() - launched, flush=True)
-            os._exit(0)
-
-    run.train = partial(run.train, callbacks=[FirstStep()])
-    return original(*arguments)
-
-entry.run_job = run_job
-sys.exit(entry.main())
-"""
 IMPORT = "import {}, os, time; print('TIMES', time.time() - float(os.environ['LAUNCHED']), flush=True); os._exit(0)"
 FIRST = ("launch to first step's start", "launch to first step's end")
 PROBES = {  # what is timed -> arguments of Python
     ("import torch",): ["-c", IMPORT.format("torch")],
     ("import pytorch_lightning",): ["-c", IMPORT.format("pytorch_lightning")],
     ("train --help",): ["-m", "n2n_lightning.train", "--help"],
-    FIRST: ["-c", FIRST_STEP, "resume=false"],
+    FIRST: ["-m", "benchmarks.first_step", "resume=false"],
 }
 
 
 def run(arguments: list[str], folder: str) -> tuple[list[float], float]:
-    """Seconds from launch as a new Python prints them, or until its end, and seconds of the processor."""
+    """Run a new Python; return the seconds since launch that it prints, or until its end, and its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.time()
     environment = os.environ | {"LAUNCHED": str(started)}
@@ -72,7 +47,7 @@ def run(arguments: list[str], folder: str) -> tuple[list[float], float]:
 
 
 def measure(rounds: int, overrides: list[str]) -> dict[str, dict[str, float]]:
-    """Name -> medians of ``seconds`` and ``cpu``; a first round, which fills caches, is left out."""
+    """Return for each name the medians of ``seconds`` and ``cpu``, without the first round, which fills caches."""
     seconds: dict[str, list[float]] = defaultdict(list)
     cpu: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +64,7 @@ def measure(rounds: int, overrides: list[str]) -> dict[str, dict[str, float]]:
 
 
 def imports(statement: str) -> dict[str, float]:
-    """Top-level package, and torch's compiler -> seconds that its modules took themselves; the longest."""
+    """Return the seconds of the modules of each top-level package, and of torch's compiler; the 12 longest."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", statement], check=True, capture_output=True, text=True
     )
@@ -101,14 +76,14 @@ def imports(statement: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Start-up: --help, imports, launch to the first training step.")
+    parser = argparse.ArgumentParser(description="Measure start-up: --help, imports, launch to first step.")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("overrides", nargs="*", help="of the run; by default one epoch of convtrans_relu")
+    parser.add_argument("overrides", nargs="*", help="overrides of the run; default: model=convtrans_relu")
     args = parser.parse_args()
     found = measure(args.rounds, args.overrides or ["model=convtrans_relu"])
     print(f"{machine()}; medians of {args.rounds}")
     times = ((name, f"{t['seconds']:.2f}", f"{t['cpu']:.2f}") for name, t in found.items())
-    show(["", "seconds", "of the processor"], times)
+    show(["", "seconds", "CPU seconds"], times)
     base = found["import pytorch_lightning"]["seconds"]
     over = {name: found[name]["seconds"] - base for name in FIRST}
     for name, seconds in over.items():

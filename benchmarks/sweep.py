@@ -1,6 +1,6 @@
-"""A sweep through ``hydra/launcher=joblib`` against the same one run by run: ``python -m benchmarks.sweep``.
+"""Compare a sweep with ``hydra/launcher=joblib`` and the same sweep run by run: ``python -m benchmarks.sweep``.
 
-Both are the command of a user, start-up and all, in a new folder with the data set in the cache; in turns.
+Both are commands as a user types them, start-up included, in a new folder with the data set in the cache; in turns.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import machine, save, show
+from benchmarks.measuring import machine, save
+from benchmarks.tables import show
 
 FOUR = "nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid"
 LAUNCHER = "hydra/launcher=joblib"
 
 
 def sweep(models: str, epochs: int, overrides: list[str], folder: str) -> tuple[float, dict[str, float]]:
-    """Seconds of a sweep, and each model's best ``val/psnr`` in dB."""
+    """Run a sweep; return its seconds, and each model's best ``val/psnr`` in dB."""
     line = ["-m", "n2n_lightning.train", "-m", f"model={models}", f"trainer.max_epochs={epochs}", *overrides]
     started = time.perf_counter()
     subprocess.run([sys.executable, *line], cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -60,8 +61,8 @@ def measure(models: str, epochs: int, jobs: int, rounds: int, overrides: list[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A sweep side by side over the same sweep in turn.")
-    parser.add_argument("--models", action="append", help="a sweep, as model= takes it; by default four, and five")
+    parser = argparse.ArgumentParser(description="Compare a sweep side by side with the same sweep in turn.")
+    parser.add_argument("--models", action="append", help="models of a sweep, as for model=; default: 4 models, and 5")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=1)

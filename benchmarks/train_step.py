@@ -1,7 +1,7 @@
-"""A training step of ours against a bare PyTorch loop of the same maths: ``python -m benchmarks.train_step``.
+"""Compare a training step of ours with a bare PyTorch loop of the same maths: ``python -m benchmarks.train_step``.
 
-They take turns within one process (``benchmarks.turns``); every second step of ours comes after a bare one, the others
-after the net's convolutions alone. Ratios are medians over steps, each against what came before it.
+They take turns within one process (``benchmarks.turns``): before every second step of ours comes a bare step, before
+the others the net's convolutions alone. Ratios are medians over steps, each relative to what came before it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does
 
-from benchmarks.measuring import configuration, forget_peak, machine, ratio, ratio_text, resident_mb, save, show
+from benchmarks.measuring import configuration, forget_peak, machine, ratio, ratio_text, resident_mb, save
+from benchmarks.tables import show
 from benchmarks.turns import InTurns, train_in_turns
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run_metadata import count_gmac
@@ -23,9 +24,9 @@ SHAPE = (3, 32, 32)
 
 
 def measure(model: str, steps: int, batch_size: int) -> dict[str, Any]:
-    """Medians of a step of ours, of a bare one and of the convolutions, and of the ratios."""
+    """Return medians for a step of ours, a bare step and the convolutions, and for their ratios."""
     an_epoch = 2048 // batch_size - 1  # the last step of an epoch is not timed
-    epochs = -(-2 * (steps + WARM_UP) // an_epoch)  # every second step beside a bare one
+    epochs = -(-2 * (steps + WARM_UP) // an_epoch)  # only every second step comes after a bare one
     config = configuration(f"model={model}", f"trainer.max_epochs={epochs}", f"data.batch_size={batch_size}")
     turns = InTurns(convolutions=True)
     forget_peak()
@@ -44,7 +45,7 @@ def measure(model: str, steps: int, batch_size: int) -> dict[str, Any]:
         "images_per_second": batch_size / statistics.median(ours),
         "gflops": gflop / statistics.median(ours),
         "convolutions_gflops": gflop / statistics.median(alone),
-        "peak_mb": resident_mb("VmHWM"),  # of the process with all three
+        "peak_mb": resident_mb("VmHWM"),  # of the process that runs all three
         "over_bare": ratio(ours, bare),
         "over_convolutions": ratio(beside, alone),
     }
@@ -59,7 +60,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Training step of ours over a bare PyTorch loop, and its convolutions."
+        description="Compare our training step with a bare PyTorch loop, and with its convolutions."
     )
     parser.add_argument("--models", default="unet,convtrans_relu")
     parser.add_argument("--steps", type=int, default=200)
@@ -70,7 +71,7 @@ def main() -> None:
     rows = [measure(model, args.steps, args.batch_size) for model in args.models.split(",")]
     print(f"\n{machine()}; batches of {args.batch_size} of 32x32; medians (quartiles)")
     titles = ["model", "ours, ms", "bare, ms", "convolutions, ms", "ours / bare", "ours / convolutions"]
-    titles += ["images/s", "GFLOP/s", "its convolutions'", "peak MB"]
+    titles += ["images/s", "GFLOP/s", "GFLOP/s of its convolutions", "peak MB"]
     show(titles, (cells(row) for row in rows))
     save("train_step", {"rows": rows})
 

@@ -1,7 +1,7 @@
-"""Our training loop and a bare PyTorch loop of the same maths, step by step in turns within one process.
+"""Run our training loop and a bare PyTorch loop of the same maths in turns, step by step, within one process.
 
-Whatever else the machine does so meets both alike. Ours is the whole loop as ``train`` runs it: loading, steps,
-callbacks, logging, from one batch's start to the next one's.
+So anything else that the machine does slows both down equally. Ours is the whole loop as ``train`` runs it, from the
+start of one batch to the start of the next: loading, steps, callbacks, logging.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from n2n_lightning.training.run import train
 
 
 def bare_loop(module: DenoiserModule, datamodule: NoisyPairDataModule) -> Iterator[None]:
-    """The plain loop, one step for each ``next``: index, scale, forward, backward, update."""
+    """Run the plain loop, one step for each ``next``: index, scale, forward, backward, update."""
     net = copy.deepcopy(module.net)
     optimizer = make_optimizer(module.optimizer_spec, net.parameters())
     pairs = datamodule.sources["train"]
@@ -45,11 +45,11 @@ def bare_loop(module: DenoiserModule, datamodule: NoisyPairDataModule) -> Iterat
 
 
 class Convolutions:
-    """A net's own convolutions on their own: each one's forward and backward in turn, nothing between them.
+    """Runs the convolutions of a net alone: forward and backward of each one, and nothing between them.
 
     Args:
-        net: copied, so that it is left alone.
-        images: (N, C, H, W), the batch whose features they are given, in the layout that they have in the net.
+        net: the net; it is copied.
+        images: (N, C, H, W) float32. The convolutions get the features that the net computes from this batch.
     """
 
     def __init__(self, net: nn.Module, images: Tensor) -> None:
@@ -64,11 +64,11 @@ class Convolutions:
 
     def note(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         features = inputs[0].detach().clone(memory_format=torch.preserve_format)
-        features.requires_grad_(inputs[0].requires_grad)  # the images' own gradient is not wanted
+        features.requires_grad_(inputs[0].requires_grad)  # no gradient is needed for the images
         self.calls.append((layer, features, torch.randn_like(output)))
 
     def seconds(self) -> float:
-        """The sum over all of them, each timed by itself; forward alone within ``torch.no_grad``."""
+        """Run and time each convolution; return the sum. Within ``torch.no_grad``, only forward is run."""
         total = 0.0
         for layer, features, gradient in self.calls:
             wanted = [*layer.parameters(), *([features] if features.requires_grad else [])]
@@ -83,7 +83,7 @@ class Convolutions:
 class InTurns(pl.Callback):
     """Runs and times a bare step before each step of the Trainer.
 
-    Lists hold an entry for each step, the last one of an epoch left out, since validation follows it.
+    The lists hold an entry for each step except the last one of an epoch, because validation follows it.
 
     Args:
         convolutions: run and time the net's convolutions instead of every second bare step.
@@ -93,17 +93,17 @@ class InTurns(pl.Callback):
         self.with_convolutions = convolutions
         self.bare_step: Callable[[], Any] | None = None
         self.convolutions: Convolutions | None = None
-        self.over_bare: list[tuple[float, float]] = []  # seconds of a step of ours, and of a bare one before it
+        self.over_bare: list[tuple[float, float]] = []  # seconds of our step, and of the bare step before it
         self.over_convolutions: list[tuple[float, float]] = []
-        self.epochs: list[tuple[float, float]] = []  # of whole epochs: ours with validation, and bare
+        self.epochs: list[tuple[float, float]] = []  # seconds of whole epochs: ours with validation, and bare
         self.epoch = [0.0, 0.0]
         self.since = self.bare = self.alone = 0.0
-        self.images = 0  # an epoch
+        self.images = 0  # images of an epoch
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: NoisyPair, batch_idx: int) -> None:
         ours = time.perf_counter() - self.since
         if self.bare_step is None:
-            self.images = len(trainer.datamodule.sources["train"])  # type: ignore[attr-defined]  # ours has them
+            self.images = len(trainer.datamodule.sources["train"])  # type: ignore[attr-defined]  # our datamodule has them
             self.bare_step = bare_loop(pl_module, trainer.datamodule).__next__  # type: ignore[attr-defined]
             if self.with_convolutions:
                 self.convolutions = Convolutions(pl_module.net, batch.source)
@@ -127,6 +127,6 @@ class InTurns(pl.Callback):
 
 
 def train_in_turns(config: dict[str, Any], turns: pl.Callback) -> None:
-    """A run with this callback, in a folder that is thrown away."""
+    """Train with this callback in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         train(config, Path(folder) / "run", {"model": config["model"]["family"]}, callbacks=[turns])

@@ -1,7 +1,7 @@
 """Make the pictures of ``docs/sources`` from scikit-image's bundled photographs: ``python docs/pictures.py``.
 
-Trains the models that the pages describe with the commands that the pages give (some minutes each; finished runs are
-kept). Writes strips of equal panels beside the pages. Works in ``outputs/pictures``.
+It trains with the commands that the pages give (some minutes each; finished runs are kept), and writes strips of equal
+panels beside the pages. It works in ``outputs/pictures``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def to_array(images: torch.Tensor) -> npt.NDArray[np.float32]:
 
 
 def strip(name: str, *panels: npt.NDArray[Any], columns: int = 8) -> None:
-    """Save (H, W, C) panels in 0..1 as one picture with this many panels a row; small ones are enlarged by pixels."""
+    """Write panels, (H, W, C) in 0..1, in rows of ``columns``; small ones are enlarged by repeating pixels."""
     height = max(panel.shape[0] for panel in panels)
     shown = []
     for panel in panels:
@@ -54,7 +54,7 @@ def strip(name: str, *panels: npt.NDArray[Any], columns: int = 8) -> None:
 
 
 def train(name: str, *overrides: str) -> Path:
-    """Run the command in ``WORK`` and return the best checkpoint."""
+    """Run the command in ``WORK``; return the best checkpoint."""
     command = [sys.executable, "-m", "n2n_lightning.train", *overrides, f"hydra.run.dir=outputs/{name}"]
     subprocess.run(command, cwd=WORK, check=True)
     return WORK / "outputs" / name / "checkpoints" / "best.ckpt"
@@ -64,11 +64,11 @@ def clean() -> None:
     image = data.coffee()[120:312, 200:392] / 255.0
     rng = torch.Generator().manual_seed(0)
     noises = (Gaussian(25), Brown(25), Poisson(30), Bernoulli(0.5), Impulse(0.5), Text(0.25), Pixelate(8))
-    strip("clean", image, *(to_array(noise.draw(to_tensor(image), rng)) for noise in noises), columns=4)
+    strip("clean", image, *(to_array(noise.corrupt(to_tensor(image), rng)) for noise in noises), columns=4)
 
 
 def burst() -> None:
-    """Run the three steps of the tutorial."""
+    """Run the three steps of the page."""
     photograph = data.chelsea()
     rng = np.random.default_rng(0)
     frames = rng.poisson(photograph * (30 / 255), size=(6, *photograph.shape))
@@ -113,7 +113,7 @@ def single() -> None:
 
 
 def arrays() -> None:
-    """Run the code of the page itself."""
+    """Run the code of the page."""
     page = (PAGES / "arrays.md").read_text()
     found: dict[str, Any] = {}
     exec(page.split("```python\n")[1].split("```")[0], found)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.data.seeding import seeded_generator
-from n2n_lightning.losses import FINDS, LOSSES, charbonnier, hdr, l0, l1, l2, l2_by_noise
+from n2n_lightning.losses import LOSSES, MINIMUM_AT, charbonnier, hdr, l0, l1, l2, l2_by_noise
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.noise.kinds import Bernoulli
 from n2n_lightning.system.hydra_app import group_choices
@@ -83,7 +83,7 @@ def test_a_constant_estimate_of_skewed_targets_is_best_at_the_statistic_that_the
     """The least loss; or where its gradient changes its sign, if that leaves out a part of the loss."""
     targets = SKEWED.reshape(1, 1, 1, 1000)
     arguments = {"l0": {"progress": 0.98}, "l2_by_noise": {"source": torch.zeros_like(targets)}}.get(name, {})
-    expected, step = STATISTICS[FINDS[name]], 0.002
+    expected, step = STATISTICS[MINIMUM_AT[name]], 0.002
     grid = torch.arange(0.1, 1.0, step, dtype=torch.float64)
     losses, slopes = [], []
     for value in grid:
@@ -109,7 +109,7 @@ def test_l0_looks_for_one_statistic_after_the_other(progress: float, statistic: 
 
 
 def test_every_loss_has_a_configuration_with_its_defaults_and_is_known_to_find_something():
-    assert set(LOSSES) == set(FINDS) == set(group_choices("loss"))
+    assert set(LOSSES) == set(MINIMUM_AT) == set(group_choices("loss"))
     for name, loss in LOSSES.items():
         settings = compose_config(f"loss={name}", *(("data=single", "data.root=a") if "neighbor" in name else ()))
         parameters = inspect.signature(loss).parameters.values()
@@ -151,7 +151,7 @@ def test_what_the_mask_leaves_out_counts_for_nothing(name: str):
 
 def test_the_masked_loss_is_that_of_clean_targets_on_average():
     clean, estimate = torch.rand(2, 1, 3, 8, 8, generator=seeded_generator(0))
-    target, mask = Bernoulli(0.3).draw_target(clean.expand(4000, -1, -1, -1), seeded_generator(1))
+    target, mask = Bernoulli(0.3).corrupt_target(clean.expand(4000, -1, -1, -1), seeded_generator(1))
     pair = NoisyPair(target, target, mask=mask)
     loss = module_of().pair_loss(estimate.expand(4000, -1, -1, -1), target, pair)
     assert loss.item() == pytest.approx(0.7 * l2(estimate, clean).item(), rel=0.01)

@@ -26,7 +26,7 @@ from torch import Tensor
 from n2n_lightning.image_io.stack import open_stack
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.tiling import Plan
-from n2n_lightning.noise.kinds import make_noise
+from n2n_lightning.noise.choices import make_noise
 
 # the same examples in every run, and no fixture of a test that each of them would share
 PROPERTY = settings(
@@ -48,7 +48,7 @@ def rng(seed: int) -> torch.Generator:
 
 
 def noisy(name: str, strength: Any, clean: Tensor, seed: int) -> Tensor:
-    return make_noise({"name": name, STRENGTHS[name][0]: strength}).draw(clean, rng(seed))
+    return make_noise({"name": name, STRENGTHS[name][0]: strength}).corrupt(clean, rng(seed))
 
 
 @pytest.mark.parametrize("name", STRENGTHS)

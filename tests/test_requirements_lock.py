@@ -49,7 +49,7 @@ def test_it_names_no_place(word: str):
             'echo \'{"dependencies": [{"name": "a", "version": "1", "vulns": '
             '[{"id": "X-1", "fix_versions": ["2"]}]}]}\'; exit 1',
             1,
-            "a 1: X-1, mended in 2\n1 known vulnerabilities",
+            "a 1: X-1, fixed in 2\n1 known vulnerabilities",
         ),
     ],
 )

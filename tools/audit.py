@@ -1,7 +1,7 @@
-"""Look the packages of ``requirements.lock`` up among the known vulnerabilities: ``make audit``.
+"""Check the packages of ``requirements.lock`` for known vulnerabilities: ``make audit``.
 
-pip-audit is installed into ``build/audit`` on demand. Exit code 1 when something was found; 0 when nothing was, or when
-nothing could be asked, which is said.
+It installs pip-audit into ``build/audit`` if needed. The exit code is 1 if there are vulnerabilities. It is 0 if there
+are none, or if no service could be reached, with a message.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 LOCK = Path("requirements.lock")
 HOME = Path("build/audit")
 PIP_AUDIT = "pip-audit==2.10.1"
-SERVICES = ("pypi", "osv")  # the second where the first cannot be asked
+SERVICES = ("pypi", "osv")  # the second one if the first one cannot be reached
 SECONDS = 300
 
 
@@ -24,7 +24,9 @@ def main() -> int:
     installed = install()
     packages: list[dict[str, Any]] = []
     for service in SERVICES if installed else ():
-        packages = [package for package in ask(service) if "skip_reason" not in package]  # skipped: not known there
+        packages = [
+            package for package in ask(service) if "skip_reason" not in package
+        ]  # skipped: unknown to the service
         if packages:
             break
     if not packages:
@@ -32,17 +34,17 @@ def main() -> int:
         return 0
     found = [(package, fault) for package in packages for fault in package["vulns"]]
     for package, fault in found:
-        mend = ", ".join(fault["fix_versions"]) or "no version yet"
-        print(f"{package['name']} {package['version']}: {fault['id']}, mended in {mend}")
-    asked = sum("==" in line for line in LOCK.read_text().splitlines() if not line.startswith("#"))
+        fixed = ", ".join(fault["fix_versions"]) or "no version yet"
+        print(f"{package['name']} {package['version']}: {fault['id']}, fixed in {fixed}")
+    locked = sum("==" in line for line in LOCK.read_text().splitlines() if not line.startswith("#"))
     print(
-        f"{len(found)} known vulnerabilities in {len(packages)} packages; {asked - len(packages)} could not be checked"
+        f"{len(found)} known vulnerabilities in {len(packages)} packages; {locked - len(packages)} could not be checked"
     )
     return 1 if found else 0
 
 
 def install() -> bool:
-    """Whether pip-audit is there, or could be installed."""
+    """Install pip-audit if needed; return whether it is there."""
     python = HOME / "bin" / "python"
     if not python.exists():
         venv.create(HOME, with_pip=True)
@@ -50,7 +52,7 @@ def install() -> bool:
 
 
 def ask(service: str) -> list[dict[str, Any]]:
-    """What a service says of every package; empty when it did not answer."""
+    """Ask a service about every package; return its answers, or nothing if it did not answer."""
     command = [str(HOME / "bin" / "python"), "-m", "pip_audit", "-r", str(LOCK), "--require-hashes", "--disable-pip"]
     answer = run([*command, "--vulnerability-service", service, "--format", "json"], found=1)
     try:
@@ -60,7 +62,7 @@ def ask(service: str) -> list[dict[str, Any]]:
 
 
 def run(command: list[str], found: int = 0) -> str | None:
-    """Standard output; None when the command failed or hung. It may exit with ``found`` too."""
+    """Return a command's standard output, or None if it hung or its exit code is neither 0 nor ``found``."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -3,7 +3,8 @@
     pip install uv            # in an environment of its own
     python tools/lock.py      # in the project's folder; needs the package index
 
-``uv`` resolves the package with all its extras; this adds what it cannot know.
+``uv`` resolves the package with all its extras; this script removes the GPU packages and adds the hash of torch's CPU
+build, which ``uv`` does not find in the package index.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-TORCH_CPU = (  # of torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl; pip takes it for torch==2.13.0
+TORCH_CPU = (  # hash of torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl; pip takes it for torch==2.13.0
     "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"
 )
 LEFT_OUT = ("cuda-", "nvidia-", "triton")
 HEAD = """\
-# The tested set, with the hashes of every file it may be installed from. Made by `python tools/lock.py`, which
-# describes itself; never edited. The versions are those of constraints.txt, for Python 3.11.
+# The tested versions, with the hashes of every file that they may be installed from. `python tools/lock.py` writes this
+# file; do not edit it. The versions are those of constraints.txt, for Python 3.11.
 #
 #   pip install --require-hashes -r requirements.lock
 #   pip install --no-deps --no-build-isolation -e .
 #
-# torch is accepted in the registry's builds and in the CPU build for Linux (2.13.0+cpu, Python 3.11, x86-64).
-# nvidia-*, cuda-* and triton are left out: they are gigabytes that only the registry's Linux build of torch wants, and
-# nothing here needs them. So on Linux the CPU build must be had: pip takes it from an index that offers it with its
-# hash, as torch's own does; out of a folder it must be installed before, since pip prefers links that have a hash:
+# Two builds of torch are accepted: the registry's, and the CPU build for Linux (2.13.0+cpu, Python 3.11, x86-64).
+# nvidia-*, cuda-* and triton are left out: they are gigabytes that only the registry's Linux build of torch needs, and
+# nothing here needs them. So Linux needs the CPU build. pip takes it from an index that offers it with its hash, as
+# torch's own does. From a folder it must be installed first, because pip prefers links that have a hash:
 #
 #   pip install --no-deps --no-index --find-links FOLDER torch==2.13.0+cpu
 """
@@ -38,8 +39,8 @@ def main() -> int:
     command = ["uv", "pip", "compile", "pyproject.toml", "--extra", "export", "--extra", "dev"]
     command += ["--constraint", "constraints.txt", "--python-version", "3.11", "--upgrade"]
     command += ["--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
-    beside = Path(sys.executable).parent  # where uv is when this interpreter's environment is not activated
-    path = os.pathsep.join([str(beside), os.environ.get("PATH", "")])
+    scripts = Path(sys.executable).parent  # uv is here if this interpreter's environment is not activated
+    path = os.pathsep.join([str(scripts), os.environ.get("PATH", "")])
     done = subprocess.run(command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"error: uv could not resolve the set\n{done.stderr}", file=sys.stderr)

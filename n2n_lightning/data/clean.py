@@ -16,7 +16,8 @@ from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.data.seeding import generator_on, index_generators
 from n2n_lightning.image_io.stack import list_images
-from n2n_lightning.noise.kinds import Noise, make_noise
+from n2n_lightning.noise.choices import make_noise
+from n2n_lightning.noise.kinds import Noise
 
 
 class CleanPairs(SceneSource):
@@ -38,7 +39,7 @@ class CleanPairs(SceneSource):
         self.has_clean = self.groups is not None
         # source and target are alike if no pixel is left out; and validation can only use noise of zero mean
         alike = targets == "noisy" and not noise.masks
-        self.has_pairs = alike and (not self.has_clean or "mean" in noise.keeps)
+        self.has_pairs = alike and (not self.has_clean or "mean" in noise.preserves)
 
     @property
     def names(self) -> list[str]:
@@ -73,10 +74,10 @@ class CleanPairs(SceneSource):
         """Return a noisy pair in stored values: (N, C, H, W) float32 in units of the peak -> float32 in 0..peak."""
         rng = generator_on(images.device, rng)
         if self.has_clean and not self.has_pairs:
-            return NoisyPair(self.noise.draw(images, rng) * self.peak, None)
+            return NoisyPair(self.noise.corrupt(images, rng) * self.peak, None)
         if self.targets == "clean":
-            return NoisyPair(self.noise.draw(images, rng) * self.peak, self.noise.clean(images) * self.peak)
-        source, target, mask = self.noise.draw_pair(images, rng)
+            return NoisyPair(self.noise.corrupt(images, rng) * self.peak, self.noise.clean(images) * self.peak)
+        source, target, mask = self.noise.corrupt_pair(images, rng)
         return NoisyPair(source * self.peak, target * self.peak, mask=mask)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.data.seeding import generator_on
-from n2n_lightning.noise.corruptions import draw_cell_pixels
+from n2n_lightning.noise.pixelation import draw_cell_pixels
 
 Stage = Literal["train", "val"]
 STAGES: tuple[Stage, ...] = ("train", "val")
@@ -116,7 +116,7 @@ class TensorPairs:
 
 
 class CellPairs:
-    """Pairs that are drawn anew each time from the cells of photographs (see ``corruptions.draw_cell_pixels``).
+    """Pairs that are drawn anew each time from the cells of photographs (see ``pixelation.draw_cell_pixels``).
 
     Args:
         cells: (N, H, W, K, C) uint8, may be memory-mapped; 192 KiB an image for 32x32 cells of 8x8 px in RGB.

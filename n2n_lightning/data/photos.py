@@ -173,7 +173,7 @@ def render_cells(photo: Image.Image, rng: np.random.Generator) -> ByteArray:
 
 
 def sample_cells(cells: ByteArray, rng: np.random.Generator) -> ByteArray:
-    """Draw one pixel of each cell, as ``corruptions.draw_cell_pixels`` does: (H, W, K, 3) uint8 -> (3, H, W) uint8."""
+    """Draw one pixel of each cell, as ``pixelation.draw_cell_pixels`` does: (H, W, K, 3) uint8 -> (3, H, W) uint8."""
     choice = rng.integers(0, cells.shape[2], size=(*cells.shape[:2], 1, 1))
     noisy: ByteArray = np.take_along_axis(cells, choice, axis=2)[:, :, 0].transpose(2, 0, 1)
     return noisy

@@ -1,1 +1,1 @@
-"""Plain ``nn.Module``s: scalars in, a net out; each takes (N, C, H, W) of any size and pads for itself."""
+"""The networks: plain ``nn.Module``s that take (N, C, H, W) images of any size and pad them themselves."""

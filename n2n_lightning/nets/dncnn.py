@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 
 class DnCnn(nn.Module):
-    """Convolutions with batch normalisation and ReLU; what they give is taken off the noisy image.
+    """Convolutions with batch normalisation and ReLU; their output is subtracted from the noisy image.
 
     Args:
-        channels: image channels, in and out alike; 669,379 parameters for 3.
-        layers: convolutions of 3x3; the paper has 17 for grey images of known noise, 20 for others.
-        width: feature maps.
+        channels: channels of the input and output images; 669,379 parameters for 3.
+        layers: number of 3x3 convolutions; the paper has 17 for grey images of known noise, 20 for others.
+        width: number of feature maps.
     """
 
-    stride = 1  # px: the output shifts with the input in steps of so many
+    stride = 1  # px: the net pads height and width to a multiple of this; tiles must align to it
 
     def __init__(self, channels: int = 3, *, layers: int = 20, width: int = 64) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class DnCnn(nn.Module):
             )
         inner: list[nn.Module] = []
         for _ in range(layers - 2):
-            convolution = nn.Conv2d(width, width, 3, padding=1, bias=False)  # the normalisation has one
+            convolution = nn.Conv2d(width, width, 3, padding=1, bias=False)  # the normalisation has a bias
             inner += [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         self.net = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
@@ -35,6 +35,6 @@ class DnCnn(nn.Module):
         )
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """(N, C, H, W) float, any H and W from 1 px -> same shape, unclipped."""
+        """Denoise (N, C, H, W) float images, H and W from 1 px -> same shape, unclipped."""
         noise: Tensor = self.net(noisy)
         return noisy - noise

@@ -25,7 +25,7 @@ class ChannelNorm(nn.Module):
 
 
 def gate(features: Tensor) -> Tensor:
-    """The paper's SimpleGate: one half of the channels times the other."""
+    """Multiply one half of the channels by the other, the paper's SimpleGate: (N, 2C, H, W) -> (N, C, H, W)."""
     first, second = features.chunk(2, dim=1)
     return first * second
 
@@ -33,8 +33,10 @@ def gate(features: Tensor) -> Tensor:
 class NafBlock(nn.Module):
     """Depthwise convolution with channel attention, then a pointwise net, each added to its input.
 
+    (N, C, H, W) float -> same shape.
+
     Args:
-        channels: in and out.
+        channels: number of feature maps C.
         attention: scale channels by their mean over the whole image (the paper's SCA).
     """
 
@@ -49,7 +51,7 @@ class NafBlock(nn.Module):
         self.conv4 = nn.Conv2d(channels, wide, 1)
         self.conv5 = nn.Conv2d(channels, channels, 1)
         for parameter in (*self.conv3.parameters(), *self.conv5.parameters()):
-            nn.init.zeros_(parameter)  # a block starts as identity; in the paper by factors that are learnt
+            nn.init.zeros_(parameter)  # the block starts as the identity; the paper uses learnt factors for that
 
     def forward(self, features: Tensor) -> Tensor:
         x = gate(self.conv2(self.conv1(self.norm1(features))))
@@ -61,15 +63,15 @@ class NafBlock(nn.Module):
 
 
 class NafNet(nn.Module):
-    """Levels of blocks at full, half, quarter... size; the net's output is added to the noisy image.
+    """Blocks at full size, half size, quarter size and so on; their output is added to the noisy image.
 
     Args:
-        channels: image channels, in and out alike.
-        width: feature maps at full size; each level down has twice as many.
-        encoder: blocks of each level on the way down.
-        middle: blocks at the smallest size.
-        decoder: blocks of each level on the way up, the smallest size first.
-        attention: whether blocks look at the whole image (see ``NafBlock``); tiles are exact without it alone.
+        channels: channels of the input and output images.
+        width: number of feature maps at full size; each level down has twice as many.
+        encoder: number of blocks of each level on the way down.
+        middle: number of blocks at the smallest size.
+        decoder: number of blocks of each level on the way up, the smallest size first.
+        attention: whether blocks use the mean over the whole image (see ``NafBlock``); tiles are exact only without.
     """
 
     def __init__(
@@ -87,10 +89,12 @@ class NafNet(nn.Module):
             raise ValueError(f"channels and width must be 1 or more, got {channels} and {width}; set model.width=24")
         if len(encoder) != len(decoder) or min([*encoder, *decoder, middle]) < 0:
             raise ValueError(
-                f"encoder and decoder must have as many levels each, of 0 or more blocks, got {list(encoder)}, "
-                f"{middle} and {list(decoder)}; set model.encoder=[1,1,1] model.decoder=[1,1,1]"
+                "encoder and decoder must have the same number of levels, and every level 0 or more blocks, got "
+                f"{list(encoder)}, {middle} and {list(decoder)}; set model.encoder=[1,1,1] model.decoder=[1,1,1]"
             )
-        self.stride = 2 ** len(encoder)
+        self.stride = 2 ** len(
+            encoder
+        )  # px: the net pads height and width to a multiple of this; tiles must align to it
 
         def level(maps: int, blocks: int) -> nn.Sequential:
             return nn.Sequential(*(NafBlock(maps, attention=attention) for _ in range(blocks)))
@@ -107,7 +111,7 @@ class NafNet(nn.Module):
         self.ending = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """(N, C, H, W) float, any H and W from 1 px -> same shape, unclipped."""
+        """Denoise (N, C, H, W) float images, H and W from 1 px -> same shape, unclipped."""
         padded = pad_to_multiple(noisy, self.stride)
         x = self.intro(padded)
         skips = []

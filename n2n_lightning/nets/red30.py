@@ -9,17 +9,17 @@ from torch.nn import functional as F
 
 
 class Red30(nn.Module):
-    """As many transposed convolutions as convolutions, all at full size; the noisy image is added at the end.
+    """Equally many convolutions and transposed convolutions, all at full size; the noisy image is added at the end.
 
-    After every second convolution its output is kept, and added after the transposed convolution that mirrors it.
+    The output of every second convolution is added to the output of the transposed convolution that mirrors it.
 
     Args:
-        channels: image channels, in and out alike.
-        layers: of both kinds together, even; 30 as in the paper.
-        width: feature maps; 128 as in the paper, which gives 4.1 million parameters.
+        channels: channels of the input and output images.
+        layers: number of layers of both kinds together, even; 30 as in the paper.
+        width: number of feature maps; 128 as in the paper, which gives 4.1 million parameters.
     """
 
-    stride = 1  # px: the output shifts with the input in steps of so many
+    stride = 1  # px: the net pads height and width to a multiple of this; tiles must align to it
 
     def __init__(self, channels: int = 3, *, layers: int = 30, width: int = 128) -> None:
         super().__init__()
@@ -34,16 +34,16 @@ class Red30(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 3, padding=1) for a, b in itertools.pairwise(maps))[::-1]
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """(N, C, H, W) float, any H and W from 1 px -> same shape, unclipped."""
-        x, kept = noisy, [noisy]
+        """Denoise (N, C, H, W) float images, H and W from 1 px -> same shape, unclipped."""
+        x, skips = noisy, [noisy]
         for number, layer in enumerate(self.down, 1):
             x = F.relu(layer(x))
             if number % 2 == 0 and number < len(self.down):
-                kept.append(x)
+                skips.append(x)
         for number, layer in enumerate(self.up, 1):
             x = layer(x)
-            left = len(self.up) - number  # transposed convolutions to come, as many as there were convolutions so far
-            if left % 2 == 0 and left // 2 < len(kept):
-                x = x + kept[left // 2]
-            x = F.relu(x) if left else x
+            remaining = len(self.up) - number  # number of the convolution whose output may be added here
+            if remaining % 2 == 0:
+                x = x + skips.pop()
+            x = F.relu(x) if remaining else x
         return x

@@ -13,13 +13,13 @@ class Sequential(nn.Module):
     """Encoder (2x2 convolutions, stride 2: 48, 96 maps) and decoder (48 maps, then the image), ReLU in between.
 
     Args:
-        channels: image channels, in and out alike.
+        channels: channels of the input and output images.
         upsampling: "nearest", nearest-neighbour by 2 and a 3x3 convolution (61,971 parameters for 3 channels), or
             "convtrans", a transposed 2x2 convolution of stride 2 (38,211 parameters).
-        activation: of the output, "relu" (values from 0) or "sigmoid" (values in 0..1).
+        activation: activation of the output, "relu" (values from 0) or "sigmoid" (values in 0..1).
     """
 
-    stride = 4  # px: the output shifts with the input in steps of so many
+    stride = 4  # px: the net pads height and width to a multiple of this; tiles must align to it
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Sequential(nn.Module):
     ) -> None:
         super().__init__()
         if channels < 1:
-            raise ValueError(f"channels must be 1 or more, got {channels}; count the images' own")
+            raise ValueError(f"channels must be 1 or more, got {channels}; use the number of channels of the images")
 
         def up(inputs: int, outputs: int) -> nn.Module:
             if upsampling == "convtrans":
@@ -45,7 +45,7 @@ class Sequential(nn.Module):
         self.activation = nn.ReLU() if activation == "relu" else nn.Sigmoid()
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """(N, C, H, W) float, any H and W from 1 px -> same shape, from 0 (ReLU) or in 0..1 (sigmoid)."""
+        """Denoise (N, C, H, W) float images, H and W from 1 px -> same shape, from 0 (ReLU) or in 0..1 (sigmoid)."""
         features = self.relu(self.conv1(pad_to_multiple(noisy, self.stride)))
         features = self.relu(self.conv2(features))
         features = self.relu(self.upsampling3(features))

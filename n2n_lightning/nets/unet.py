@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ NEGATIVE_SLOPE = 0.1
 class UpConcat(torch.autograd.Function):
     """Nearest-neighbour upsampling by 2, then concatenation: (N, C, H, W) and (N, D, 2H, 2W) -> (N, C + D, 2H, 2W).
 
-    Autograd would copy the upper part of the gradient to sum it, 4 % of a training step's time on a processor.
+    It has its own ``backward`` because autograd would copy the first C channels of the gradient before summing them.
+    That copy takes 4 % of a training step on a CPU.
     """
 
     @staticmethod
@@ -27,11 +29,11 @@ class UpConcat(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         (gradient,) = gradients
-        above = gradient[:, : ctx.channels]
-        wide = torch.promote_types(gradient.dtype, torch.float32)  # so that 16 bits are rounded once
-        summed = above[:, :, ::2, ::2].to(wide) + above[:, :, 1::2, ::2]
-        summed += above[:, :, ::2, 1::2]
-        summed += above[:, :, 1::2, 1::2]
+        upper = gradient[:, : ctx.channels]
+        wide = torch.promote_types(gradient.dtype, torch.float32)  # 16-bit values are rounded only once
+        summed = upper[:, :, ::2, ::2].to(wide) + upper[:, :, 1::2, ::2]
+        summed += upper[:, :, ::2, 1::2]
+        summed += upper[:, :, 1::2, 1::2]
         return summed.to(gradient.dtype), gradient[:, ctx.channels :]
 
 
@@ -42,19 +44,16 @@ class UNet(nn.Module):
     ReLU (gain sqrt(2); 1 for the linear last layer), biases at zero, as in the paper's code.
 
     Args:
-        channels: image channels n, in and out alike; 991,203 parameters for n = 3.
+        channels: channels of the input and output images; 991,203 parameters for 3.
     """
 
-    stride = 32  # px: the output shifts with the input in steps of so many
+    stride = 32  # px: the net pads height and width to a multiple of this; tiles must align to it
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
         if channels < 1:
-            raise ValueError(f"channels must be 1 or more, got {channels}; count the images' own")
-
-        def conv(inputs: int, outputs: int) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, 3, padding=1)
-
+            raise ValueError(f"channels must be 1 or more, got {channels}; use the number of channels of the images")
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
         self.enc_conv0 = conv(channels, 48)
         self.enc_conv1 = conv(48, 48)
         self.enc_conv2 = conv(48, 48)
@@ -80,14 +79,12 @@ class UNet(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, noisy: Tensor) -> Tensor:
-        """(N, C, H, W) float, any H and W from 1 px -> same shape, unclipped."""
-
-        def act(features: Tensor) -> Tensor:
-            return F.leaky_relu_(features, NEGATIVE_SLOPE)
+        """Denoise (N, C, H, W) float images, H and W from 1 px -> same shape, unclipped."""
+        act = partial(F.leaky_relu_, negative_slope=NEGATIVE_SLOPE)
 
         def up(features: Tensor, skip: Tensor) -> Tensor:
-            same = skip.to(features.dtype)  # the image in float32 would make all of a bf16 layer's input so
-            joined: Tensor = UpConcat.apply(features, same)  # type: ignore[no-untyped-call]  # torch has no types for it
+            same = skip.to(features.dtype)  # a float32 image would turn a bf16 layer's whole input into float32
+            joined: Tensor = UpConcat.apply(features, same)  # type: ignore[no-untyped-call]  # torch gives no types for apply
             return joined
 
         padded = pad_to_multiple(noisy, self.stride)

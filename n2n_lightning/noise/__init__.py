@@ -1,1 +1,1 @@
-"""Noise: corruption functions, text overlays, and the choices of ``noise=``."""
+"""Noise for clean images: its kinds, the functions behind text and pixelation, and the choices of ``noise=``."""

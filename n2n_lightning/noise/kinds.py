@@ -1,236 +1,213 @@
-"""The choices of ``noise=``: what corrupts clean images, and which loss can learn from it."""
+"""The kinds of noise: each corrupts clean images, and says which losses can learn from it.
+
+Noisy values are not clipped, because clipped noise does not have zero mean.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from n2n_lightning.losses import Statistic
-from n2n_lightning.noise.corruptions import (
-    add_brown,
-    add_gaussian,
-    draw_cell_pixels,
-    draw_impulse,
-    draw_mask,
-    draw_poisson,
-    split_cells,
-)
-from n2n_lightning.noise.text import draw_text
+from n2n_lightning.noise.pixelation import draw_cell_pixels, split_cells
+from n2n_lightning.noise.text import overlay_text
 
-Strength = float | Sequence[float]  # one value, or [low, high] to draw from for each image
+Strength = float | Sequence[float] | Tensor  # a value, [low, high] to draw from, or one value drawn for each image
 MEAN: frozenset[Statistic] = frozenset({"mean"})
 MEDIAN: frozenset[Statistic] = frozenset({"median"})
 MODE: frozenset[Statistic] = frozenset({"mode"})
 ALL = MEAN | MEDIAN | MODE
 
 
-def draw_strength(strength: Strength, images: Tensor, rng: torch.Generator) -> float | Tensor:
-    """The value, or one of the range for each image: (N, 1, 1, 1), uniform."""
-    if not isinstance(strength, Sequence):
-        return strength
-    low, high = strength
-    return torch.empty((len(images), 1, 1, 1), device=images.device).uniform_(low, high, generator=rng)
-
-
 class Noise:
-    """What corrupts clean images, (N, C, H, W) float32 in [0, 1]; most give a pixel for a pixel.
+    """Corrupts clean images, (N, C, H, W) float32 in [0, 1]. A kind sets ``preserves`` and defines ``corrupt``.
 
-    ``keeps`` names the statistics of a noisy value's distribution that are its clean value, so that a loss that finds
-    one of them (``losses.FINDS``) can learn from noisy targets. ``masks`` is whether a target has pixels that are not
-    to be learnt from; ``cell_px`` the side of the square of input pixels behind each output pixel.
+    Most kinds have one argument for their strength: a value, or a range [low, high] to draw one from for each image.
     """
 
-    keeps: frozenset[Statistic]
-    masks = False
-    cell_px = 1
+    preserves: frozenset[Statistic]  # the statistics of a noisy value's distribution that equal its clean value
+    masks = False  # whether some pixels of a target must not be learnt from
+    cell_px = 1  # side of the square of input pixels that gives one output pixel
+    strength = ""  # name of the argument for the strength
+    above_zero, highest = False, math.inf  # limits of the strength
+    shares_strength = False  # whether both images of a pair have the same drawn strength
+
+    def __post_init__(self) -> None:
+        value = getattr(self, self.strength) if self.strength else None
+        if value is None or isinstance(value, Tensor):  # no strength, or one drawn from a range that was checked
+            return
+        ends = list(value) if isinstance(value, Sequence) else [value, value]
+        fits = len(ends) == 2 and 0 <= ends[0] <= ends[1] <= self.highest and ends[1] < math.inf
+        if not fits or (self.above_zero and ends[0] == 0):
+            least = "above 0" if self.above_zero else "0 or more"
+            most = "" if self.highest == math.inf else f", at most {self.highest:g}"
+            raise ValueError(
+                f"{self.strength} must be {least}{most}, or [low, high] of such values, got {value}; "
+                f"set noise.{self.strength}={getattr(type(self), self.strength):g}"
+            )
+
+    def draw_strength(self, images: Tensor, rng: torch.Generator) -> float | Tensor:
+        """Draw a strength for each of N images, (N, 1, 1, 1) float32, if it is a range; else return its value."""
+        strength: Strength = getattr(self, self.strength)
+        if not isinstance(strength, Sequence):
+            return strength
+        low, high = strength
+        return torch.empty((len(images), 1, 1, 1), device=images.device).uniform_(low, high, generator=rng)
 
     def clean(self, images: Tensor) -> Tensor:
-        """What the noisy images are noisy versions of: (N, C, H / cell_px, W / cell_px)."""
+        """Return the clean versions of the noisy images: (N, C, H / cell_px, W / cell_px) float32."""
         return images
 
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """One noisy version of each: (N, C, H / cell_px, W / cell_px)."""
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw one noisy version of each image: (N, C, H / cell_px, W / cell_px) float32."""
         raise NotImplementedError
 
-    def draw_target(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """The same, and the pixels to be learnt from, (N, 1, H / cell_px, W / cell_px) bool; None for all."""
-        return self.draw(images, rng), None
+    def corrupt_target(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw one noisy version, and a mask of the pixels to learn from, (N, 1, H / cell_px, W / cell_px) bool.
 
-    def draw_pair(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Two versions with independent noise, and the target's mask.
-
-        Strengths are drawn for each, or by some kinds once for both.
+        The mask is None if all pixels may be learnt from.
         """
-        return self.draw(images, rng), *self.draw_target(images, rng)
+        return self.corrupt(images, rng), None
 
+    def corrupt_pair(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw two noisy versions with independent noise, and the mask of the second one, the target."""
+        noise = self.with_shared_strength(images, rng)
+        return noise.corrupt(images, rng), *noise.corrupt_target(images, rng)
 
-def check_strength(name: str, strength: Strength, highest: float, example: str, *, above_zero: bool = False) -> None:
-    """Raise ValueError unless ``strength`` is a value from 0 to ``highest``, or [low, high] of such."""
-    ends = list(strength) if isinstance(strength, Sequence) else [strength, strength]
-    if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= highest or ends[1] == math.inf or (above_zero and not ends[0]):
-        least = "above 0" if above_zero else "0 or more"
-        most = "" if highest == math.inf else f", at most {highest:g}"
-        given = ends if isinstance(strength, Sequence) else strength
-        raise ValueError(
-            f"{name} must be {least}{most}, or [low, high] of such, got {given}; set noise.{name}={example}"
-        )
+    def with_shared_strength(self, images: Tensor, rng: torch.Generator) -> Noise:
+        """Draw the strength if both images of a pair share it, and return the noise with it."""
+        if not self.shares_strength:
+            return self
+        drawn: Noise = replace(self, **{self.strength: self.draw_strength(images, rng)})  # type: ignore[type-var]  # a dataclass
+        return drawn
 
 
 @dataclass(frozen=True)
 class Gaussian(Noise):
-    """White Gaussian noise; ``noise=gaussian``. Keeps mean, median and mode.
+    """White Gaussian noise; ``noise=gaussian``."""
 
-    Args:
-        sigma: standard deviation in units of 1/255 of the range, as the literature gives it; or [low, high].
-    """
+    sigma: Strength = 25.0  # standard deviation in units of 1/255 of the range, as in the literature
+    preserves, strength = ALL, "sigma"
 
-    sigma: float | Sequence[float] = 25.0
-    keeps = ALL
-
-    def __post_init__(self) -> None:
-        check_strength("sigma", self.sigma, math.inf, "25")
-
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        sigma = draw_strength(self.sigma, images, rng)
-        return add_gaussian(images, sigma / 255, rng)
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        sigma = self.draw_strength(images, rng) / 255
+        # torch fills contiguous memory seven times as fast, and the draws are the same for every layout of ``images``
+        noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
+        if isinstance(sigma, Tensor):
+            return noise.normal_(generator=rng).mul_(sigma).add_(images)
+        return noise.normal_(0, sigma, generator=rng).add_(images)
 
 
 @dataclass(frozen=True)
 class Brown(Noise):
-    """Blurred Gaussian noise; ``noise=brown``. Keeps mean, median and mode.
+    """Blurred Gaussian noise; ``noise=brown``.
 
-    Args:
-        sigma: standard deviation of each pixel in units of 1/255 of the range; or [low, high].
-        blur_px: standard deviation of the Gaussian that blurs it.
+    The noise of pixels at a distance of d px has the correlation exp(-d^2 / (4 blur_px^2)).
     """
 
-    sigma: float | Sequence[float] = 25.0
-    blur_px: float = 2.0
-    keeps = ALL
+    sigma: Strength = 25.0  # standard deviation of each pixel in units of 1/255 of the range
+    blur_px: float = 2.0  # standard deviation of the Gaussian blur
+    preserves, strength = ALL, "sigma"
 
     def __post_init__(self) -> None:
-        check_strength("sigma", self.sigma, math.inf, "25")
+        super().__post_init__()
         if not 0 < self.blur_px <= 100:
             raise ValueError(f"blur_px must be above 0, at most 100, got {self.blur_px}; set noise.blur_px=2")
 
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        sigma = draw_strength(self.sigma, images, rng)
-        return add_brown(images, sigma / 255, self.blur_px, rng)
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        sigma = self.draw_strength(images, rng) / 255
+        n, channels, height, width = images.shape
+        radius = max(round(4 * self.blur_px), 1)
+        offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+        kernel = torch.exp(-0.5 * (offsets / self.blur_px) ** 2)
+        kernel = kernel / kernel.square().sum().sqrt()  # so that the blur does not change the variance of white noise
+        white = torch.empty((n * channels, 1, height + 2 * radius, width + 2 * radius), device=images.device)
+        white.normal_(generator=rng)
+        brown = F.conv2d(F.conv2d(white, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+        return brown.reshape(images.shape).mul_(sigma).add_(images)
 
 
 @dataclass(frozen=True)
 class Poisson(Noise):
-    """Photon counting noise; ``noise=poisson``. Keeps the mean.
+    """Photon counting noise, Poisson(lam x) / lam for each value x; ``noise=poisson``. Values below 0 count as 0."""
 
-    Args:
-        lam: mean count where the image is 1; or [low, high].
-    """
+    lam: Strength = 30.0  # mean count where the image is 1
+    preserves, strength, above_zero = MEAN, "lam", True
 
-    lam: float | Sequence[float] = 30.0
-    keeps = MEAN
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        lam = self.draw_strength(images, rng)
+        return torch.poisson(images.clamp_min(0) * lam, generator=rng).div_(lam)
 
-    def __post_init__(self) -> None:
-        check_strength("lam", self.lam, math.inf, "30", above_zero=True)
 
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        return draw_poisson(images, draw_strength(self.lam, images, rng), rng)
+def draw_mask(images: Tensor, p: float | Tensor, rng: torch.Generator) -> Tensor:
+    """Choose each pixel with probability ``p``: (N, C, H, W) -> (N, 1, H, W) bool."""
+    n, _, height, width = images.shape
+    return torch.rand((n, 1, height, width), device=images.device, generator=rng) < p
 
 
 @dataclass(frozen=True)
 class Bernoulli(Noise):
-    """Pixels become 0; ``noise=bernoulli``. Those of a target do not count, the others keep every statistic.
+    """Pixels become 0; ``noise=bernoulli``. The mask leaves them out of a target; the others preserve every statistic.
 
-    Where ``p`` is drawn, a pair has one: so a target weighs as much as is left of it, and images that are nearly black
-    count little, which the paper's figures speak for (docs/results/paper).
-
-    Args:
-        p: probability that a pixel becomes 0; or [low, high].
+    Both images of a pair share a drawn ``p``. So a pair that is nearly black has little weight in the loss, as the
+    paper's figures suggest (docs/results/paper).
     """
 
-    p: float | Sequence[float] = 0.5
-    keeps, masks = ALL, True
+    p: Strength = 0.5  # probability that a pixel becomes 0
+    preserves, masks, strength, highest, shares_strength = ALL, True, "p", 1.0, True
 
-    def __post_init__(self) -> None:
-        check_strength("p", self.p, 1, "0.5")
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        return self.corrupt_target(images, rng)[0]
 
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        return self.draw_target(images, rng)[0]
-
-    def draw_target(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        left = ~draw_mask(images, draw_strength(self.p, images, rng), rng)
-        return images * left, left
-
-    def draw_pair(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        p = draw_strength(self.p, images, rng)
-        source, target = ~draw_mask(images, p, rng), ~draw_mask(images, p, rng)
-        return images * source, images * target, target
+    def corrupt_target(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        kept = ~draw_mask(images, self.draw_strength(images, rng), rng)
+        return images * kept, kept
 
 
 @dataclass(frozen=True)
 class Impulse(Noise):
-    """Random-valued impulses: pixels become a uniform colour; ``noise=impulse``.
+    """Pixels become a colour drawn uniformly from [0, 1]; ``noise=impulse``.
 
-    Keeps the mode, and the median where less than half of the pixels are struck. Where ``p`` is drawn, a pair has one:
-    with targets that are struck by half on average, whatever their source, ``l1`` would do, which it does not in the
-    paper (docs/results/paper).
-
-    Args:
-        p: probability that a pixel does; or [low, high].
+    The mode is preserved, and the median too if fewer than half of the pixels are replaced. Both images of a pair share
+    a drawn ``p``. With a ``p`` of their own, targets would lose half of their pixels on average, whatever the source,
+    and ``l1`` would succeed; in the paper it does not (docs/results/paper).
     """
 
-    p: float | Sequence[float] = 0.5
-
-    def __post_init__(self) -> None:
-        check_strength("p", self.p, 1, "0.5")
+    p: Strength = 0.5  # probability that a pixel is replaced
+    strength, highest, shares_strength = "p", 1.0, True
 
     @property
-    def keeps(self) -> frozenset[Statistic]:  # type: ignore[override]  # it is only ever read
-        highest = self.p[1] if isinstance(self.p, Sequence) else self.p
-        return MEDIAN | MODE if highest < 0.5 else MODE
+    def preserves(self) -> frozenset[Statistic]:  # type: ignore[override]  # it is only read
+        most = self.p[1] if isinstance(self.p, Sequence) else self.p
+        return MEDIAN | MODE if most < 0.5 else MODE
 
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        return draw_impulse(images, draw_strength(self.p, images, rng), rng)
-
-    def draw_pair(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, None]:
-        p = draw_strength(self.p, images, rng)
-        return draw_impulse(images, p, rng), draw_impulse(images, p, rng), None
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        replaced = draw_mask(images, self.draw_strength(images, rng), rng)
+        return torch.where(replaced, torch.rand(images.shape, device=images.device, generator=rng), images)
 
 
 @dataclass(frozen=True)
 class Text(Noise):
-    """Random strings of random size and colour over the image; ``noise=text``. Keeps median and mode.
+    """Random strings of random size and colour over the image; ``noise=text``."""
 
-    Args:
-        coverage: part of the pixels that is covered, below 0.5 for the median; or [low, high].
-    """
+    coverage: Strength = 0.25  # covered fraction of the pixels, below 0.5 to preserve the median
+    preserves, strength, highest = MEDIAN | MODE, "coverage", 0.5
 
-    coverage: float | Sequence[float] = 0.25
-    keeps = MEDIAN | MODE
-
-    def __post_init__(self) -> None:
-        check_strength("coverage", self.coverage, 0.5, "0.25")
-
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        return draw_text(images, draw_strength(self.coverage, images, rng), rng)
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        return overlay_text(images, self.draw_strength(images, rng), rng)
 
 
 @dataclass(frozen=True)
 class Pixelate(Noise):
-    """Point sampling: every noisy pixel is one pixel of a square cell, the clean one its mean; ``noise=pixelate``.
+    """Point sampling: each noisy pixel is one pixel of a square cell, the clean one is its mean; ``noise=pixelate``."""
 
-    Args:
-        cell_px: side of the cell.
-    """
-
-    cell_px: int = 8
-    keeps = MEAN
+    cell_px: int = 8  # side of the cell
+    preserves = MEAN
 
     def __post_init__(self) -> None:
         if self.cell_px < 2:
@@ -239,73 +216,15 @@ class Pixelate(Noise):
     def clean(self, images: Tensor) -> Tensor:
         return F.avg_pool2d(images, self.cell_px)
 
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
         return draw_cell_pixels(split_cells(images, self.cell_px), rng)
 
 
 @dataclass(frozen=True)
 class Clip(Noise):
-    """Values to [0, 1], as a camera's are; ``name: clip`` in ``noise=chain``. Keeps the median."""
+    """Values clipped to [0, 1], as by a camera; ``name: clip`` in ``noise=chain``."""
 
-    keeps = MEDIAN
+    preserves = MEDIAN
 
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
         return images.clamp(0, 1)
-
-
-class Chain(Noise):
-    """One corruption after the other; ``noise=chain``.
-
-    Keeps what all of them keep, but the median only where no more than the last keeps less than everything: what comes
-    after text spreads its values, and with that moves the median.
-
-    Args:
-        steps: of each, its name in ``NOISES`` and its arguments.
-    """
-
-    def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        if not steps:
-            raise ValueError("steps must name a corruption or more; set noise.steps=[{name:poisson},{name:gaussian}]")
-        self.steps = [make_noise(step) for step in steps]
-        if any(step.cell_px > 1 for step in self.steps[1:]):
-            raise ValueError("pixelate can only be the first of noise.steps; put it there")
-        if any(
-            isinstance(step, Poisson) and isinstance(before, (Gaussian, Brown)) for before, step in pairwise(self.steps)
-        ):
-            raise ValueError("poisson counts photons and cannot follow noise that goes below 0; put it before that")
-        self.cell_px, self.masks = self.steps[0].cell_px, any(step.masks for step in self.steps)
-        self.keeps = frozenset[Statistic].intersection(*(step.keeps for step in self.steps))
-        if any(step.keeps != ALL for step in self.steps[:-1]):
-            self.keeps -= {"median"}
-
-    def clean(self, images: Tensor) -> Tensor:
-        return self.steps[0].clean(images)
-
-    def draw(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        return self.draw_target(images, rng)[0]
-
-    def draw_target(self, images: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        common: Tensor | None = None
-        for step in self.steps:
-            images, mask = step.draw_target(images, rng)
-            if mask is not None:
-                common = mask if common is None else common & mask
-        return images, common
-
-
-NOISES: dict[str, Callable[..., Noise]] = {
-    "gaussian": Gaussian,
-    "brown": Brown,
-    "poisson": Poisson,
-    "bernoulli": Bernoulli,
-    "impulse": Impulse,
-    "text": Text,
-    "pixelate": Pixelate,
-    "clip": Clip,
-    "chain": Chain,
-}
-
-
-def make_noise(spec: Mapping[str, Any]) -> Noise:
-    """``{"name": a name in NOISES, argument: value, ...}`` -> the corruption."""
-    return NOISES[spec["name"]](**{key: value for key, value in spec.items() if key != "name"})

@@ -12,7 +12,8 @@ from PIL import Image
 
 from n2n_lightning.image_io.stack import list_images
 from n2n_lightning.models.checkpoint import load_denoiser
-from n2n_lightning.noise.kinds import Noise, make_noise
+from n2n_lightning.noise.choices import make_noise
+from n2n_lightning.noise.kinds import Noise
 from n2n_lightning.paper.experiments import TEST_NOISES
 from n2n_lightning.paper.jobs import ENDED, PaperRun
 from n2n_lightning.reporting.figures import draw_image_rows, png_bytes
@@ -50,7 +51,7 @@ def restore(
     Returns title -> (H, W, 3) uint8: the noisy image, each net's estimate, and the clean image.
     """
     image = torch.from_numpy(clean).movedim(-1, 0)[None].float() / 255
-    noisy = noise.draw(image, torch.Generator().manual_seed(seed))
+    noisy = noise.corrupt(image, torch.Generator().manual_seed(seed))
     images = {"noisy image": noisy} | {title: load_denoiser(path).denoise(noisy) for title, path in nets.items()}
     shown = {
         title: (values[0].movedim(0, -1).clamp(0, 1) * 255).round().byte().numpy() for title, values in images.items()

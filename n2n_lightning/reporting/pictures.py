@@ -40,9 +40,9 @@ def read_images(run: Run) -> ExampleImages | None:
 
 def image_psnr_db(image: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
     """Return the PSNR of an 8-bit image; both images are (H, W, C) uint8."""
-    from n2n_lightning.metrics import psnr_of  # loads torch, which takes seconds
+    from n2n_lightning.metrics import psnr_db  # loads torch, which takes seconds
 
-    return psnr_of(float(np.mean((image / 255 - clean / 255) ** 2)))
+    return psnr_db(float(np.mean((image / 255 - clean / 255) ** 2))).item()
 
 
 def draw_best(comparison: Comparison) -> list[PngFigure]:

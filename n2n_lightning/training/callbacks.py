@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from n2n_lightning.data.pairs import NoisyPair
-from n2n_lightning.metrics import psnr_of, why_dead
+from n2n_lightning.metrics import psnr_db, why_dead
 from n2n_lightning.models.module import LOGGED, DenoiserModule
 from n2n_lightning.system.atomic import atomic_write, write_json
 
@@ -168,7 +168,7 @@ class RunRecord(pl.Callback):
         if self.monitor == "val/loss":
             return "done", None
         noisy_psnr = self.best[self.monitor.replace("psnr", "noisy_psnr")]
-        if noisy_psnr >= psnr_of(0):  # so little noise that no denoiser can gain
+        if noisy_psnr >= psnr_db(0).item():  # so little noise that no denoiser can gain
             return "done", None
         constant = self.best.get("val/constant_channels", [])
         reason = why_dead(self.monitor, constant, self.best[self.monitor], noisy_psnr)

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
-from n2n_lightning.losses import EXTRA_ARGUMENTS, FINDS, LOSSES
+from n2n_lightning.losses import EXTRA_ARGUMENTS, LOSSES, MINIMUM_AT
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import OPTIMIZERS, SCHEDULERS, STEP_SCHEDULERS, build_from_spec, make_optimizer
-from n2n_lightning.noise.kinds import NOISES, make_noise
+from n2n_lightning.noise.choices import NOISES, make_noise
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.training.build import DATA, LOADER_KEYS, Config, build_datamodule, build_module, split_data
 from n2n_lightning.training.signatures import argument_faults, describe_type, fits, spec_faults
@@ -194,11 +194,11 @@ def loss_advice(config: Config) -> str | None:
     if data.get("targets", "noisy") == "clean" or data["name"] not in ("clean", "photos", "ee559"):
         return None
     noise = config["noise"] if data["name"] == "clean" else {"name": "pixelate"}
-    keeps, finds = make_noise(noise).keeps, FINDS[name]
+    keeps, finds = make_noise(noise).preserves, MINIMUM_AT[name]
     if finds in keeps:
         return None
     if not keeps:
         return f"{noise['name']} noise keeps neither mean, median nor mode: set data.targets=clean"
-    suitable = " or ".join(f"loss={loss}" for loss in ("l2", "l1", "l0") if FINDS[loss] in keeps)
+    suitable = " or ".join(f"loss={loss}" for loss in ("l2", "l1", "l0") if MINIMUM_AT[loss] in keeps)
     kept = f"{noise['name']} noise keeps the {' and the '.join(sorted(keeps))} of the target"
     return f"{kept}, and loss={name} looks for the {finds}: try {suitable}"

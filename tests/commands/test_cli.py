@@ -68,7 +68,7 @@ CHAIN = ("data=clean", "data.root=a", "noise=chain")
         (["scheduler=rampdown", "scheduler.fraction=0"], ["fraction must be above 0", "set scheduler.fraction=0.3"]),
         (["++model.layers=3", "model=red30"], ["layers even, got 3, 128 and 3", "model.layers=30"]),
         (["++model.layers=1", "model=dncnn"], ["layers 2 or more, got 3, 64 and 1", "model.layers=20"]),
-        (["model=nafnet", "model.encoder=[1,1]"], ["as many levels each", "[1, 1]", "model.decoder=[1,1,1]"]),
+        (["model=nafnet", "model.encoder=[1,1]"], ["encoder and decoder", "[1, 1]", "model.decoder=[1,1,1]"]),
         (["seed=-1"], ["seed must be from 0 to 4294967295, got -1"]),
         (["seed=4294967296"], ["seed must be from 0", "got 4294967296"]),
         (["seed=x"], ["seed must be an integer, got 'x'"]),

@@ -15,7 +15,7 @@ from n2n_lightning.data.clean import CleanData
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.pairs import CellPairs
 from n2n_lightning.data.seeding import seeded_generator
-from n2n_lightning.noise.corruptions import split_cells
+from n2n_lightning.noise.pixelation import split_cells
 
 Draws = Literal["fixed", "fresh"]
 DRAWS = pytest.mark.parametrize("draws", ["fixed", "fresh"])

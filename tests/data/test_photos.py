@@ -17,7 +17,7 @@ from n2n_lightning.data import photos
 from n2n_lightning.data.pairs import CellPairs
 from n2n_lightning.data.photos import PhotoData, box_mean, read_photograph, render_cells
 from n2n_lightning.data.seeding import seeded_generator
-from n2n_lightning.noise.kinds import draw_cell_pixels
+from n2n_lightning.noise.pixelation import draw_cell_pixels
 
 
 def with_numpy(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:

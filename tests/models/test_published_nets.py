@@ -196,7 +196,7 @@ def test_nafnets_levels_are_joined_as_in_the_paper():
         (lambda: Red30(layers=5), "layers even, got 3, 128 and 5; set model.layers=30 model.width=128"),
         (lambda: Red30(layers=0), "layers even, got 3, 128 and 0"),
         (lambda: NafNet(width=0), "channels and width must be 1 or more, got 3 and 0; set model.width=24"),
-        (lambda: NafNet(encoder=(1, 1)), r"as many levels each, of 0 or more blocks, got \[1, 1\]"),
+        (lambda: NafNet(encoder=(1, 1)), r"encoder and decoder .* got \[1, 1\], 1 and \[1, 1, 1\]; set model.encoder="),
         (lambda: NafNet(middle=-1), "0 or more blocks, got .* -1 and"),
     ],
 )

@@ -265,7 +265,7 @@ def test_output_ranges():
 
 @pytest.mark.parametrize("family", [UNet, Sequential])
 def test_a_net_without_channels_is_refused(family: type[nn.Module]):
-    with pytest.raises(ValueError, match="channels must be 1 or more, got 0; count the images'"):
+    with pytest.raises(ValueError, match=r"channels .* got 0;"):
         family(0)
 
 

@@ -1,232 +1,216 @@
-"""``data=clean``: which noise which crop gets and when, the clean images beside it, and validation's own noise."""
+"""Each corruption's distribution: moments as its formula says, what depends on what, which statistics are kept."""
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numbered_images import Array, load_all, make_data, numbered_image, origins, write
+from scipy import stats
 from torch import Tensor
 
-from n2n_lightning.data.clean import CleanData
-from n2n_lightning.data.datamodule import NoisyPairDataModule
-from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.data.seeding import seeded_generator
+from n2n_lightning.noise.kinds import Bernoulli, Brown, Gaussian, Impulse, Noise, Pixelate, Poisson, Text
+
+DRAWS = 20_000
+LEVELS = torch.tensor([0.0, 0.03, 0.2, 0.4, 0.6, 0.75, 0.9, 1.0])  # of a row of pixels; the outer ones are at edges
+ALL = [Gaussian(30), Brown(30, 1.5), Poisson(20), Bernoulli(0.3), Impulse(0.4), Text(0.25), Pixelate(4)]
+MODELS = ALL[:5]  # whose pixels can be looked at one by one
+
+
+def moments(noise: Noise, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of a pixel that is ``x`` in the clean image."""
+    match noise:
+        case Gaussian() | Brown():
+            return x, torch.full_like(x, (noise.sigma / 255) ** 2)
+        case Poisson():
+            return x, x / noise.lam
+        case Bernoulli():
+            return (1 - noise.p) * x, noise.p * (1 - noise.p) * x**2
+        case Impulse():  # a uniform value has the mean 1/2 and the mean square 1/3
+            mean = (1 - noise.p) * x + noise.p / 2
+            return mean, (1 - noise.p) * x**2 + noise.p / 3 - mean**2
+    raise AssertionError(noise)
+
+
+def rows(noise: Noise, levels: Tensor, seed: int = 1, channels: int = 2) -> Tensor:
+    """So many draws of one row of pixels: (DRAWS, channels, pixels) float64."""
+    images = levels.expand(DRAWS, channels, 1, len(levels))
+    return noise.corrupt(images, seeded_generator(seed))[:, :, 0].double()
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
     return float(np.corrcoef(one.double().flatten(), other.double().flatten())[0, 1])
 
 
-def clean(folder: Path, **settings: Any) -> CleanData:
-    return make_data(CleanData, folder, **{"root": str(folder / "root"), "noise": {"name": "gaussian"}} | settings)
-
-
-def write_flat(folder: Path, level: int = 128, count: int = 4, dtype: type[np.generic] = np.uint8) -> None:
-    """Images that differ in one pixel only; 48x48x3."""
-    for number in range(count):
-        pixels: Array = np.full((48, 48, 3), level, dtype)
-        pixels[0, 0, 0] = number
-        write(folder / f"{number}.npy", pixels)
-
-
-def equal(one: NoisyPair, other: NoisyPair) -> bool:
-    return all(
-        (a is None and b is None) or (a is not None and b is not None and torch.equal(a, b))
-        for a, b in zip(one, other, strict=True)
-    )
-
-
-def test_crops_are_of_one_place_and_validation_has_the_clean_one(tmp_path: Path):
-    for scene in range(4):
-        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
-    data = clean(tmp_path, noise={"name": "gaussian", "sigma": 0.001})
-    train, val = (load_all(data, stage) for stage in ("train", "val"))
-    assert train.clean is None and train.group is None
-    trained = [origins(images.round().byte()) for images in (train.source, train.target)]
-    scored = [origins(images.round().byte()) for images in (val.source, val.target, val.clean)]
-    assert trained[0] == trained[1] and len(set(trained[0])) > 50
-    assert scored[0] == scored[1] == scored[2]
-    assert {o.scene for o in trained[0]}.isdisjoint(o.scene for o in scored[0])
-    assert torch.equal(val.clean, val.clean.round()), "without noise"
-
-
-@pytest.mark.parametrize("draws", ["fresh", "fixed"])
-@pytest.mark.parametrize("stage", ["train", "val"])
-@pytest.mark.parametrize("noise", [{"name": "gaussian"}, {"name": "poisson"}])
-def test_the_two_noises_are_independent_of_each_other_and_from_crop_to_crop(
-    tmp_path: Path, draws: str, stage: Any, noise: dict[str, Any]
-):
-    write_flat(tmp_path / "root")
-    pair = load_all(clean(tmp_path, draws=draws, noise=noise, val_fraction=0.5), stage)
-    first, second = ((images - 128)[:, 1:] for images in (pair.source, pair.target))  # without the pixel that differs
-    sigma = 25 if noise["name"] == "gaussian" else 255 * (128 / 255 / 30) ** 0.5
-    for images in (first, second):
-        assert images.std() == pytest.approx(sigma, rel=0.05) and abs(images.mean()) < 5 * sigma / images.numel() ** 0.5
-    assert abs(correlation(first, second)) < 5 / first.numel() ** 0.5
-    for one, other in pairwise([*first, *second]):
-        assert abs(correlation(one, other)) < 5 / one.numel() ** 0.5
-
-
-def test_fresh_noise_and_places_follow_the_batchs_generator(tmp_path: Path):
-    write_flat(tmp_path / "root")
-    source = clean(tmp_path).load("train")
-    first, again, other = (source.batch(torch.arange(8), seeded_generator(0, epoch, 0)) for epoch in (0, 0, 1))
-    assert equal(first, again) and not torch.equal(first.source, other.source)
+BOUND = 5 / DRAWS**0.5  # of a correlation that is none
 
 
 @pytest.mark.parametrize(
-    "noise",
-    [
-        *({"name": "gaussian"}, {"name": "poisson"}, {"name": "pixelate", "cell_px": 3}, {"name": "text"}),
-        *({"name": "gaussian", "sigma": [5, 90]}, {"name": "bernoulli", "p": [0.1, 0.9]}),
-    ],
+    "noise", [*MODELS, Poisson(2.5), Brown(50, 0.3), Bernoulli(0.0), Bernoulli(1.0), Impulse(0.7), Gaussian(0)]
 )
-def test_fixed_noise_and_places_are_the_same_for_any_batch_and_epoch(tmp_path: Path, noise: dict[str, Any]):
-    for scene in range(4):
-        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
-    settings = {"draws": "fixed", "noise": noise, "crop_px": 8}
-    source = clean(tmp_path, **settings).load("train")
-    at_once = source.batch(torch.arange(64), seeded_generator(0))
-    parts = [source.batch(indices, seeded_generator(7, int(indices[0]))) for indices in torch.arange(64).split(5)]
-    assert torch.equal(torch.cat([p.source for p in parts]), at_once.source)
-    assert torch.equal(torch.cat([p.target for p in parts]), at_once.target)
-    if at_once.mask is not None:
-        assert torch.equal(torch.cat([p.mask for p in parts if p.mask is not None]), at_once.mask)
-    assert len(at_once.source.unique(dim=0)) > 50, "not the same for all crops"
-    assert not torch.equal(at_once.source, load_all(clean(tmp_path, seed=1, **settings), "train").source)
+def test_mean_and_variance_of_every_pixel_are_as_the_formula_says(noise: Noise):
+    drawn = rows(noise, LEVELS)
+    mean, variance = moments(noise, LEVELS.double())
+    fourth = ((drawn - drawn.mean(0)) ** 4).mean(0)
+    assert ((drawn.mean(0) - mean).abs() <= 5 * (variance / DRAWS).sqrt() + 1e-6).all()
+    assert ((drawn.var(0) - variance).abs() <= 5 * (fourth / DRAWS).sqrt() + 1e-6).all()
 
 
-@pytest.mark.parametrize("draws", ["fresh", "fixed"])
-def test_validation_does_not_depend_on_its_batch_size_nor_on_the_epoch(tmp_path: Path, draws: str):
-    write_flat(tmp_path / "root")
-    seen = []
-    for size in (1, 5, 100):
-        datamodule = NoisyPairDataModule(clean(tmp_path, draws=draws, val_fraction=0.5), val_batch_size=size)
-        datamodule.setup("validate")
-        for _ in range(2):
-            batches = list(datamodule.val_dataloader())
-            seen.append(NoisyPair(*(None if p[0] is None else torch.cat(p) for p in zip(*batches, strict=True))))
-    assert len(seen[0].source) == 2 * 9 and all(equal(one, seen[0]) for one in seen)
-    assert equal(seen[0], load_all(clean(tmp_path, val_fraction=0.5), "val")), (
-        "the same for fresh and fixed training noise"
-    )
+@pytest.mark.parametrize("noise", [Gaussian(25), Brown(25), Poisson(30)])
+def test_nothing_is_clipped(noise: Noise):
+    drawn = rows(noise, LEVELS)
+    assert drawn[..., -1].max() > 1.1 and (drawn[..., 0].min() < -0.1 or isinstance(noise, Poisson))
 
 
-def test_validations_noise_is_not_trainings(tmp_path: Path):
-    write_flat(tmp_path / "root")
-    data = clean(tmp_path, draws="fixed")
-    train, val = (torch.cat(load_all(data, stage)[:2])[:, 1] for stage in ("train", "val"))
-    assert not any(torch.equal(one, other) for one in train for other in val)
+def test_photons_come_in_whole_numbers_and_below_black_there_are_none():
+    images = torch.linspace(-0.5, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+    counts = Poisson(8).corrupt(images, seeded_generator(0)) * 8
+    assert torch.equal(counts, counts.round()) and (counts[images <= 0] == 0).all() and counts.max() > 8
 
 
-def test_the_strength_is_in_units_of_the_range(tmp_path: Path):
-    write_flat(tmp_path / "root", level=2000, dtype=np.uint16)
-    data = clean(tmp_path, range=4095, train_pairs=200)
-    noise = load_all(data, "train").source[:, 1] - 2000
-    sigma = 25 / 255 * 4095
-    assert noise.std() == pytest.approx(sigma, rel=0.03) and abs(noise.mean()) < 5 * sigma / noise.numel() ** 0.5
+@pytest.mark.parametrize("noise", MODELS)
+def test_two_draws_are_independent_and_so_are_the_images_of_one(noise: Noise):
+    rng, images = seeded_generator(2), torch.full((DRAWS, 1, 1, 1), 0.6)
+    first, second = noise.corrupt(images, rng), noise.corrupt(images, rng)
+    assert first.std() > 0.1
+    assert abs(correlation(first, second)) < BOUND
+    assert abs(correlation(first[1:], first[:-1])) < BOUND
 
 
-def test_pixelation_reads_what_it_makes_crops_of(tmp_path: Path):
-    for scene in range(4):
-        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
-    data = clean(tmp_path, noise={"name": "pixelate", "cell_px": 3}, crop_px=4)
-    source, pair = data.load("val"), load_all(data, "val")
-    assert source.image_shape == (3, 4, 4) and len(source) == 3 * 4  # of 12x12 px in 40x48
-    assert pair.clean is not None and pair.clean.shape == (12, 3, 4, 4)
-    steps = pair.clean.diff(dim=-1)[:, 2]
-    torch.testing.assert_close(steps, torch.full_like(steps, 3.0), atol=1e-3, rtol=0)  # columns are numbered
-    assert (pair.clean[:, 1:] % 3 - 1).abs().max() < 1e-3, "cells of 3 begin at multiples of 12"
-    off = torch.stack([pair.source, pair.target]) - pair.clean
-    assert off[:, :, 1:].abs().max() < 1.001 and off[:, :, 1:].abs().max() > 0.9
-    train = load_all(data, "train")
-    assert train.source.shape == (64, 3, 4, 4)
-    assert (train.source - train.target)[:, 1:].abs().max() <= 2.001, "of one place"
+@pytest.mark.parametrize("noise", [*(n for n in MODELS if not isinstance(n, Brown)), Pixelate(4)])
+def test_noise_is_white(noise: Noise):
+    images = torch.full((6, 1, 64, 64), 0.6)
+    if isinstance(noise, Pixelate):  # which adds none to a flat image
+        images = torch.rand(6, 3, 64, 64, generator=seeded_generator(5))
+    off = noise.corrupt(images, seeded_generator(2)) - noise.clean(images)
+    assert off.std() > 0.05
+    bound = 5 / off[:, 0].numel() ** 0.5
+    for one, other in ((off[..., 1:], off[..., :-1]), (off[..., 1:, :], off[..., :-1, :])):
+        assert abs(correlation(one, other)) < bound
 
 
-def test_whole_images_are_pixelated_without_what_is_left_over(tmp_path: Path):
-    for scene in range(3):
-        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
-    data = clean(tmp_path, noise={"name": "pixelate", "cell_px": 7}, crop_px=None)
-    assert data.load("train").image_shape == (3, 5, 6)
-    assert [images.shape for images in load_all(data, "val")[:3]] == [(1, 3, 5, 6)] * 3
+@pytest.mark.parametrize("blur_px", [0.8, 1.5])
+def test_brown_noise_is_correlated_as_a_blur_makes_it(blur_px: float):
+    """The Gaussian of ``blur_px``, convolved with itself: at a distance d, exp(-d^2 / (4 blur_px^2))."""
+    drawn = Brown(40, blur_px).corrupt(torch.full((DRAWS, 1, 4, 6), 0.5), seeded_generator(3))[:, 0]
+    for down, across in ((0, 1), (0, 2), (0, 5), (1, 0), (2, 0), (3, 0), (1, 1), (2, 3)):
+        expected = np.exp(-(down**2 + across**2) / (4 * blur_px**2))
+        assert correlation(drawn[:, 0, 0], drawn[:, down, across]) == pytest.approx(expected, abs=BOUND)
 
 
-def test_images_of_any_size_are_not_trained_on_whole(tmp_path: Path):
-    write_flat(tmp_path / "root")
-    write_flat(tmp_path / "val", level=90)
-    data = clean(tmp_path, val_root=str(tmp_path / "val"), crop_px=None, val_fraction=1)
-    assert data.load("val").image_shape == (3, 48, 48)
-    with pytest.raises(ValueError, match=re.escape("are for evaluation alone; set data.crop_px=64")):
-        data.load("train")
+@pytest.mark.parametrize("noise", MODELS)
+def test_channels_have_noise_of_their_own_but_share_which_pixels_are_struck(noise: Noise):
+    drawn = rows(noise, torch.tensor([0.6]))
+    expected = 0.0
+    if isinstance(noise, Bernoulli):
+        expected = 1.0
+    if isinstance(noise, Impulse):  # E ab = (1 - p) x^2 + p / 4, two uniform values' product having the mean 1/4
+        mean, variance = moments(noise, torch.tensor(0.6))
+        expected = float(((1 - noise.p) * 0.36 + noise.p / 4 - mean**2) / variance)
+    assert correlation(drawn[:, 0], drawn[:, 1]) == pytest.approx(expected, abs=BOUND)
 
 
-def test_a_file_in_both_sets_is_refused(tmp_path: Path):
-    write_flat(tmp_path / "root")
-    (tmp_path / "val").mkdir()
-    (tmp_path / "val/other name.npy").write_bytes((tmp_path / "root/2.npy").read_bytes())
-    data = clean(tmp_path, val_root=str(tmp_path / "val"))
-    with pytest.raises(ValueError, match=re.escape("other name.npy is among the training images too")):
-        data.load("train")
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.7, 1.0])
+def test_a_pixel_is_left_out_of_the_target_where_it_is_black(p: float):
+    images = 0.1 + 0.9 * torch.rand(8, 3, 50, 50, generator=seeded_generator(0))
+    target, mask = Bernoulli(p).corrupt_target(images, seeded_generator(1))
+    assert mask is not None and mask.shape == (8, 1, 50, 50) and mask.dtype == torch.bool
+    assert torch.equal(target, images * mask)
+    assert abs((~mask).double().mean() - p) <= 5 * (p * (1 - p) / mask.numel()) ** 0.5
 
 
-def test_a_range_gives_the_two_images_of_a_pair_a_strength_each(tmp_path: Path):
-    write_flat(tmp_path / "root")
-    for draws in ("fresh", "fixed"):
-        pair = load_all(clean(tmp_path, draws=draws, noise={"name": "gaussian", "sigma": [5, 90]}), "train")
-        first, second = (images[:, 1:].std((1, 2, 3)) for images in (pair.source, pair.target))
-        assert first.min() < 20 and first.max() > 75 and second.min() < 20 and second.max() > 75
-        assert abs(correlation(first, second)) < 5 / len(first) ** 0.5
+@pytest.mark.parametrize("p", [0.2, 0.7])
+def test_impulses_strike_so_many_pixels_and_have_any_colour(p: float):
+    drawn = Impulse(p).corrupt(torch.full((1, 3, 150, 150), -1.0), seeded_generator(0))
+    struck = (drawn != -1).all(1)
+    assert torch.equal(struck, (drawn != -1).any(1)), "all channels of a pixel"
+    assert abs(struck.double().mean() - p) < 5 * (p * (1 - p) / struck.numel()) ** 0.5
+    for channel in drawn[0]:
+        assert stats.kstest(channel[struck[0]].numpy(), "uniform").pvalue > 1e-4
 
 
-def test_validation_may_have_a_noise_of_its_own(tmp_path: Path):
-    write_flat(tmp_path / "root")
-    noise = {"name": "gaussian", "sigma": [50, 90]}
-    data = clean(tmp_path, noise=noise, val_noise={"sigma": 10}, val_fraction=0.5)
-    train, val = ((load_all(data, stage).source - 128)[:, 1:].std((1, 2, 3)) for stage in ("train", "val"))
-    assert train.min() > 45 and val.min() > 9 and val.max() < 11
-    alone = load_all(clean(tmp_path, noise={"name": "gaussian", "sigma": 10}, val_fraction=0.5), "val")
-    assert equal(alone, load_all(data, "val")), "whatever the training's"
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (19, 25)])  # the latter leaves 3 rows and a column over
+def test_a_pixelated_pixel_is_one_of_its_cell_and_the_clean_one_their_mean(height: int, width: int):
+    images = torch.rand(1, 3, height, width, generator=seeded_generator(0))
+    noise = Pixelate(8)
+    cells = images.numpy()[0, :, :16, :24].reshape(3, 2, 8, 3, 8).transpose(1, 3, 2, 4, 0).reshape(2, 3, 64, 3)
+    draws = noise.corrupt(images.expand(4000, -1, -1, -1), seeded_generator(1))
+    assert draws.shape == (4000, 3, 2, 3)
+    shown = draws[:50].permute(0, 2, 3, 1).numpy()
+    assert (cells == shown[:, :, :, None]).all(-1).any(-1).all(), "R, G and B of one place"
+    mean = cells.mean(2).transpose(2, 0, 1)
+    np.testing.assert_allclose(noise.clean(images)[0], mean, atol=1e-6)
+    spread = cells.std(2).transpose(2, 0, 1)
+    assert (np.abs(draws.double().mean(0).numpy() - mean) < 5 * spread / np.sqrt(4000)).all()
 
 
-@pytest.mark.parametrize(
-    ("noise", "masked", "paired"),
-    [
-        ({"name": "gaussian"}, False, True),
-        ({"name": "bernoulli"}, True, False),
-        ({"name": "text"}, False, False),  # in validation, since its mean is not the clean image
-        ({"name": "chain", "steps": [{"name": "gaussian"}, {"name": "bernoulli", "p": 0.2}]}, True, False),
-    ],
-)
-def test_training_has_masks_and_validation_a_second_image_where_the_noise_gives_them(
-    tmp_path: Path, noise: dict[str, Any], masked: bool, paired: bool
-):
-    for scene in range(4):
-        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
-    data = clean(tmp_path, noise=noise)
-    train, val = (load_all(data, stage) for stage in ("train", "val"))
-    assert train.target is not None and (train.mask is not None) == masked
-    if train.mask is not None:
-        assert train.mask.shape == (64, 1, 16, 16) and not train.target[~train.mask.expand(64, 3, 16, 16)].any()
-    assert val.clean is not None and val.mask is None and (val.target is not None) == paired
-    sources = {stage: data.load(stage) for stage in ("train", "val")}
-    assert sources["train"].has_pairs == (not masked) and sources["val"].has_pairs == paired
-    datamodule = NoisyPairDataModule(data, augment=["swap"])
-    if masked:
-        with pytest.raises(ValueError, match=re.escape("set data.augment=[flip,rotate]")):
-            datamodule.setup("fit")
-    else:
-        datamodule.setup("fit")
+@pytest.mark.parametrize("noise", ALL)
+def test_the_same_generator_draws_the_same_and_leaves_the_images_alone(noise: Noise):
+    images = torch.rand(2, 3, 16, 16, generator=seeded_generator(5))
+    before = images.clone()
+    one, same, other = (noise.corrupt(images, seeded_generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert one.dtype == torch.float32 and torch.equal(images, before)
+    target, _ = noise.corrupt_target(images, seeded_generator(1))
+    assert torch.equal(target, one), "a target is a version like the source"
 
 
-def test_clean_images_decide_which_epoch_is_best(tmp_path: Path):
-    write_flat(tmp_path / "root")
-    datamodule = NoisyPairDataModule(clean(tmp_path))
-    datamodule.setup("fit")
-    assert datamodule.monitor == "val/psnr"
+@pytest.mark.parametrize("noise", ALL[:6])
+def test_any_size_and_any_channels_can_be_corrupted(noise: Noise):
+    for shape in ((1, 1, 1, 1), (2, 4, 1, 7), (1, 3, 9, 2)):
+        assert noise.corrupt(torch.rand(shape), seeded_generator(0)).shape == shape
+
+
+# What a loss can learn from
+
+
+@pytest.mark.parametrize("x", [0.2, 0.85])
+@pytest.mark.parametrize("noise", [*MODELS, Impulse(0.7)])
+def test_the_statistics_that_are_kept_are_the_clean_value_and_others_are_not(noise: Noise, x: float):
+    target, mask = noise.corrupt_target(torch.full((DRAWS, 1, 1, 1), x), seeded_generator(4))
+    values = target[slice(None) if mask is None else mask].double().numpy()
+    error = 5 * max(values.std(), 1e-5) / len(values) ** 0.5
+    found = {"mean": abs(values.mean() - x) < error, "median": abs(np.median(values) - x) < 2 * error}
+    counts = np.histogram(values, bins=np.linspace(-0.0125, 1.0125, 42))[0]
+    smooth = counts if isinstance(noise, Impulse | Bernoulli) else np.convolve(counts, np.ones(11), "same")
+    found["mode"] = abs(0.025 * smooth.argmax() - x) < 0.08
+    if isinstance(noise, Poisson):
+        del found["mode"], found["median"]  # near it where there are many counts
+    if isinstance(noise, Impulse) and noise.p > 0.5:
+        del found["median"]  # kept all the same where fewer pixels than half lie on either side of x
+    assert found == {name: name in noise.preserves for name in found}
+
+
+def test_bernoulli_targets_of_neighbouring_pixels_are_left_out_independently():
+    _, mask = Bernoulli(0.4).corrupt_target(torch.zeros(DRAWS, 1, 1, 4), seeded_generator(0))
+    assert mask is not None
+    for one, other in pairwise(mask[:, 0, 0].T):
+        assert abs(correlation(one, other)) < BOUND
+
+
+def test_impulses_strike_both_images_of_a_pair_as_often_but_elsewhere():
+    images = torch.full((40, 1, 60, 60), -1.0)
+    source, target, mask = Impulse([0.1, 0.9]).corrupt_pair(images, seeded_generator(0))
+    assert mask is None
+    struck, other = ((drawn != -1).double().flatten(1) for drawn in (source, target))
+    p, apart = struck.mean(1), struck.mean(1) - other.mean(1)
+    assert p.min() < 0.2 and p.max() > 0.8
+    assert apart.abs().max() < 5 * (2 * 0.25 / 3600) ** 0.5
+    assert ((struck * other).mean(1) - p**2).abs().max() < 0.04
+
+
+def test_bernoulli_noise_leaves_out_as_much_of_both_images_of_a_pair_but_elsewhere():
+    source, target, mask = Bernoulli([0, 1]).corrupt_pair(torch.ones(200, 1, 30, 30), seeded_generator(0))
+    assert torch.equal(mask, target == 1)
+    left, other = ((drawn == 1).double().flatten(1) for drawn in (source, target))
+    kept = left.mean(1)
+    assert kept.min() < 0.1 and kept.max() > 0.9
+    assert (kept - other.mean(1)).abs().max() < 5 * (2 * 0.25 / 900) ** 0.5
+    assert ((left * other).mean(1) - kept**2).abs().max() < 0.06
+
+
+def test_gaussian_noise_of_a_pair_has_strengths_of_its_own():
+    source, target, _ = Gaussian([0, 50]).corrupt_pair(torch.zeros(200, 1, 20, 20), seeded_generator(0))
+    assert abs(correlation(source.flatten(1).std(1), target.flatten(1).std(1))) < 5 / 200**0.5

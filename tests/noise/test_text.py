@@ -10,13 +10,13 @@ from torch import Tensor
 
 from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.noise.kinds import Text
-from n2n_lightning.noise.text import COLOURS, LAYERS, PAGE_PX, typeset
+from n2n_lightning.noise.text import LAYERS, PAGE_PX, TABLE_SIZE, typeset
 
 NONE = -1.0  # a clean value that no colour has
 
 
 def lettered(coverage: float | list[float], *shape: int, seed: int = 0) -> Tensor:
-    return Text(coverage).draw(torch.full(shape, NONE), seeded_generator(seed))
+    return Text(coverage).corrupt(torch.full(shape, NONE), seeded_generator(seed))
 
 
 def covered(images: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def covered(images: Tensor) -> Tensor:
 def test_the_pages_have_text_everywhere_and_enough_numbers_for_its_strings():
     pages = typeset()
     assert pages.shape == (LAYERS, PAGE_PX, PAGE_PX) and pages.min() == 0
-    assert len(pages.unique()) - 1 <= COLOURS, "else strings far apart had one colour"
+    assert len(pages.unique()) - 1 <= TABLE_SIZE, "else strings far apart had one colour"
     blocks = (pages > 0).float().reshape(LAYERS, 8, PAGE_PX // 8, 8, PAGE_PX // 8).mean((2, 4))
     assert blocks.min() > 0.1 and blocks.max() < 0.5
     for page, other in zip(pages, pages.roll(1, 0), strict=True):
@@ -86,7 +86,7 @@ def test_a_letter_has_one_colour():
 
 def test_the_median_of_many_draws_is_the_clean_image_and_the_mean_is_not():
     clean = torch.rand(1, 3, 24, 24, generator=seeded_generator(8))
-    draws = Text(0.25).draw(clean.expand(301, -1, -1, -1), seeded_generator(0))
+    draws = Text(0.25).corrupt(clean.expand(301, -1, -1, -1), seeded_generator(0))
     assert torch.equal(draws.median(0).values, clean[0])
     expected = 0.75 * clean[0] + 0.25 * 0.5
     assert (draws.mean(0) - expected).abs().mean() < 0.02
@@ -95,7 +95,7 @@ def test_the_median_of_many_draws_is_the_clean_image_and_the_mean_is_not():
 
 def test_what_is_not_covered_stays_as_it_is():
     clean = torch.rand(4, 3, 40, 50, generator=seeded_generator(8))
-    drawn = Text(0.25).draw(clean, seeded_generator(0))
+    drawn = Text(0.25).corrupt(clean, seeded_generator(0))
     changed = (drawn != clean).any(1)
     assert torch.equal(changed, covered(lettered(0.25, 4, 3, 40, 50))), "the same text, whatever the image"
 

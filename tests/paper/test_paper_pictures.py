@@ -25,7 +25,7 @@ def test_each_net_is_shown_with_what_it_makes_of_the_same_noisy_image():
     assert list(shown) == ["noisy image", "one", "other", "clean image"] and shown["clean image"] is clean
 
     image = torch.from_numpy(clean).movedim(-1, 0)[None] / 255
-    noisy = Gaussian(25).draw(image, torch.Generator().manual_seed(4))
+    noisy = Gaussian(25).corrupt(image, torch.Generator().manual_seed(4))
     expected = {"noisy image": noisy} | {title: load_denoiser(path).denoise(noisy) for title, path in nets.items()}
     for title, values in expected.items():
         difference = shown[title] / 255 - values[0].movedim(0, -1).clamp(0, 1).numpy()

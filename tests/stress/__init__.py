@@ -1,1 +1,1 @@
-"""What the framework must bear: damaged and hostile inputs, kills, full disks; measured, and compared with a bar."""
+"""Stress tests: damaged and hostile inputs, kills, full disks. Each part compares its figures with bars."""

@@ -1,4 +1,4 @@
-"""``make stress``: everything that a run must survive, one part after the other, and the figures as a table."""
+"""Run the stress tests, one part after the other, and print the figures as a table: ``make stress``."""
 
 from __future__ import annotations
 
@@ -9,32 +9,30 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.tables import show
 from n2n_lightning.system.atomic import write_json
+from stress.figures import Figure
 from stress.parts import PARTS, run_part
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stress", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="a minute instead of most of an hour")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments and damages; default: %(default)s")
+    parser.add_argument("parts", nargs="*", default=PARTS, help=f"any of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="a short version: minutes instead of most of an hour")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random moments and damages; default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/stress.json"))
     args = parser.parse_args()
     if unknown := sorted(set(args.parts) - set(PARTS)):
         parser.error(f"parts are {', '.join(PARTS)}, got {', '.join(unknown)}")
-    table, figures = Table("measure", "bar", "measured", "met"), []
+    figures: list[Figure] = []
     for part in args.parts:
         began = time.monotonic()
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             found = pool.submit(run_part, part, args.quick, args.seed).result()
         print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
         figures += found
-        for figure in found:
-            table.add_row(figure.measure, figure.bar, figure.measured, "yes" if figure.met else "NO")
-    Console(width=max(Console().width, 140)).print(table)
+    cells = ((figure.measure, figure.bar, figure.measured, "yes" if figure.met else "NO") for figure in figures)
+    show(["measure", "bar", "measured", "met"], cells, right=False)
     write_json(args.output, [figure._asdict() for figure in figures])
     return 0 if all(figure.met for figure in figures) else 1
 

@@ -1,4 +1,4 @@
-"""Files made to do harm: they claim, or unfold to, far more than they are, or lead a reader in circles or elsewhere."""
+"""Make hostile files: they claim or decompress to far more than they hold, or lead readers in circles or elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from n2n_lightning.image_io.encoding import PNG_SIGNATURE, as_chunk
 from stress.originals import photo, photos, pixels, tiff, tiffs
 
-SIDE, HUGE = 5_000, 30_000  # px, of what unfolds and of what only claims to
+SIDE, HUGE = 5_000, 30_000  # px: side of images that decompress to it, and of images that only claim it
 WIDTH, LENGTH, STRIPS, ROWS_PER_STRIP, COUNTS, SUBIFDS = 256, 257, 273, 278, 279, 330
 GREY: dict[str, Any] = {"photometric": "minisblack", "metadata": None}
 OME = """<?xml version="1.0" encoding="UTF-8"?>{doctype}<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
@@ -22,7 +22,7 @@ SizeC="1" SizeZ="{pages}" SizeT="1"><TiffData IFD="0" PlaneCount="1">{other}</Ti
 
 
 def bombs() -> dict[str, bytes]:
-    """Bytes by name."""
+    """Return the files' bytes by name."""
     return photo_bombs() | tiff_claims() | tiff_chains() | tiff_headers() | inner_bombs() | npy_headers()
 
 
@@ -32,7 +32,7 @@ def png_of(width: int, height: int, bits: int, data: bytes) -> bytes:
 
 
 def zeros(count: int) -> bytes:
-    """So many zeros, packed."""
+    """Return ``count`` zeros (at least), compressed."""
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(bytes(2**20)) for _ in range(count // 2**20 + 1))
     return packed + packer.flush()
@@ -66,7 +66,7 @@ def photo_bombs() -> dict[str, bytes]:
 
 
 def entries(content: bytes) -> dict[int, int]:
-    """Where each tag of a classic little-endian TIFF's first page lies, by code."""
+    """Return the position of each tag of a classic little-endian TIFF's first page, by code."""
     (ifd,) = struct.unpack_from("<I", content, 4)
     (count,) = struct.unpack_from("<H", content, ifd)
     places = range(ifd + 2, ifd + 2 + 12 * count, 12)
@@ -74,7 +74,7 @@ def entries(content: bytes) -> dict[int, int]:
 
 
 def retagged(content: bytes, **values: int) -> bytes:
-    """Tags of the first page with other values, of 32 bits: ``t256=7``."""
+    """Give tags of the first page other 32-bit values: ``t256=7``."""
     data, places = bytearray(content), entries(content)
     for name, value in values.items():
         struct.pack_into("<HII", data, places[int(name[1:])] + 2, 4, 1, value)
@@ -99,7 +99,7 @@ def tiff_claims() -> dict[str, bytes]:
 
 
 def tiff_chains() -> dict[str, bytes]:
-    """Pages that lead back, and counts of values without end."""
+    """Make chains of pages that lead back, and tags with far too many values."""
     content = tiffs()["packed_pages.tif"]
     offsets, place = [], 4
     while offset := struct.unpack_from("<I", content, place)[0]:
@@ -121,7 +121,7 @@ def tiff_chains() -> dict[str, bytes]:
 
 
 def tiff_headers() -> dict[str, bytes]:
-    """Descriptions that count pages without end, name other files, or unfold."""
+    """Make descriptions that claim far too many pages, name other files, or expand without end."""
 
     def described(text: str) -> bytes:
         return tiff(pixels(40, 48, dtype="u2"), description=text, **GREY)
@@ -143,7 +143,7 @@ def tiff_headers() -> dict[str, bytes]:
 
 
 def inner_bombs() -> dict[str, bytes]:
-    """Strips whose streams unfold to far more than the strip has room for."""
+    """Make strips whose streams decompress to far more than the strip can hold."""
     black = np.zeros((SIDE, SIDE), np.uint8)
     streams = {
         "deflate": zeros(5 * 10**7),

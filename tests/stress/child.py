@@ -1,4 +1,4 @@
-"""The real ``train`` command in a process of its own, forked to start at once, and struck at a chosen moment."""
+"""Run the real ``train`` command in a forked process, which starts at once, and disturb it at a chosen moment."""
 
 from __future__ import annotations
 
@@ -20,32 +20,50 @@ import torch
 
 from n2n_lightning import train
 from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.system import atomic
 from n2n_lightning.training import callbacks, checkpointing
 
-Strike = Callable[[], None]  # sets the trap in the child
+Trap = Callable[[], None]  # patches the child so that something happens to it later
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a child ended: exit code, below 0 for a signal, and what it printed."""
+    """How a child ended: its exit code, below 0 for a signal, and its output."""
 
     code: int
     output: str
 
 
-def run_train(arguments: Sequence[str], cwd: Path, strike: Strike | None = None) -> Ending:
-    """``python -m n2n_lightning.train ARGUMENT...`` in ``cwd``; the parent must not have computed with torch yet."""
+def run_train(arguments: Sequence[str], cwd: Path, trap: Trap | None = None) -> Ending:
+    """Run ``python -m n2n_lightning.train ARGUMENT...`` in ``cwd``, in a fork of this process.
+
+    This process must not have computed with torch yet.
+    """
     log = cwd / "output.txt"
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
-        become_train(arguments, cwd, log, strike)
+        become_train(arguments, cwd, log, trap)
     _, status = os.waitpid(process, 0)
     return Ending(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"))
 
 
-def become_train(arguments: Sequence[str], cwd: Path, log: Path, strike: Strike | None) -> NoReturn:
-    """What the child does instead of returning."""
+def train_to_end(arguments: Sequence[str], cwd: Path) -> Path:
+    """Train in the new folder ``cwd`` without a disturbance; return the folder of the only run there."""
+    cwd.mkdir(parents=True)
+    ending = run_train(arguments, cwd)
+    assert ending.code == 0, ending.output
+    return only_run(cwd)
+
+
+def only_run(cwd: Path) -> Path:
+    """Return the folder of the only run that was started in ``cwd``."""
+    (path,) = cwd.glob("outputs/*/*/result.json")
+    return path.parent
+
+
+def become_train(arguments: Sequence[str], cwd: Path, log: Path, trap: Trap | None) -> NoReturn:
+    """Run the command in the child, and end the process with its exit code."""
     code = 99
     try:
         with log.open("wb") as file:
@@ -54,8 +72,8 @@ def become_train(arguments: Sequence[str], cwd: Path, log: Path, strike: Strike 
         os.chdir(cwd)
         torch.set_num_threads(1)
         sys.argv = ["train", *arguments]
-        if strike is not None:
-            strike()
+        if trap is not None:
+            trap()
         code = train.main()
     except BaseException:
         traceback.print_exc()
@@ -69,8 +87,27 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def at(owner: Any, name: str, nth: int, blow: Strike, *, after: bool = False, match: str = "") -> Strike:
-    """Strike before, or after, the ``nth`` call of ``owner.name`` whose arguments, as text, contain ``match``."""
+def at(
+    owner: Any,
+    function: Callable[..., Any],
+    nth: int,
+    action: Callable[[], None],
+    *,
+    after: bool = False,
+    match: str = "",
+) -> Trap:
+    """Do ``action`` at the ``nth`` call of a function whose arguments as text contain ``match``.
+
+    Args:
+        owner: the class or module that it is called from.
+        function: the function, which ``owner`` has under the function's own name.
+        nth: number of the call, from 1.
+        action: what to do.
+        after: do it after the call instead of before.
+        match: text.
+    """
+    name = function.__name__
+    assert hasattr(owner, name), f"{owner} does not use {name}"
 
     def set_trap() -> None:
         original, calls = getattr(owner, name), 0
@@ -80,10 +117,10 @@ def at(owner: Any, name: str, nth: int, blow: Strike, *, after: bool = False, ma
             hit = match in str(args)
             calls += hit
             if hit and calls == nth and not after:
-                blow()
+                action()
             result = original(*args, **kwargs)
             if hit and calls == nth and after:
-                blow()
+                action()
             return result
 
         setattr(owner, name, trapped)
@@ -91,17 +128,18 @@ def at(owner: Any, name: str, nth: int, blow: Strike, *, after: bool = False, ma
     return set_trap
 
 
-def half_written(suffix: str, nth: int, blow: Strike) -> Strike:
-    """Strike when a file with this ending has been begun the ``nth`` time and holds 4 KiB."""
+def half_written(suffix: str, nth: int, action: Callable[[], None]) -> Trap:
+    """Do ``action`` when a file with this suffix has been opened for the ``nth`` time and holds 4 KiB."""
 
-    def set_trap() -> None:
-        on_write(lambda path, begun, size: blow() if path.endswith(suffix) and begun == nth and size > 4096 else None)
+    def look(path: str, opened: int, size: int) -> None:
+        if path.endswith(suffix) and opened == nth and size > 4096:
+            action()
 
-    return set_trap
+    return lambda: on_write(look)
 
 
-def disk_full_from(nth: int) -> Strike:
-    """From the ``nth`` write of the run on, no write succeeds."""
+def disk_full_from(nth: int) -> Trap:
+    """Let the ``nth`` write of the run, and every later one, fail as on a full disk."""
     written = 0
 
     def refuse(*_: Any) -> None:
@@ -127,12 +165,12 @@ def disk_full_from(nth: int) -> Strike:
 
 
 def on_write(look: Callable[[str, int, int], None]) -> None:
-    """Call ``look(path, how often it was begun, bytes so far)`` before each write to a file opened by ``Path.open``."""
-    begun: dict[str, int] = {}
+    """Call ``look(path, times opened, bytes so far)`` before each write to a file that ``Path.open`` opened."""
+    opened: dict[str, int] = {}
     original = Path.open
 
     class Watched:
-        """The file, with an eye on its writing."""
+        """A file that reports its writes."""
 
         def __init__(self, file: Any, path: str) -> None:
             self.file, self.path, self.size = file, path, 0
@@ -147,7 +185,7 @@ def on_write(look: Callable[[str, int, int], None]) -> None:
             self.file.close()
 
         def write(self, content: Any) -> Any:
-            look(self.path, begun[self.path], self.size)
+            look(self.path, opened[self.path], self.size)
             self.size += memoryview(content).nbytes if not isinstance(content, str) else len(content)
             return self.file.write(content)
 
@@ -155,14 +193,14 @@ def on_write(look: Callable[[str, int, int], None]) -> None:
         file = original(self, mode, *args, **kwargs)
         if not set(mode) & set("wax+"):
             return file
-        begun[str(self)] = begun.get(str(self), 0) + 1
+        opened[str(self)] = opened.get(str(self), 0) + 1
         return Watched(file, str(self))
 
     Path.open = watched  # type: ignore[method-assign]
 
 
-def within_training(seconds: float) -> Strike:
-    """Kill so long after training has begun."""
+def within_training(seconds: float) -> Trap:
+    """Kill the run ``seconds`` after training has started."""
 
     def set_trap() -> None:
         original = pl.Trainer.fit
@@ -178,19 +216,19 @@ def within_training(seconds: float) -> Strike:
     return set_trap
 
 
-def named_moments() -> dict[str, Strike]:
-    """Ten moments of a run of several epochs, with a checkpoint every five steps, at which to kill it."""
+def named_moments() -> dict[str, Trap]:
+    """Return traps that kill a run of several epochs, with a checkpoint every five steps, at ten named moments."""
     module, record = DenoiserModule, callbacks.RunRecord
-    writer, step = checkpointing.AtomicCheckpointIO, torch.optim.Adam
+    writer, optimizer = checkpointing.AtomicCheckpointIO, torch.optim.Adam
     return {
-        "before the first step": at(module, "training_step", 1, kill),
-        "within a step, weights half updated": at(step, "step", 17, kill, after=True),
-        "last step of an epoch": at(module, "training_step", 24, kill, after=True),
-        "validation": at(module, "validation_step", 2, kill),
-        "a checkpoint is about to be written": at(writer, "save_checkpoint", 5, kill),
+        "before the first step": at(module, module.training_step, 1, kill),
+        "within a step, weights half updated": at(optimizer, optimizer.step, 17, kill, after=True),
+        "last step of an epoch": at(module, module.training_step, 24, kill, after=True),
+        "validation": at(module, module.validation_step, 2, kill),
+        "a checkpoint is about to be written": at(writer, writer.save_checkpoint, 5, kill),
         "half a checkpoint is written": half_written("last.ckpt.part", 4, kill),
-        "a checkpoint is written, not renamed": at(os, "replace", 2, kill, match="best.ckpt"),
-        "best is renamed, last is not": at(checkpointing, "link_or_copy", 2, kill, match="best.ckpt"),
-        "the table is written, the result is not": at(callbacks, "write_json", 3, kill),
-        "trained, and not recorded as done": at(record, "write", 1, kill, match="'d"),
+        "a checkpoint is written, not renamed": at(os, os.replace, 2, kill, match="best.ckpt"),
+        "best is renamed, last is not": at(checkpointing, atomic.link_or_copy, 2, kill, match="best.ckpt"),
+        "the table is written, the result is not": at(callbacks, atomic.write_json, 3, kill),
+        "trained, and not recorded as done": at(record, record.write, 1, kill, match="'d"),
     }

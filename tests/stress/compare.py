@@ -1,28 +1,28 @@
-"""Whether two runs came to the same end, bit for bit."""
+"""Compare the results of two runs, bit for bit."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from small_runs import DROPPED, timeless_table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-TIMED = {"seconds", "images_per_second", "epoch_seconds", "trained", "device", "git_commit"}
+TIMED = {*DROPPED, "epoch_seconds", "trained"}  # what the machine and the checkout decide
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What differs between the folders of two finished runs, but for the time that they took."""
+    """Return what differs between the folders of two finished runs, apart from times."""
     found = []
     for name in ("best.ckpt", "last.ckpt"):
         first, second = (
             torch.load(folder / "checkpoints" / name, map_location="cpu", weights_only=True) for folder in (one, other)
         )
         found += [f"{name}: {where}" for where in unequal(first, second)]
-    if table(one) != table(other):
+    if timeless_table(one) != timeless_table(other):
         found.append("metrics.csv")
     first, second = (json.loads((folder / "result.json").read_text()) for folder in (one, other))
     found += [f"result.json: {where}" for where in unequal(first, second)]
@@ -31,13 +31,8 @@ def differences(one: Path, other: Path) -> list[str]:
     return found + [f"left behind: {name}" for name in left]
 
 
-def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key not in TIMED} for row in csv.DictReader(file)]
-
-
 def events(folder: Path) -> dict[str, list[Any]]:
-    """What TensorBoard shows: of each scalar steps and values, of each picture steps and bytes."""
+    """Return what TensorBoard shows: the steps and values of each scalar, the steps and bytes of each picture."""
     shown = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     shown.Reload()
     scalars = {tag: [(e.step, repr(e.value)) for e in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
@@ -46,7 +41,7 @@ def events(folder: Path) -> dict[str, list[Any]]:
 
 
 def unequal(one: Any, other: Any, where: str = "") -> list[str]:
-    """The places at which two nested values differ, those of ``TIMED`` left out."""
+    """Return the places at which two nested values differ, without the keys of ``TIMED``."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
         return [] if same else [where]

@@ -1,4 +1,4 @@
-"""Checkpoints truncated and with flipped bits: detected or harmless, and the run goes on from the one before."""
+"""Damage checkpoints: each damage must be detected or harmless, and a run must resume from the checkpoint before."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import random
 import shutil
 from pathlib import Path
 
+from small_runs import tiny_overrides, write_course_data
+
 from n2n_lightning.models.checkpoint import read_checkpoint
 from n2n_lightning.models.module import DenoiserModule
-from stress.child import at, kill, run_train
+from stress.child import at, kill, only_run, run_train
 from stress.compare import differences, unequal
 from stress.figures import Figure
-from stress.kills import RECIPES, only_run, uninterrupted
-from stress.tiny_data import overrides, write_course_data
+from stress.kills import RECIPES, uninterrupted
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
-    """Two hundred damages; quick: forty. Then a run whose last checkpoint is damaged, and one that has lost both."""
+    """Damage a checkpoint in 200 ways (quick: 40); then resume runs with one or both checkpoints damaged."""
     root = write_course_data(scratch / "data")
     whole, _ = uninterrupted(scratch, "adam", root)
-    figures = [resumed(scratch, root, whole)]  # before this process computes, since it forks
+    figures = [resumed(scratch, root, whole)]  # first, because it forks, and this process must not have computed yet
     checkpoint = whole / "checkpoints/best.ckpt"
     good, content = checkpoint.read_bytes(), read_checkpoint(checkpoint)
     rng, damaged = random.Random(seed), scratch / "damaged.ckpt"
@@ -41,7 +42,7 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
 
 
 def damage(good: bytes, rng: random.Random, number: int) -> tuple[str, bytes]:
-    """Cut off, a bit flipped, a stretch of zeros, or a stretch from elsewhere in the file."""
+    """Truncate, flip a bit, or overwrite some bytes by zeros or by bytes from elsewhere in the file."""
     place = rng.randrange(len(good))
     length = min(rng.choice((1, 16, 512, 4096)), len(good) - place)
     kind = ("truncated", "flipped", "flipped", "zeros", "spliced")[number % 5]
@@ -57,10 +58,10 @@ def damage(good: bytes, rng: random.Random, number: int) -> tuple[str, bytes]:
 
 
 def resumed(scratch: Path, root: Path, whole: Path) -> Figure:
-    """Kill a run and damage its last checkpoint: the one before is used; damage both: a plain refusal."""
-    line, folder = [*RECIPES["adam"], *overrides(root)], scratch / "case"
+    """Kill a run and damage its last checkpoint: the one before must be used. Damage both: the run must be refused."""
+    line, folder = [*RECIPES["adam"], *tiny_overrides(root)], scratch / "case"
     folder.mkdir()
-    run_train(line, folder, at(DenoiserModule, "training_step", 32, kill))
+    assert run_train(line, folder, at(DenoiserModule, DenoiserModule.training_step, 32, kill)).code == -9
     run_folder = only_run(folder)
     last = run_folder / "checkpoints/last.ckpt"
     data = last.read_bytes()

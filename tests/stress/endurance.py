@@ -1,4 +1,4 @@
-"""Thirty runs in one process: neither memory nor open files may grow with them."""
+"""Train many runs in one process: neither memory nor the number of open files may grow."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from small_runs import tiny_overrides, write_course_data
+
+from benchmarks.measuring import resident_mb
 from stress.figures import Figure
-from stress.tiny_data import overrides, write_course_data
+from stress.parts import environment
 
 SAMPLES = "endurance.json"
 MAX_GROWTH = 0.03
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
-    """Thirty jobs, compared from the fifth on; quick: eight, from the fourth on, without a bar for memory."""
+    """Compare the 5th and the 30th of 30 jobs; quick: the 4th and the 8th of 8, without a bar for memory."""
     jobs, first = (8, 4) if quick else (30, 5)
     root = write_course_data(scratch / "data")
     seeds = ",".join(str(seed + number) for number in range(jobs))
-    line = ["-m", "model=convtrans_relu", "trainer.max_epochs=1", f"seed={seeds}", *overrides(root)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3]))}
+    line = ["-m", "model=convtrans_relu", "trainer.max_epochs=1", f"seed={seeds}", *tiny_overrides(root)]
     process = subprocess.run(
         [sys.executable, "-m", "stress.endurance", *line],
         cwd=scratch,
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -36,12 +38,12 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
     samples: list[dict[str, Any]] = json.loads((scratch / SAMPLES).read_text())
     assert len(samples) == jobs
     for number, sample in enumerate(samples, 1):
-        print(f"endurance: job {number}, {sample['bytes'] / 1e6:.1f} MB, {len(sample['files'])} files", flush=True)
+        print(f"endurance: job {number}, {sample['mb']:.1f} MB, {len(sample['files'])} files", flush=True)
     before, after = samples[first - 1], samples[-1]
-    growth = after["bytes"] / before["bytes"] - 1
+    growth = after["mb"] / before["mb"] - 1
     left = sorted((Counter(after["files"]) - Counter(before["files"])).elements())
     left += [path for path in after["files"] if str(scratch) in path]
-    sizes = f"{growth:+.2%}, from {before['bytes'] / 1e6:.0f} to {after['bytes'] / 1e6:.0f} MB"
+    sizes = f"{growth:+.2%}, from {before['mb']:.0f} to {after['mb']:.0f} MB"
     bar = "reported" if quick else f"under {MAX_GROWTH:.0%}"
     opened = f"{len(before['files'])} and {len(after['files'])} open"
     return [
@@ -51,14 +53,14 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
 
 
 def main() -> int:
-    """The ``train`` command, with a look at this process after every job."""
+    """Run the ``train`` command, and measure this process after every job."""
     from n2n_lightning import train
 
     run_job, samples = train.run_job, []
 
     def observed(*args: Any) -> Any:
         outcome = run_job(*args)
-        samples.append({"bytes": resident_bytes(), "files": open_files()})
+        samples.append({"mb": resident_mb("VmRSS"), "files": open_files()})
         return outcome
 
     train.run_job = observed  # type: ignore[assignment]  # passes everything on
@@ -67,12 +69,8 @@ def main() -> int:
     return code
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def open_files() -> list[str]:
-    """What the descriptors of this process lead to; the one of the listing is closed by then."""
+    """Return what the open descriptors of this process lead to, without the one that lists them."""
     return sorted(os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
 
 

@@ -1,4 +1,4 @@
-"""``Figure``: what one measurement of the stress tests came to."""
+"""``Figure``: one measurement of the stress tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Figure(NamedTuple):
-    """A measurement and the bar it is held against."""
+    """A measurement and the bar that it is compared with."""
 
     measure: str  # what was done
     bar: str  # what must come out, in words

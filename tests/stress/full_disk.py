@@ -1,20 +1,21 @@
-"""A disk that is full from some write on: one message, nothing lost that there was, and the same command goes on."""
+"""Let the disk be full from some write on: one message, nothing lost, and the same command resumes the run."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+from small_runs import tiny_overrides, write_course_data
+
 from n2n_lightning.system.safe_load import safe_load
-from stress.child import disk_full_from, run_train
+from stress.child import disk_full_from, only_run, run_train
 from stress.compare import differences
 from stress.figures import Figure
-from stress.kills import RECIPES, only_run, uninterrupted
-from stress.tiny_data import overrides, write_course_data
+from stress.kills import RECIPES, uninterrupted
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
-    """Ten moments spread over a run's writes; quick: two."""
+    """Try ten moments, spread over a run's writes; quick: two."""
     root = write_course_data(scratch / "data")
     whole, _ = uninterrupted(scratch, "adam", root)
     moments = (40, 600) if quick else (3, 12, 30, 60, 120, 250, 400, 600, 800, 1000)
@@ -29,10 +30,10 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
 
 
 def one_case(scratch: Path, root: Path, number: int, whole: Path) -> list[str]:
-    """What is wrong after a disk that was full from the ``number``-th write on, and the same command again."""
+    """Fill the disk from the ``number``-th write on, run the same command again, and return what is wrong."""
     folder = scratch / "case"
     folder.mkdir()
-    line = [*RECIPES["adam"], *overrides(root)]
+    line = [*RECIPES["adam"], *tiny_overrides(root)]
     try:
         ending = run_train(line, folder, disk_full_from(number))
         errors = ending.output.count("error:")

@@ -1,7 +1,7 @@
-"""Thousands of damaged files through every reader, in a process that may crash or hang and is then named and replaced.
+"""Read thousands of damaged files with every reader, in a process that may crash or hang and is then replaced.
 
-Each file goes the way of training (``images.open_stack``, ``read_photograph``, ``read_pkl``), that of ``predict`` from
-reading to writing, or that of a checkpoint.
+Each file is read as in training (``stack.open_stack``, ``read_photograph``, ``read_pkl``), as in ``predict`` from
+reading to writing, or as a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from stress.bombs import bombs
 from stress.figures import Figure
 from stress.mutations import mutated
 from stress.originals import originals
+from stress.parts import environment
 from stress.worker import READ, REFUSED
 
 FILES, QUICK_FILES = 2000, 150
 LIMIT_S, LIMIT_MB = 10.0, 500.0
-KILL_MB = 2500.0  # beyond the start: before the machine suffers
+KILL_MB = 2500.0  # above the start; the process is killed before it harms the machine
 START_S = 120.0
 ROOT = Path(__file__).parents[2]
 
@@ -36,12 +37,11 @@ class Worker:
     def __init__(self, scratch: Path, good: list[Path]) -> None:
         command = [sys.executable, "-m", "stress.worker", str(scratch / "work"), *map(str, good)]
         (scratch / "work").mkdir(exist_ok=True)
-        path = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
         self.log = (scratch / "worker.log").open("a")
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env=environment() | {"OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -53,7 +53,7 @@ class Worker:
         self.start_mb = started["start_mb"]
 
     def ask(self, path: Path) -> dict[str, Any]:
-        """What became of a file; ``ended`` says how the process did where it did."""
+        """Return what became of a file. ``ended`` says how the process ended, if it did."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{path}\n".encode())
         self.process.stdin.flush()
@@ -94,7 +94,7 @@ class Worker:
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
-    """Write bad files below ``scratch``, have them read, and keep those that came out badly."""
+    """Write bad files below ``scratch``, read them, and keep those that had a bad outcome."""
     folder = scratch / "inputs"
     folder.mkdir(parents=True, exist_ok=True)
     good, rng = originals(), Random(seed)
@@ -116,11 +116,11 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
 
 
 class Readings:
-    """What became of each file, by its name, over as many processes as it takes.
+    """What became of each file, by its name; a new process replaces each one that ended.
 
     Args:
         scratch: folder for everything.
-        whole: good files, that a process reads before it counts.
+        whole: good files, which a process reads before its memory is measured.
     """
 
     def __init__(self, scratch: Path, whole: list[Path]) -> None:
@@ -129,7 +129,7 @@ class Readings:
         self.worker = Worker(scratch, whole)
 
     def read(self, path: Path, content: bytes | None = None) -> None:
-        """Ask about a file, once it has been written; it stays where it came out badly."""
+        """Write ``content``, if given, to ``path`` and read it; remove the file unless it had a bad outcome."""
         if content is not None:
             path.write_bytes(content)
         answer = self.answers[path.name] = self.worker.ask(path)
@@ -152,7 +152,7 @@ class Readings:
 
 
 def faults_of(answer: dict[str, Any]) -> list[str]:
-    """What should not have come out, for a file that was read to the end."""
+    """Return what was wrong with the outcome of a file that was read to the end."""
     found = [
         f"{outcome['reader']}: {outcome['how']} {outcome['message']}"
         for outcome in answer["outcomes"]
@@ -170,7 +170,7 @@ def figures(answers: dict[str, dict[str, Any]], whole: list[str]) -> list[Figure
     unread = [
         name
         for name in whole
-        if any(o["how"] != READ and o["reader"] != "photograph" for o in outcomes.get(name, ()))  # which wants 8 bits
+        if any(o["how"] != READ and o["reader"] != "photograph" for o in outcomes.get(name, ()))  # it needs 8 bits
     ]
     most, slowest = (max(answer[key] for answer in finished.values()) for key in ("mb", "seconds"))
     crashes = [name for name, how in ended.items() if how.startswith("crash")]

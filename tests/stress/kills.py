@@ -1,16 +1,16 @@
-"""Kill -9 at named and at random moments: the run that goes on must end as one that was never interrupted."""
+"""Kill -9 a run at named and at random moments: the resumed run must end like one that was never interrupted."""
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from pathlib import Path
 
-from stress.child import Strike, named_moments, run_train, within_training
+from small_runs import read_json, tiny_overrides, write_course_data
+
+from stress.child import Trap, named_moments, only_run, run_train, train_to_end, within_training
 from stress.compare import differences
 from stress.figures import Figure
-from stress.tiny_data import overrides, write_course_data
 
 RECIPES = {
     "adam": (
@@ -25,55 +25,47 @@ RECIPES = {
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
-    """Ten named moments and forty random ones; quick: three and one."""
+    """Kill runs at ten named and forty random moments; quick: at three and one."""
     root = write_course_data(scratch / "data")
     names = list(named_moments().items())
     rng = random.Random(seed)
-    cases: list[tuple[str, str, Strike]] = [("adam", name, strike) for name, strike in names[1:8:3] * quick]
-    cases += [("adam", name, strike) for name, strike in names] * (not quick)
+    cases: list[tuple[str, str, Trap]] = [("adam", name, trap) for name, trap in (names[1:8:3] if quick else names)]
+    named = len(cases)
     whole = {recipe: uninterrupted(scratch, recipe, root) for recipe in (list(RECIPES)[:1] if quick else RECIPES)}
     for number in range(1 if quick else 40):
         recipe = rng.choice(list(whole))
-        part = rng.uniform(0, 0.9)  # a run that is a little faster than the first must be hit all the same
-        strike = within_training(part * whole[recipe][1])
-        cases.append((recipe, f"random moment {number + 1}, after {part:.3f} of {recipe}", strike))
+        part = rng.uniform(0, 0.9)  # less than 1, so that a run that is a little faster than the first is still killed
+        trap = within_training(part * whole[recipe][1])
+        cases.append((recipe, f"random moment {number + 1}, after {part:.3f} of {recipe}", trap))
     bad: list[str] = []
-    struck = 0
-    for recipe, name, strike in cases:
-        found, killed = one_case(scratch, recipe, root, strike, whole[recipe][0])
-        struck += killed
+    kills = 0
+    for number, (recipe, name, trap) in enumerate(cases):
+        found, killed = one_case(scratch, recipe, root, trap, whole[recipe][0])
+        found += ["was not killed"] if not killed and number < named else []  # at random, a run may end before
+        kills += killed
         end = f"{len(found)} differences, {', '.join(found[:3])}" if found else "identical"
         print(f"kill -9, {name}: {end}{'' if killed else ' (it had ended before)'}", flush=True)
         bad += [f"{name}: {found[0]}"] if found else []
-    measured = f"{len(cases) - len(bad)} of {len(cases)} identical, {struck} of them killed before their end"
+    measured = f"{len(cases) - len(bad)} of {len(cases)} identical, {kills} of them killed before their end"
     return [Figure("kill -9 and the same command again", "all end bit-identical", "; ".join([measured, *bad]), not bad)]
 
 
 def uninterrupted(scratch: Path, recipe: str, root: Path) -> tuple[Path, float]:
-    """The folder of a run that nothing happens to, and the seconds that it took."""
-    folder = scratch / f"whole_{recipe}"
-    folder.mkdir()
-    ending = run_train([*RECIPES[recipe], *overrides(root)], folder)
-    assert ending.code == 0, ending.output
-    run_folder = only_run(folder)
-    return run_folder, float(json.loads((run_folder / "result.json").read_text())["seconds"])
+    """Train without a disturbance; return the run's folder, and the seconds that it took."""
+    run_folder = train_to_end([*RECIPES[recipe], *tiny_overrides(root)], scratch / f"whole_{recipe}")
+    return run_folder, float(read_json(run_folder / "result.json")["seconds"])
 
 
-def one_case(scratch: Path, recipe: str, root: Path, strike: Strike, whole: Path) -> tuple[list[str], bool]:
-    """What differs after a kill and the same command again; and whether the kill came before the run's end."""
+def one_case(scratch: Path, recipe: str, root: Path, trap: Trap, whole: Path) -> tuple[list[str], bool]:
+    """Kill a run and give the same command again; return what differs, and whether the kill came before the end."""
     folder = scratch / "case"
     folder.mkdir()
-    line = [*RECIPES[recipe], *overrides(root)]
+    line = [*RECIPES[recipe], *tiny_overrides(root)]
     try:
-        first = run_train(line, folder, strike)
+        first = run_train(line, folder, trap)
         again = run_train(line, folder)
         if again.code != 0:
             return [f"exit code {again.code}: {again.output.strip().splitlines()[-1:]}"], first.code == -9
         return differences(whole, only_run(folder)), first.code == -9
     finally:
         shutil.rmtree(folder)
-
-
-def only_run(folder: Path) -> Path:
-    (path,) = folder.glob("outputs/*/*/result.json")
-    return path.parent

@@ -1,4 +1,4 @@
-"""Ways to damage a file: blindly, or along the lines of its format so that the damage gets past checksums."""
+"""Damage a file: blindly, or in the structure of its format, so that checksums do not reveal it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from random import Random
 
 from n2n_lightning.image_io.encoding import PNG_SIGNATURE, as_chunk, png_chunks
 
-ODD = (
+ODD = (  # numbers that readers may stumble over
     0,
     1,
     2,
@@ -38,17 +38,17 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8, 13: 4, 16: 8}  # bytes of a 
 
 
 def mutated(content: bytes, suffix: str, donor: bytes, rng: Random) -> tuple[str, bytes]:
-    """The name of what was done, and the damaged file.
+    """Damage a file at random; return the name of the way, and the damaged content.
 
     Args:
-        content: of the file.
-        suffix: of its name.
-        donor: another file, to take bytes from.
-        rng: decides all else.
+        content: content of the file.
+        suffix: suffix of its name.
+        donor: content of another file, to take bytes from.
+        rng: random generator.
     """
     ways = [truncated, flipped, spliced, blown, blown, zeroed]
-    along = ALONG.get(suffix)
-    way = rng.choice([*ways, *([along] * len(ways) if along else ())])
+    structural = STRUCTURAL.get(suffix)
+    way = rng.choice([*ways, *([structural] * len(ways) if structural else ())])
     damaged = way(content, donor, rng)
     if rng.random() < 0.2:
         damaged = flipped(damaged, donor, rng)
@@ -60,7 +60,7 @@ def truncated(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def flipped(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """Up to 16 bits, half of the time near the beginning."""
+    """Flip up to 16 bits, half of the time near the beginning."""
     data = bytearray(content)
     reach = min(len(data), HEAD_BYTES) if rng.random() < 0.5 else len(data)
     for _ in range(rng.randint(1, 16) if reach else 0):
@@ -69,7 +69,7 @@ def flipped(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def spliced(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """Bytes of this or of another file put in, or in the place of others."""
+    """Insert bytes of this or of another file, or replace bytes by them."""
     source = rng.choice([content, donor])
     start, place = rng.randrange(len(source)), rng.randrange(len(content))
     piece = source[start : start + rng.randint(1, 400)]
@@ -77,7 +77,7 @@ def spliced(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def blown(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """A number near the beginning, or the end, that is too big, too small, or odd."""
+    """Replace a number near the beginning or the end by one that is too big, too small, or odd."""
     data = bytearray(content)
     size = min(rng.choice([1, 2, 4, 8]), len(data))
     place = rng.randrange(min(len(data), HEAD_BYTES))
@@ -93,7 +93,7 @@ def zeroed(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def rearranged(pieces: list[bytes], rng: Random) -> list[bytes]:
-    """Pieces of a file in another order, one of them twice, or one left out."""
+    """Reorder the pieces of a file, or duplicate or drop one."""
     match rng.choice(["shuffle", "swap", "double", "drop"]):
         case "shuffle":
             rng.shuffle(pieces)
@@ -108,7 +108,7 @@ def rearranged(pieces: list[bytes], rng: Random) -> list[bytes]:
 
 
 def png(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """Chunks rearranged, or changed with checksums that are right."""
+    """Rearrange chunks, or change one and give it a correct checksum."""
     chunks = list(png_chunks(content))
     if rng.random() < 0.4:
         return PNG_SIGNATURE + b"".join(rearranged([as_chunk(*chunk) for chunk in chunks], rng))
@@ -123,7 +123,7 @@ def png(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def jpeg(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """Segments rearranged, or one of them changed."""
+    """Rearrange segments, or change one."""
     starts = [match.start() for match in re.finditer(rb"\xff[\xc0-\xfe]", content)]
     pieces = [content[start:end] for start, end in zip(starts, [*starts[1:], len(content)], strict=True)]
     if rng.random() < 0.4:
@@ -135,7 +135,7 @@ def jpeg(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def webp(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """Chunks of RIFF rearranged or changed, under a length that is right."""
+    """Rearrange RIFF chunks or change one, and write the correct length."""
     pieces, start = [], 12
     while start + 8 <= len(content):
         (length,) = struct.unpack_from("<I", content, start + 4)
@@ -151,7 +151,7 @@ def webp(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def bmp(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """Fields of the header."""
+    """Change fields of the header."""
     data = bytearray(content)
     for _ in range(rng.randint(1, 2)):
         place, size = rng.choice([(2, 4), (10, 4), (14, 4), (18, 4), (22, 4), (28, 2), (30, 4), (46, 4)])
@@ -160,7 +160,7 @@ def bmp(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def tiff(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """A tag's code, type, count or value, two tags swapped, or a chain of pages that leads elsewhere."""
+    """Change a tag's code, type, count or value, swap two tags, or let the chain of pages lead elsewhere."""
     order = "<" if content[:2] == b"II" else ">"
     big = struct.unpack_from(f"{order}H", content, 2) == (43,)
     word, counter, entry_bytes = ("Q", "Q", 20) if big else ("I", "H", 12)
@@ -189,7 +189,7 @@ def tiff(content: bytes, donor: bytes, rng: Random) -> bytes:
             data[other : other + entry_bytes] = one
         case "chain":
             struct.pack_into(f"{order}{word}", data, end, rng.choice([ifd, ifd + 2, 8, 0, len(data) - 2, *entries]))
-        case "indirect":  # what lies outside the directory: lists of offsets and counts, text
+        case "indirect":  # values outside the directory: lists of offsets and counts, text
             (place,) = struct.unpack_from(f"{order}{word}", data, entry + 4 + word_bytes)
             if place + 8 <= len(data):
                 struct.pack_into(f"{order}I", data, place, rng.choice(ODD) % 2**32)
@@ -197,7 +197,7 @@ def tiff(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def npy(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """The header's text: other numbers, types and words, of the right length."""
+    """Change numbers, types and words in the header's text, and write the correct length."""
     (length,) = struct.unpack_from("<H", content, 8)
     header, values = content[10 : 10 + length].decode("latin1"), content[10 + length :]
     numbers = list(re.finditer(r"\d+", header))
@@ -219,7 +219,7 @@ def npy(content: bytes, donor: bytes, rng: Random) -> bytes:
 
 
 def archive(content: bytes, donor: bytes, rng: Random) -> bytes:
-    """A file of torch's with members changed, left out or packed, under checksums that are right."""
+    """Change, drop, rename or compress members of a torch file, and write correct checksums."""
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         members = [(info.filename, file.read(info)) for info in file.infolist()]
     number = 0 if rng.random() < 0.7 else rng.randrange(len(members))  # the first is the pickle
@@ -241,7 +241,7 @@ def archive(content: bytes, donor: bytes, rng: Random) -> bytes:
     return packed.getvalue()
 
 
-ALONG: dict[str, Callable[[bytes, bytes, Random], bytes]] = {
+STRUCTURAL: dict[str, Callable[[bytes, bytes, Random], bytes]] = {
     ".png": png,
     ".jpg": jpeg,
     ".webp": webp,

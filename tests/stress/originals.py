@@ -1,4 +1,4 @@
-"""Good files of every kind that is read, small enough to be damaged by the thousand."""
+"""Make good files of every kind that can be read, small enough to be damaged by the thousand."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ TIFFS: dict[str, dict[str, Any]] = {  # name: tifffile's options; the pixels are
 
 
 def originals() -> dict[str, bytes]:
-    """Bytes by name; the suffix says how they are read."""
+    """Return the files' bytes by name; the suffix says how they are read."""
     return photos() | tiffs() | arrays() | tensors()
 
 
 def pixels(*shape: int, dtype: str = "u1", most: float = 255) -> Array:
-    """Slopes with noise on them: (H, W) or more axes."""
+    """Make an image of slopes with noise: (H, W) or more axes, in 0..most."""
     rng = np.random.default_rng(len(shape))
     slopes = np.indices(shape).sum(0) * (most / 2 / sum(shape))
     values: Array = np.clip(slopes + rng.uniform(0, most / 4, shape), 0, most).astype(dtype)
@@ -119,7 +119,7 @@ def array_bytes(values: Array, **options: Any) -> bytes:
 
 
 def saved(content: object) -> bytes:
-    """What ``torch.save`` writes."""
+    """Return what ``torch.save`` writes."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()

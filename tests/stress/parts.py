@@ -1,8 +1,9 @@
-"""The parts of the stress tests by name, each to be run in a process of its own."""
+"""The parts of the stress tests by name; each must run in a process of its own."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,14 @@ PARTS = ("kills", "damage", "full_disk", "sweep", "inputs", "pickles", "sameness
 
 
 def run_part(name: str, quick: bool, seed: int) -> list[Figure]:
-    """A part in a folder that is gone afterwards; in a new process, since some fork and some count memory."""
+    """Run a part in a temporary folder. Call this in a new process: some parts fork, and some measure memory."""
     with tempfile.TemporaryDirectory() as scratch:
         found: list[Figure] = importlib.import_module(f"stress.{name}").run(Path(scratch), quick=quick, seed=seed)
         return found
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for a new Python that finds the stress tests and the package from any folder."""
+    tests, root = Path(__file__).parents[1:3]
+    path = os.pathsep.join(filter(None, [str(root), str(tests), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": path}

@@ -1,4 +1,4 @@
-"""Pickles, checkpoints and arrays that try to run code when they are read; each would leave a canary behind."""
+"""Read pickles, checkpoints and arrays that try to run code; each would create a file, the canary."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import io
 import os
 import pickle
 import runpy
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from small_runs import run_python
 
 from n2n_lightning.data.ee559 import FILES, read_pkl
 from n2n_lightning.image_io.stack import open_stack
@@ -25,8 +24,6 @@ from n2n_lightning.system.folders import weights_folder
 from stress.figures import Figure
 from stress.originals import photos, saved
 
-ROOT = Path(__file__).parents[2]
-COMMAND_S = 300
 QUICK_COMMANDS = 2
 
 
@@ -45,8 +42,8 @@ class Hostile(NamedTuple):
 
     name: str
     content: bytes
-    read: Callable[[Path], object]  # what reads it in the framework
-    springs: Callable[[bytes], object] | None = None  # what a careless reader would do, where that runs the code
+    read: Callable[[Path], object]  # the framework's reader
+    careless: Callable[[bytes], object] | None = None  # a careless reader, if there is one that runs the code
 
 
 def careless(content: bytes) -> object:
@@ -58,7 +55,7 @@ def careless_array(content: bytes) -> object:
 
 
 def hostile_files(canary: Path) -> list[Hostile]:
-    """One of each kind, all of which would make ``canary``."""
+    """Return one file of each kind; all of them would create ``canary``."""
     touch, script = f"touch '{canary}'", f"open({str(canary)!r}, 'w').close()"
     trap = Trap(os.system, touch)
     good = torch.load(weights_folder() / "five_models" / "convtrans_relu" / "best.ckpt", weights_only=True)
@@ -79,7 +76,7 @@ def hostile_files(canary: Path) -> list[Hostile]:
         "tensor.ckpt": good | {"state_dict": state | {next(iter(state)): trap}},
         "about.ckpt": good | {"n2n_lightning": about | {"family": trap}},
     }
-    names = {  # of code, in the place of plain values
+    names = {  # names of code in place of plain values
         "family.ckpt": good | {"n2n_lightning": about | {"family": "os.system"}},
         "target.ckpt": good | {"hyper_parameters": arguments | {"_target_": "os.system", "_args_": [touch]}},
         "class_path.ckpt": good | {"hyper_parameters": arguments | {"class_path": "os.system", "init_args": [touch]}},
@@ -112,7 +109,7 @@ def read_image(path: Path) -> object:
 
 
 def as_tar(pickled: bytes) -> bytes:
-    """The oldest form that ``torch.load`` knows."""
+    """Write the oldest format that ``torch.load`` knows."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, content in (("storages", pickled), ("tensors", pickled), ("pickle", pickled)):
@@ -123,7 +120,7 @@ def as_tar(pickled: bytes) -> bytes:
 
 
 def as_torchscript(content: bytes) -> bytes:
-    """An archive that ``torch.load`` takes for a program."""
+    """Turn the archive into one that ``torch.load`` takes for a TorchScript program."""
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("archive/constants.pkl", pickle.dumps(()))
@@ -132,7 +129,7 @@ def as_torchscript(content: bytes) -> bytes:
 
 
 def renamed(content: bytes, name: str | None, method: int = zipfile.ZIP_STORED) -> bytes:
-    """The archive written anew, its first member under another name."""
+    """Write the archive again, with another name for its first member."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", method) as new:
         for number, member in enumerate(old.infolist()):
@@ -141,29 +138,27 @@ def renamed(content: bytes, name: str | None, method: int = zipfile.ZIP_STORED) 
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
-    """Have every kind read by the function that reads it, and some by the commands."""
+    """Read every kind with the function for it, and some with the commands."""
     folder, canary = scratch / "pickles", scratch / "pickles" / "canary"
     folder.mkdir(parents=True, exist_ok=True)
     files = hostile_files(canary)
-    sprung, silent, odd = [], [], []
+    ran, harmless, odd = [], [], []
     for hostile in files:
         path = folder / hostile.name
         path.write_bytes(hostile.content)
         fault = refusal(hostile.read, path)
         odd += [f"{hostile.name}: {fault}"] if fault else []
-        sprung += [hostile.name] if canary.exists() else []
+        ran += [hostile.name] if canary.exists() else []
         canary.unlink(missing_ok=True)
-        if hostile.springs is not None and not works(hostile.springs, hostile.content, canary):
-            silent.append(hostile.name)
+        if hostile.careless is not None and not works(hostile.careless, hostile.content, canary):
+            harmless.append(hostile.name)
     print(f"  {len(files)} hostile files read", flush=True)
-    told = [command(line, folder) for line in command_lines(folder)[: QUICK_COMMANDS if quick else None]]
-    faults = [fault for fault in told if fault]
-    sprung += ["a command"] if canary.exists() else []
-    traps = sum(hostile.springs is not None for hostile in files)
+    ended = [command(line, folder) for line in command_lines(folder)[: QUICK_COMMANDS if quick else None]]
+    faults = [fault for fault in ended if fault]
+    ran += ["a command"] if canary.exists() else []
+    traps = sum(hostile.careless is not None for hostile in files)
     return [
-        Figure(
-            f"{len(files)} kinds of hostile pickles", "nothing is run", f"{len(sprung)} run {sprung[:3]}", not sprung
-        ),
+        Figure(f"{len(files)} kinds of hostile pickles", "no code is run", f"{len(ran)} run {ran[:3]}", not ran),
         Figure(
             "the same, one message each",
             "a ValueError of one line that names the file",
@@ -171,22 +166,22 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
             not odd,
         ),
         Figure(
-            f"{traps} of them by a reader that unpickles all",
-            "their code is run, or they would prove nothing",
-            f"{traps - len(silent)} run {silent[:3]}",
-            not silent,
+            f"{traps} of them, read by a careless reader",
+            "their code is run, so the test can fail",
+            f"{traps - len(harmless)} run {harmless[:3]}",
+            not harmless,
         ),
         Figure(
-            f"{len(told)} commands given hostile files",
+            f"{len(ended)} commands given hostile files",
             "exit code 2, one message, no traceback",
-            f"{len(told) - len(faults)} so{''.join(f'; {fault}' for fault in faults)}",
+            f"{len(ended) - len(faults)} so{''.join(f'; {fault}' for fault in faults)}",
             not faults,
         ),
     ]
 
 
 def refusal(read: Callable[[Path], object], path: Path) -> str | None:
-    """What is wrong with how the file was refused."""
+    """Return what is wrong with how the file was refused, if anything is."""
     try:
         read(path)
     except ValueError as error:
@@ -197,11 +192,11 @@ def refusal(read: Callable[[Path], object], path: Path) -> str | None:
     return "was read"
 
 
-def works(springs: Callable[[bytes], object], content: bytes, canary: Path) -> bool:
-    """Whether the trap does what it is for."""
+def works(careless: Callable[[bytes], object], content: bytes, canary: Path) -> bool:
+    """Return whether a careless reader runs the code of a hostile file."""
     try:
-        springs(content)
-    except Exception as error:  # once the code has been run, nothing of the file need make sense
+        careless(content)
+    except Exception as error:  # after the code has run, the rest of the file may make no sense
         print(f"  the trap ended with {type(error).__name__}", flush=True)
     made = canary.exists()
     canary.unlink(missing_ok=True)
@@ -209,7 +204,7 @@ def works(springs: Callable[[bytes], object], content: bytes, canary: Path) -> b
 
 
 def command_lines(folder: Path) -> list[list[str]]:
-    """As a user would type them, after ``python -m n2n_lightning.``; the first arguments that matter are bad."""
+    """Return the commands as a user types them after ``python -m n2n_lightning.``; each is given a hostile file."""
     (folder / "in").mkdir(exist_ok=True)
     (folder / "in" / "a.png").write_bytes(photos()["colour.png"])
     (folder / "course").mkdir(exist_ok=True)
@@ -226,19 +221,9 @@ def command_lines(folder: Path) -> list[list[str]]:
 
 
 def command(line: list[str], folder: Path) -> str | None:
-    """Run a command; what is wrong with how it ended."""
+    """Run a command, and return what is wrong with how it ended, if anything is."""
     print(f"  {' '.join(line)}", flush=True)
-    path = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
-    environment = {key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "N2N_FULL_ERROR")}
-    ended = subprocess.run(
-        [sys.executable, "-m", f"n2n_lightning.{line[0]}", *line[1:]],
-        cwd=folder,
-        env=environment | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_S,
-        check=False,
-    )
+    ended = run_python(["-m", f"n2n_lightning.{line[0]}", *line[1:]], folder)
     messages = [text for text in ended.stderr.splitlines() if text.startswith("error: ")]
     if ended.returncode == 2 and len(messages) == 1 and "Traceback" not in ended.stdout + ended.stderr:
         return None

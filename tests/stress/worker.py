@@ -1,6 +1,7 @@
-"""The process that reads damaged files: ``python -m stress.worker FOLDER``, a path a line on its input.
+"""Read damaged files in a process of their own: ``python -m stress.worker FOLDER``.
 
-It answers each with a line of JSON: what every reader made of the file, the memory that took, the seconds.
+It reads one path per line from standard input. It answers each with a line of JSON: what became of the file in every
+reader, the memory, and the seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import resident_mb
+from benchmarks.measuring import forget_peak, resident_mb
 from n2n_lightning.data.ee559 import read_pkl
 from n2n_lightning.data.photos import read_photograph
 from n2n_lightning.image_io.stack import open_stack
@@ -29,12 +30,12 @@ from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.families import SequentialDenoiser
 
-WORKING_BYTES = 2e8  # of predict, whose budget the rest of it does not count in
+WORKING_BYTES = 2e8  # budget of predict; other memory of the process does not count
 READ, REFUSED = "read", "refused"
 
 
 class Same(torch.nn.Module):
-    """A net that changes nothing, so that reading and writing are what takes time."""
+    """A net that returns its input, so that only reading and writing take time."""
 
     stride = 1
 
@@ -43,11 +44,11 @@ class Same(torch.nn.Module):
 
 
 class Readers:
-    """Every way by which a file gets into the framework, for a file at a time.
+    """Every way to read a file into the framework, one file at a time.
 
     Args:
-        folder: for what is written.
-        reference: any file, in the place of the checkpoint that a record is kept for.
+        folder: folder for written files.
+        reference: any file; stands for the checkpoint that a manifest belongs to.
     """
 
     def __init__(self, folder: Path, reference: Path) -> None:
@@ -67,24 +68,24 @@ class Readers:
         return [self.train, self.predict, self.photograph]
 
     def train(self, path: Path) -> str:
-        """As ``data=pairs`` and its like."""
+        """Read as ``data=pairs`` and similar data do; return the error message, if there is one."""
         stack = open_stack(path, self.cache)
         for number in range(min(stack.shape[0], 4)):
             stack.read(number, 0, 0, *stack.shape[1:3])
         return ""
 
     def predict(self, path: Path) -> str:
-        """Read, denoised, written; as TIFF where the name's number is even. The fault, where there is one."""
+        """Read, denoise and write, as TIFF if the number in the name is a multiple of 4; return the error message."""
         self.output.mkdir(exist_ok=True)
         form = None if int(path.stem.partition("-")[0]) % 4 else "tiff"
-        files = FileDenoiser(self.denoiser, Manifest(self.output, self.reference, {}), form)
-        faults = list(files.run([FileJob(path, self.output / f"{path.stem}{'.tif' if form else path.suffix}")]))
+        runner = FileDenoiser(self.denoiser, Manifest(self.output, self.reference, {}), form)
+        faults = list(runner.run([FileJob(path, self.output / f"{path.stem}{'.tif' if form else path.suffix}")]))
         left = [part.name for part in self.output.iterdir() if part.name.endswith(".part")]
         assert not left, f"left behind: {left}"
         return "; ".join(faults)
 
     def photograph(self, path: Path) -> str:
-        """As ``data=photos``, but that images may be small."""
+        """Read as ``data=photos`` does, but accept small images."""
         try:
             read_photograph(path)
         except ValueError as error:
@@ -93,18 +94,18 @@ class Readers:
         return ""
 
     def course(self, path: Path) -> str:
-        """As ``data=ee559``."""
+        """Read as ``data=ee559`` does."""
         read_pkl(path)
         return ""
 
     def checkpoint(self, path: Path) -> str:
-        """As ``init_from``, ``evaluate`` and ``predict``."""
+        """Read as ``init_from``, ``evaluate`` and ``predict`` do."""
         load_denoiser(path)
         return ""
 
 
 def outcome(reader: Callable[[Path], str], path: Path) -> dict[str, str]:
-    """How a reader ended; anything but ValueError and OSError is what no command turns into a plain message."""
+    """Return how a reader ended. Commands turn only ValueError and OSError into plain messages."""
     try:
         message = reader(path)
     except (ValueError, OSError) as error:
@@ -118,7 +119,7 @@ def outcome(reader: Callable[[Path], str], path: Path) -> dict[str, str]:
 
 
 def answer(readers: Readers, path: Path, start_mb: float) -> dict[str, Any]:
-    Path("/proc/self/clear_refs").write_text("5")  # the most that was resident counts anew
+    forget_peak()
     begin = time.perf_counter()
     outcomes = [outcome(reader, path) for reader in readers.of(path)]
     seconds = time.perf_counter() - begin
@@ -131,12 +132,12 @@ def answer(readers: Readers, path: Path, start_mb: float) -> dict[str, Any]:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)  # what the libraries print must not get among the answers
+    os.dup2(quiet, 1)  # what libraries print must not mix with the answers
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     folder, good = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
     readers = Readers(folder, Path(__file__))
-    for path in good:  # so that what the libraries load at first use counts as the start
+    for path in good:  # so that libraries have loaded all they need before memory is measured
         answer(readers, path, 0.0)
     start_mb = resident_mb("VmRSS")
     print(json.dumps({"start_mb": start_mb}), file=answers, flush=True)
