@@ -18,8 +18,8 @@ from n2n_lightning.data.pairs import PairSource, Stage
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, StackImage, describe_mismatch, stack_format
 from n2n_lightning.data.single import SingleImages
-from n2n_lightning.image_io.stack import ImageStack
-from n2n_lightning.image_io.value_range import finite_limits
+from n2n_lightning.image_io.stack import ImageStack, pixel_hash
+from n2n_lightning.image_io.value_range import ValueSurvey, finite_limits
 
 OneArray = npt.NDArray[Any] | Tensor
 Arrays = OneArray | Sequence[OneArray]
@@ -53,11 +53,16 @@ def array_stack(image: OneArray, name: str) -> ArrayStack:
             f"{image.shape} of {image.dtype}"
         )
     pixels = image if image.ndim == 3 else image[:, :, None]
-    limits = finite_limits(pixels)
-    if limits is None:
+    if finite_limits(pixels) is None:
         raise ValueError(f"{name} holds NaN or infinite values; fix or remove it")
     digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-    return ArrayStack(Path(name), Path(), 0, (1, *pixels.shape), pixels.dtype.str, *limits, digest, pixels)
+    of_pixels = pixel_hash(pixels.shape, pixels.dtype)
+    of_pixels.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
+    survey = ValueSurvey()
+    survey.add(pixels)
+    low, high, outliers = survey.limits()
+    found = (low, high, digest, outliers, (of_pixels.hexdigest(),), ())
+    return ArrayStack(Path(name), Path(), 0, (1, *pixels.shape), pixels.dtype.str, *found, pixels)
 
 
 @dataclass(kw_only=True)

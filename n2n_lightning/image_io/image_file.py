@@ -61,6 +61,9 @@ class ImageReader(ABC):
     orientation: int  # EXIF's number, 1 to 8; 1 is upright
     offset: int | None  # byte where the values begin if they lie in the file as ``upright_images`` gives them
     held_bytes: int  # memory that the file itself takes while it is read and written
+    image_axes: tuple[
+        tuple[str, int], ...
+    ]  # of ``upright_images``, slowest first: axis (T, Z, or ? if unknown), length
 
     @property
     def parts(self) -> Sequence[ImageReader]:

@@ -27,6 +27,7 @@ class NpyReader(ImageReader):
         self.count, self.shape, self.dtype = len(images), (1, *images.shape[1:]), images.dtype
         self.offset = array.offset if array.flags.c_contiguous else None
         self.alphas: list[int] = []
+        self.image_axes = (("?", self.count),) if self.count > 1 else ()
 
     def decode(self, group: int, top: int, bottom: int) -> Array:
         return np.array(as_images(load_npy(self.path, "r"))[group : group + 1, top:bottom])

@@ -30,7 +30,7 @@ _pillow_limit = threading.Lock()
 class PhotoReader(ImageReader):
     """Reads one image, which stays in memory from the first band on."""
 
-    count, offset = 1, None
+    count, offset, image_axes = 1, None, ()
 
     def __init__(self, image: Image.Image, path: Path) -> None:
         self.image, self.path = image, path

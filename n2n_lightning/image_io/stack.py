@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from rich.console import Console
@@ -22,13 +22,13 @@ from rich.progress import track
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.formats import IMAGE_SUFFIXES
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, check_size, image_errors, name_file
-from n2n_lightning.image_io.value_range import finite_limits, non_finite_pixels
+from n2n_lightning.image_io.value_range import ValueSurvey, finite_limits, non_finite_pixels
 from n2n_lightning.system.atomic import DISK_FULL, atomic_write
 from n2n_lightning.system.lock import exclusive_build
 
 __all__ = ["ImageError", "ImageStack", "in_threads", "list_images", "open_stack", "open_stacks"]
 
-CACHE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels or to ImageStack
+CACHE_VERSION = 2  # part of the cache's key: raise it with any change to the pixels or to ImageStack
 SEEK_BYTES = 8192  # seeking to the next row of a window costs as much time as reading this much
 BLOCK_BYTES = 2**24  # of values that are looked through at one time
 MAX_COPY_BYTES = 10**11  # a compressed file of a few bytes can claim any size
@@ -43,9 +43,12 @@ class ImageStack:
     offset: int  # bytes
     shape: tuple[int, int, int, int]  # (N, H, W, C)
     dtype: str  # numpy's, with byte order: "|u1", "<u2", ">f4"
-    low: float  # least value
-    high: float  # greatest value
+    low: float  # least value, outliers left out
+    high: float  # greatest value, outliers left out
     digest: str  # sha256 of the image file's bytes
+    outliers: int  # values far beyond ``low`` or ``high``: see ``value_range.ValueSurvey``
+    image_digests: tuple[str, ...]  # hash of each image's pixels: equal for copies, also in files of other formats
+    image_axes: tuple[tuple[str, int], ...]  # what counts the images, such as (("T", 5), ("Z", 4)): see ``ImageReader``
 
     @property
     def name(self) -> str:
@@ -133,7 +136,10 @@ def recall(path: Path, cache: Path) -> ImageStack | None:
     """Return what the cache holds for the file as it is now; None where there is no entry, or a damaged one."""
     try:
         fields = json.loads(sidecar(path, cache).read_bytes())
-        stack = ImageStack(**fields | {"origin": path, "path": Path(fields["path"]), "shape": tuple(fields["shape"])})
+        tuples = {name: tuple(fields[name]) for name in ("shape", "image_digests")}
+        axes = tuple((str(axis), int(count)) for axis, count in fields["image_axes"])
+        known = {"origin": path, "path": Path(fields["path"]), "image_axes": axes}
+        stack = ImageStack(**fields | tuples | known)
         dtype, ours = np.dtype(stack.dtype), (path.absolute(), sidecar(path, cache).with_suffix(".pixels"))
         if dtype.kind not in "uif" or stack.path not in ours or not all(n > 0 for n in stack.shape) or stack.offset < 0:
             return None
@@ -157,7 +163,7 @@ def decode_stack(path: Path, cache: Path) -> ImageStack:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     with open_image_file(path) as image:
-        shape, survey = image.upright_shape, Survey(path, image.upright_shape)
+        shape, survey, axes = image.upright_shape, Survey(path, image.upright_shape), image.image_axes
         if image.offset is not None:
             values, offset, dtype = path.absolute(), image.offset, image.dtype
             for block in raw_blocks(image):
@@ -176,7 +182,9 @@ def decode_stack(path: Path, cache: Path) -> ImageStack:
                     survey.add(pixels)
                     file.write(pixels.data)
                 survey.check()  # before the copy gets its name
-    stack = ImageStack(path, values, offset, shape, dtype.str, survey.low, survey.high, digest)
+    low, high, outliers = survey.values.limits()
+    found = (low, high, digest, outliers, tuple(survey.image_digests), axes)
+    stack = ImageStack(path, values, offset, shape, dtype.str, *found)
     with cached(entry) as file:
         file.write(json.dumps(dataclasses.asdict(stack), default=str).encode())
     return stack
@@ -193,24 +201,32 @@ def check_copy(image: ImageReader) -> None:
 
 
 class Survey:
-    """Finds the least and the greatest value of (N, H, W, C), and the non-finite pixels; fed in order, in pieces."""
+    """Looks through (N, H, W, C) for limits of the values, copies and non-finite pixels.
+
+    It is fed in order, in pieces that each belong to one image.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
         self.path, self.shape = path, shape
-        self.low, self.high = math.inf, -math.inf
+        self.values = ValueSurvey()
+        self.image_digests: list[str] = []
         self.seen, self.faults, self.first_fault = 0, 0, 0  # in pixels
 
     def add(self, pixels: Array) -> None:
         """Take the next pixels, (..., C)."""
-        limits = finite_limits(pixels)
-        if limits is None:
+        if self.seen % (self.shape[1] * self.shape[2]) == 0:
+            self._hash = pixel_hash(self.shape[1:], pixels.dtype)
+        self._hash.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
+        if finite_limits(pixels) is None:
             wrong = non_finite_pixels(pixels).ravel()
             if not self.faults:
                 self.first_fault = self.seen + int(wrong.argmax())
             self.faults += int(wrong.sum())
         else:
-            self.low, self.high = min(self.low, limits[0]), max(self.high, limits[1])
+            self.values.add(pixels)
         self.seen += pixels.size // self.shape[3]
+        if self.seen % (self.shape[1] * self.shape[2]) == 0:
+            self.image_digests.append(self._hash.hexdigest())
 
     def check(self) -> None:
         """Refuse images with non-finite pixels, once all have been added."""
@@ -223,17 +239,23 @@ class Survey:
             )
 
 
+def pixel_hash(shape: Sequence[int], dtype: np.dtype[Any]) -> hashlib._Hash:
+    """Return the hash to which an image's values in little-endian order are added: (H, W, C) of ``dtype``."""
+    return hashlib.sha256(repr((*map(int, shape), dtype.newbyteorder("<").str)).encode())
+
+
 def raw_blocks(image: ImageReader) -> Iterator[Array]:
-    """Yield all values of a file that has an offset, in order: (pixels, C) a block."""
-    *counts, channels = image.upright_shape
-    pixels, pixel_bytes = math.prod(counts), channels * image.dtype.itemsize
+    """Yield all values of a file that has an offset, in order: (pixels, C) a block, each of one image."""
+    images, height, width, channels = image.upright_shape
+    pixels, pixel_bytes = height * width, channels * image.dtype.itemsize
     assert image.offset is not None
     block = np.empty((min(max(BLOCK_BYTES // pixel_bytes, 1), pixels), channels), image.dtype)
     with image_errors(image.path), image.path.open("rb", buffering=0) as file:
-        for first in range(0, pixels, len(block)):
-            part = block[: pixels - first]
-            read_exactly(file, image.offset + first * pixel_bytes, part)
-            yield part
+        for start in range(0, images * pixels, pixels):
+            for first in range(0, pixels, len(block)):
+                part = block[: pixels - first]
+                read_exactly(file, image.offset + (start + first) * pixel_bytes, part)
+                yield part
 
 
 def read_exactly(file: FileIO, start: int, values: Array) -> None:

@@ -52,6 +52,7 @@ class TiffReader(ImageReader):
         self.count, self.shape, self.dtype = len(self.groups), first.shape, first.dtype
         self.alphas, self.orientation, self.held_bytes = first.alphas, first.orientation, first.held_bytes
         self.offset = first.offset if len(self.series) == 1 else None
+        self.image_axes = first.image_axes if len(self.series) == 1 else (("?", self.upright_shape[0]),)
 
     @property
     def parts(self) -> Sequence[TiffSeries]:
@@ -87,6 +88,9 @@ class TiffSeries(ImageReader):
         self.page_axes, self.page_shape = axes[inner:], tuple(sizes[inner:])
         if not {"Y", "X"} <= set(self.page_axes):
             raise ImageError(f"has axes {series.axes}; save it with Y and X within a page")
+        self.image_axes = tuple(
+            (axis if axis in "TZ" else "?", n) for axis, n in zip(axes, sizes, strict=True) if axis not in "YXCS"
+        )
         order = image_axes_order(axes)
         outer = [i for i in order if i < inner]
         numbers = np.arange(math.prod(sizes[:inner])).reshape(sizes[:inner]).transpose(outer)

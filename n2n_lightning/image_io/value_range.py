@@ -15,6 +15,9 @@ from torch import Tensor
 
 from n2n_lightning.image_io.image_file import Array
 
+SAMPLED_VALUES = 2**16  # of each piece
+KEPT_EXTREMES = 64  # values on each side that may be outliers
+OUTLIER_SHARE = 1e-5  # of all values
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # beyond it a float64 value is infinite to the net
 
 
@@ -28,6 +31,48 @@ def non_finite_pixels(pixels: Array) -> npt.NDArray[np.bool_]:
     """Return which pixels of (..., C) have values that are NaN or infinite in float32: (...)."""
     finite: npt.NDArray[np.bool_] = np.abs(pixels) <= FLOAT32_MAX
     return ~np.asarray(finite.all(axis=-1))
+
+
+class ValueSurvey:
+    """Finds the span of all values without a few that lie far out, such as the mark of a cosmic ray.
+
+    Fed in pieces. A value is an outlier if it lies beyond the middle 99.8 % of a sample of the values by more than
+    twice their span, and if such values are rare: at most ``OUTLIER_SHARE`` of all values, ``KEPT_EXTREMES`` a side.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._samples: list[Array] = []
+        self._lowest, self._highest = np.empty(0), np.empty(0)
+
+    def add(self, values: Array) -> None:
+        """Take finite values of any shape."""
+        flat = values.reshape(-1)
+        step = max(flat.size // SAMPLED_VALUES, 1)
+        self._samples.append(flat[self.count % step :: step].astype(np.float64))
+        self.count += flat.size
+        kept = min(KEPT_EXTREMES + 1, flat.size)
+        parts = np.partition(flat, (kept - 1, flat.size - kept))
+        self._lowest = np.sort(np.append(self._lowest, parts[:kept].astype(np.float64)))[: KEPT_EXTREMES + 1]
+        self._highest = np.sort(np.append(self._highest, parts[-kept:].astype(np.float64)))[-KEPT_EXTREMES - 1 :]
+
+    def limits(self) -> tuple[float, float, int]:
+        """Return the least and the greatest value without outliers, and the number of outliers."""
+        low, high = np.quantile(np.concatenate(self._samples), (0.001, 0.999))
+        reach = 2 * (high - low)
+        allowed = min(KEPT_EXTREMES, max(3, OUTLIER_SHARE * self.count))
+        below, above = self._lowest < low - reach, self._highest > high + reach
+        below &= below.sum() <= allowed  # more than a few are no outliers
+        above &= above.sum() <= allowed
+        if reach == 0:  # of an image with one value almost everywhere, nothing can be said
+            below, above = np.zeros_like(below), np.zeros_like(above)
+        least, greatest = self._lowest[~below], self._highest[~above]
+        found = int(below.sum() + above.sum())
+        return (
+            float(least[0]) if least.size else float(low),
+            float(greatest[-1]) if greatest.size else float(high),
+            found,
+        )
 
 
 def known_range(dtype: np.dtype[Any], peak: float, sample_type: str) -> float | None:

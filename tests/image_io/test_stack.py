@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
+from numbered_images import write
 from PIL import Image, ImageOps
 from small_runs import stamps
 
@@ -551,3 +552,47 @@ def test_listing(photo: Path):
     (folder / "nothing").mkdir()
     with pytest.raises(ValueError, match=r"holds no images \(\.bmp .*\); give a folder that does"):
         list_images(folder / "nothing")
+
+
+# Outliers, copies and axes
+
+
+def test_a_few_values_far_out_are_counted_and_do_not_set_the_limits(tmp_path: Path, cache: Path):
+    pixels = np.random.default_rng(0).normal(1000, 50, (2, 64, 64)).astype(np.uint16)
+    expected = pixels.min(), pixels.max()
+    pixels[0, 3, 4], pixels[1, 5, 6] = 65535, 0
+    np.save(tmp_path / "a.npy", pixels)
+    stack = open_stack(tmp_path / "a.npy", cache)
+    assert (stack.low, stack.high, stack.outliers) == (*expected, 2)
+
+
+def test_small_bright_things_are_no_outliers(tmp_path: Path, cache: Path):
+    pixels = np.random.default_rng(0).normal(1000, 50, (2, 64, 64)).astype(np.uint16)
+    pixels[:, 10:13, 10:13] = 60000
+    np.save(tmp_path / "a.npy", pixels)
+    stack = open_stack(tmp_path / "a.npy", cache)
+    assert (stack.high, stack.outliers) == (60000, 0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
+def test_copies_have_one_digest_in_any_format(tmp_path: Path, cache: Path, suffix: str):
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(0, 256, (2, H, W, 3), dtype=np.uint8)
+    write(tmp_path / f"a{suffix}", one)
+    np.save(tmp_path / "b.npy", np.stack([other, one, other]))
+    first, pages = (open_stack(tmp_path / name, cache).image_digests for name in (f"a{suffix}", "b.npy"))
+    assert first == pages[1:2] and pages[0] == pages[2] != pages[1]
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
+def test_axes_of_images_come_from_the_files_metadata(tmp_path: Path, cache: Path, name: str):
+    pixels = np.random.default_rng(0).integers(0, 999, (5, 4, 2, H, W)).astype(np.uint16)
+    options = {} if "ome" in name else {"imagej": True}
+    tifffile.imwrite(tmp_path / name, pixels, metadata={"axes": "TZCYX"}, **options)
+    assert open_stack(tmp_path / name, cache).image_axes == (("T", 5), ("Z", 4))
+
+
+def test_what_counts_pages_without_metadata_is_not_known(tmp_path: Path, cache: Path):
+    pages = np.random.default_rng(0).integers(0, 999, (5, H, W)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack", metadata=None)
+    assert open_stack(tmp_path / "a.tif", cache).image_axes == (("?", 5),)
