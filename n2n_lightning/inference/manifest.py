@@ -63,10 +63,8 @@ class Manifest:
     @contextmanager
     def finishing(self, job: FileJob, **facts: Any) -> Iterator[Path]:
         """Give a path to write the output to; it gets its own name, and its line here, once it is complete."""
-        part, source = (
-            job.output.with_name(PART),
-            stamp(job.input),
-        )  # the output's own name may have no room for a suffix
+        part = job.output.with_name(PART)  # the output's own name may have no room for a suffix
+        source = stamp(job.input)
 
         def add_line() -> None:  # before the rename, which changes neither size nor time
             about = {"output": self._name(job), "source": str(job.input), **facts}
