@@ -94,16 +94,17 @@ def is_choice(group: str, name: str) -> bool:
 
 
 def known_keys(config_name: str) -> list[str]:
-    """Return every dotted key of the configuration, given the groups that the command line chooses."""
+    """Return the groups and the dotted keys of the configuration, given the groups that the command line chooses."""
     GlobalHydra.instance().clear()
     chosen = [word for word in sys.argv[1:] if is_choice(*word.partition("=")[::2])]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return dotted_keys(OmegaConf.to_container(compose(config_name, chosen)))
+        config: Any = OmegaConf.to_container(compose(config_name, chosen))
+    return [*config, *flatten(config)]
 
 
-def dotted_keys(config: Any, prefix: str = "") -> list[str]:
-    """Return the keys of nested dicts, of every level: ``optimizer``, ``optimizer.lr``, ..."""
-    if not isinstance(config, dict):
-        return []
-    below = ((f"{prefix}{key}", value) for key, value in config.items())
-    return [found for key, value in below for found in (key, *dotted_keys(value, f"{key}."))]
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a flat dict with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -11,9 +11,10 @@ from n2n_lightning.losses import ANNEALED
 from n2n_lightning.models.checkpoint import read_checkpoint
 from n2n_lightning.models.module import STEP_SCHEDULERS
 from n2n_lightning.system.atomic import read_json
+from n2n_lightning.system.hydra_app import flatten
 from n2n_lightning.training.build import Config
 from n2n_lightning.training.checkpointing import LAST, PREVIOUS
-from n2n_lightning.training.run_metadata import RESULT_NEUTRAL, flatten
+from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
 
 LATER_SETTINGS = {  # settings that earlier versions did not record -> their value in those versions
     **{"compile": False, "save_minutes": None, "save_steps": None},

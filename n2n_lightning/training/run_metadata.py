@@ -91,11 +91,3 @@ def hyper_parameters(config: Config, model: str, overrides: dict[str, str]) -> d
     common = {"model": model} | {group: config[group]["name"] or "none" for group in ("optimizer", "loss", "scheduler")}
     common |= {"lr": config["optimizer"]["lr"], "batch_size": config["data"]["batch_size"], "seed": config["seed"]}
     return common | {key: value for key, value in overrides.items() if key.rpartition(".")[2] not in common}
-
-
-def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
-    """Return a flat dict with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
