@@ -28,13 +28,13 @@ NOISY = {"clean": {"noisy_psnr": 21.1}, "pairs": {"noisy_psnr_pairs": 21.1}, "si
 
 
 def rising(best: float, epochs: int, *, first: float | None = None, speed: float = 0.6) -> list[float]:
-    """A PSNR curve that comes to its end exponentially, from 3 dB below where nothing else is said."""
+    """Return a PSNR curve that approaches its end exponentially, by default from 3 dB below."""
     first = best - 3 if first is None else first
     return [best - (best - first) * float(np.exp(-speed * epoch)) for epoch in range(epochs - 1)] + [best]
 
 
 def falling(last: float, epochs: int, *, first: float = 0.04, speed: float = 0.9) -> list[float]:
-    """A loss curve, likewise."""
+    """Return a loss curve that approaches its end exponentially."""
     return [last + (first - last) * float(np.exp(-speed * epoch)) for epoch in range(epochs - 1)] + [last]
 
 
@@ -110,7 +110,7 @@ def write_run(
 
 
 def _scores(kind: Kind, psnr: float) -> dict[str, float]:
-    """What an epoch is measured by, but for the losses."""
+    """Return the metrics of an epoch except for the losses."""
     pairs = {"": psnr, "_low": psnr - 0.3, "_high": psnr + 0.4}
     return {
         "clean": {"val/psnr": psnr, "val/ssim": 0.81},
@@ -136,7 +136,7 @@ def _write_images(folder: Path, kind: Kind, shape: Sequence[int]) -> None:
 
 
 def write_study(root: Path, scores: Mapping[str, float] = FIVE_MODELS, **changes: Any) -> Path:
-    """A finished run of each model."""
+    """Write a finished run of each model."""
     for model, psnr in scores.items():
         write_run(root / model, model, psnr, **changes)
     return root

@@ -46,14 +46,14 @@ def skewed(clean: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
 
 
 def blotched(clean: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
-    """The same in all four pixels of a cell and in all channels."""
+    """Add noise that is the same in all four pixels of a cell and in all channels."""
     n, _, height, width = clean.shape
     noise = sigma * torch.randn(n, 1, height // 2, width // 2, generator=rng)
     return clean + F.interpolate(noise, scale_factor=2)
 
 
 def denoise(noisy: Tensor) -> Tensor:
-    """A poor denoiser: a blur, too dark, that leaves [0, 1] often enough for the clipping to matter."""
+    """Denoise poorly: blur, darken, and leave [0, 1] often enough for the clipping to matter."""
     return 2.2 * (F.avg_pool2d(F.pad(noisy, (1, 1, 1, 1), mode="replicate"), 3, 1) - 0.45) + 0.4
 
 

@@ -56,6 +56,7 @@ def store_choices(group: str) -> None:
         ConfigStore.instance().store(str(name), settings, group, provider=f"{group}.yaml")
 
 
+# at import, for the same reason as the resolver
 for one_file in ONE_FILE_GROUPS:
     store_choices(one_file)
 

@@ -36,7 +36,7 @@ FAST = "convtrans_sigmoid"  # to export; a sigmoid is never dead
 
 @pytest.fixture
 def given(tmp_path: Path) -> Path:
-    """A checkpoint of the net that is exported fastest."""
+    """Return a checkpoint of the net that is exported fastest."""
     return write_checkpoint(tmp_path / "given" / "net.ckpt", FAST)
 
 
@@ -93,7 +93,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 def parts_of(path: Path) -> list[bytes]:
-    """The file's content, unpacked."""
+    """Return the file's content, unpacked."""
     if not zipfile.is_zipfile(path):
         return [path.read_bytes()]
     with zipfile.ZipFile(path) as archive:
@@ -264,7 +264,7 @@ def test_a_missing_package_is_named_with_the_mend(
 
 @pytest.fixture
 def no_exporter(given: Path, monkeypatch: pytest.MonkeyPatch) -> DenoiserModule:
-    """The file that would be written stands in for a real one, and the net given back computes what it does."""
+    """Replace the exporter by a written constant, and return the net that computes what the file would."""
     monkeypatch.setattr(export, "traced", lambda module: None)
     monkeypatch.setattr(export, "as_pt2", lambda program, about: b"content")
     module = load_denoiser(given)

@@ -32,7 +32,7 @@ def comparison_of(root: Path) -> Comparison:
 
 
 def page_of(root: Path) -> str:
-    """The page without its figures, which take their time."""
+    """Return the page without its figures, which take seconds."""
     found = read_runs(root)
     return render_page(compare_runs(found.runs), PageFigures([], [], []), name=root.name, warnings=found.warnings)
 
@@ -156,7 +156,7 @@ def test_pictures_show_the_best_runs_with_their_psnr(tmp_path: Path) -> None:
 
 
 def caught_figures(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[Figure]:
-    """The figures that a module draws from now on."""
+    """Collect the figures that a module draws from now on."""
     figures: list[Figure] = []
 
     def keep(figure: Figure, dpi: int = 0) -> bytes:

@@ -34,7 +34,7 @@ def scenes(frame: int, count: int = 4) -> np.ndarray:
 
 
 def forms(images: np.ndarray) -> dict[str, Any]:
-    """The same images in each form that is taken."""
+    """Return the same images in each form that is accepted."""
     as_torch = torch.from_numpy(images).movedim(-1, 1) if images.ndim == 4 else torch.from_numpy(images)
     forms = {"numpy": images, "torch": as_torch, "contiguous": as_torch.contiguous()}
     return forms | {"list of numpy": list(images), "list of torch": list(as_torch), "tuple": tuple(images)}

@@ -31,7 +31,7 @@ def clean(folder: Path, **settings: Any) -> CleanData:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The least number of photographs that can be split."""
+    """Write the smallest number of photographs that can be split."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(2):
         write_photograph(folder / f"{number}.png", seed=number)

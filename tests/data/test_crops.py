@@ -114,7 +114,7 @@ def test_tiles_of_several_scenes_are_grouped_by_scene():
 
 
 def blocks_of(crops: FixedCrops) -> dict[int, set[tuple[int, int]]]:
-    """The 64x64 blocks that each group's tiles begin in."""
+    """Return the 64x64 blocks in which each group's tiles begin."""
     blocks: dict[int, set[tuple[int, int]]] = {}
     for group, (_, top, left) in zip(crops.groups.tolist(), tiles_of(crops), strict=True):
         blocks.setdefault(group, set()).add((top // 64, left // 64))

@@ -26,7 +26,7 @@ def fitted(data: Any, **settings: Any) -> NoisyPairDataModule:
 
 
 def epoch_of(datamodule: NoisyPairDataModule, epoch: int) -> NoisyPair:
-    """A training epoch, in the stored order."""
+    """Return a training epoch, in the stored order."""
     loader = datamodule.loader("train")
     assert isinstance(loader.sampler, EpochBatches)
     loader.sampler.set_epoch(epoch)

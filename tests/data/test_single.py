@@ -35,7 +35,7 @@ def test_the_eight_choices_are_the_eight_ordered_pairs_of_neighbours():
 
 
 def by_loops(images: Floats, choice: Tensor) -> tuple[Floats, Floats]:
-    """The sub-images of (N, C, H, W), cell by cell."""
+    """Return the sub-images of (N, C, H, W), cell by cell."""
     pixels = [(0, 0), (0, 1), (1, 0), (1, 1)]
     one_cell = torch.arange(4.0).reshape(1, 1, 2, 2)
     order = [

@@ -19,7 +19,7 @@ from n2n_lightning.models.checkpoint import load_denoiser
 
 
 def write_deep(folder: Path, peak: float) -> Path:
-    """A burst of two frames in 16 bits whose values end well below ``peak``."""
+    """Write a burst of two frames in 16 bits whose values end well below ``peak``."""
     rng = np.random.default_rng(0)
     clean = smooth_images(1, 64, seed=2)[0].transpose(1, 2, 0) / 255 * 0.8 * peak
     for frame in range(2):

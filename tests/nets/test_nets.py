@@ -198,7 +198,7 @@ def test_the_sequential_net_with_nearest_neighbours_computes_what_the_report_say
 
 
 def folded(index: int, side: int) -> int:
-    """The pixel that a mirror at both ends shows at ``index``: period 2 * (side - 1)."""
+    """Return the pixel that a mirror at both ends shows at ``index``: period 2 * (side - 1)."""
     if side == 1:
         return 0
     index %= 2 * (side - 1)
