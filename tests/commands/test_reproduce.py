@@ -65,6 +65,7 @@ def test_a_runs_folder_is_the_one_of_earlier_versions(size: str, study: str, net
         (["--only", "gaussian,salt"], "got salt"),
         (["--seeds", "0,x"], "got 0,x"),
         (["seed=1"], "seed=1 is set by this command"),
+        (["size=full"], "size=full is set by this command"),
         (["noise.sigma=3"], "noise.sigma=3 is set by this command"),
         (["+data.root=x"], "is set by this command"),
         (["--kodak", "x", "nonsense"], "nonsense is neither"),
