@@ -27,7 +27,7 @@ from n2n_lightning.image_io.image_file import (
 )
 from n2n_lightning.image_io.npy import as_images, load_npy
 from n2n_lightning.image_io.photo import PhotoReader
-from n2n_lightning.image_io.tiff import XMP_TAG, TiffReader
+from n2n_lightning.image_io.tiff_reading import XMP_TAG, TiffReader
 from n2n_lightning.image_io.tiff_rewriting import TiffRewriter
 
 EXIF_START = b"Exif\0\0"

@@ -12,7 +12,7 @@ from tifffile import TiffFile
 from n2n_lightning.image_io.image_file import ImageError, ImageReader, check_values, image_errors
 from n2n_lightning.image_io.npy import NpyReader
 from n2n_lightning.image_io.photo import PhotoReader, open_pillow
-from n2n_lightning.image_io.tiff import TiffReader
+from n2n_lightning.image_io.tiff_reading import TiffReader
 
 
 @contextmanager

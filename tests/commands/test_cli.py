@@ -95,7 +95,7 @@ CHAIN = ("data=clean", "data.root=a", "noise=chain")
         (["data=clean", "data.root=a", "noise.sigma=much"], ["noise.sigma must be a number or a list, got 'much'"]),
         (
             ["data=clean", "data.root=a", "noise=poisson", "noise.lam=0"],
-            ["lam must be above 0, or [low, high] of such, got 0"],
+            ["lam must be above 0", "got 0; set noise.lam="],
         ),
         (["data=clean", "data.root=a", "noise=pixelate", "noise.cell_px=1"], ["cell_px must be 2 or more, got 1"]),
         (["data=clean", "data.root=a", "noise=none"], ["noise.name must be one of gaussian, brown, ", "got 'None'"]),
@@ -108,7 +108,7 @@ CHAIN = ("data=clean", "data.root=a", "noise=chain")
         (["loss=charbonnier", "loss.eps=0"], ["loss.eps must be above 0, got 0"]),
         (["loss=l0", "debug=overfit"], ["loss=l0 ", "set loss=l1"]),
         (["data=clean", "data.root=a", "data.targets=dirty"], ["data.targets must be 'noisy' or 'clean', got 'dirty'"]),
-        ([*CHAIN, "noise.steps=[]"], ["steps must name a corruption or more", "set noise.steps="]),
+        ([*CHAIN, "noise.steps=[]"], ["noise.steps", "set noise.steps="]),
         ([*CHAIN, "noise.steps=[clip]"], ["noise.steps[0] must be a corruption", "'clip'", "{name: gaussian"]),
         ([*CHAIN, "noise.steps=[{name:clip},{name:txt}]"], ["noise.steps[1].name must be", "did you mean 'text'?"]),
         ([*CHAIN, "noise.steps=[{name:text,sigma:3}]"], ["noise.steps[0].sigma is no setting here", "coverage"]),

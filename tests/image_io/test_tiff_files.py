@@ -12,7 +12,7 @@ from known_nets import ICC, Negative, denoised, fresh, ramp, refusal, replaced
 from tiff_comparison import GREY, RGB, H, W, assert_kept, assert_rewritten, by_libtiff, renumber
 
 from n2n_lightning.image_io import tiff_rewriting
-from n2n_lightning.image_io.tiff import TiffReader
+from n2n_lightning.image_io.tiff_reading import TiffReader
 
 
 @pytest.fixture
