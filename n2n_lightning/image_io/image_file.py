@@ -15,6 +15,7 @@ MAX_IMAGE_PX = 10**9  # one image at a time is in memory
 BOMB_BYTES, BOMB_RATIO = 2**26, 100  # decoded bytes, and decoded bytes per byte of the file: noise compresses less
 ORIENTATION_TAG = 274  # the same number in EXIF and in TIFF
 SAMPLED_GROUPS, SAMPLED_BANDS, SAMPLED_ROWS = 4, 8, 32  # of an alpha channel, to tell opacity from an image
+MIN_OPACITY_SHARE = 0.5  # of its values are 0 or opaque in an alpha channel
 MAX_REASON_CHARS = 300  # of a library's message
 Array = npt.NDArray[Any]
 Metadata = dict[str, Any]  # by Pillow's names: exif, icc_profile, xmp (bytes), dpi (a pair), comment
@@ -169,27 +170,28 @@ def opaque_value(dtype: np.dtype[Any]) -> int:
     return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
 
 
-def check_opacity(image: ImageReader) -> None:
-    """Refuse a channel that is marked as opacity, but varies as an image does: few of its values are 0 or opaque.
+def opacity_fault(image: ImageReader) -> str | None:
+    """Say so where a channel is marked as opacity but varies as an image does: few of its values are 0 or opaque.
 
     Programs mark the last of four channels so by themselves. A sample of the rows is read.
     """
     if not image.alphas:
-        return
-    opaque, height = opaque_value(image.dtype), image.shape[1]
-    sampled = []
+        return None
+    height, sampled = image.shape[1], []
     for group in np.unique(np.linspace(0, image.count - 1, SAMPLED_GROUPS).astype(int)).tolist():
         for top in np.unique(np.linspace(0, max(height - SAMPLED_ROWS, 0), SAMPLED_BANDS).astype(int)).tolist():
             band = image.read(group, top, min(top + SAMPLED_ROWS, height))
             sampled.append(band[..., image.alphas].reshape(-1, len(image.alphas)))
     values = np.concatenate(sampled)
-    varies = (values != values[0]).any(axis=0) & (np.isin(values, (0, opaque)).mean(axis=0) < 0.5)
-    if varies.any():
-        channel, axes = image.alphas[int(varies.argmax())] + 1, image.axes.replace("?", "T", 1)
-        raise ImageError(
-            f"has a channel {channel} that is marked as opacity but varies like an image, and opacity is not denoised; "
-            f"give --axes {axes} to denoise it as a channel, or save the file without it"
-        )
+    extremes = np.isin(values, (0, opaque_value(image.dtype))).mean(axis=0)
+    varies = (values != values[0]).any(axis=0) & (extremes < MIN_OPACITY_SHARE)
+    if not varies.any():
+        return None
+    channel, axes = image.alphas[int(varies.argmax())] + 1, image.axes.replace("?", "T", 1)
+    return (
+        f"has a channel {channel} that is marked as opacity but varies like an image, and opacity is not denoised; "
+        f"give --axes {axes} to denoise it as a channel, or save the file without it"
+    )
 
 
 def turned(height: int, width: int, orientation: int) -> tuple[int, int]:

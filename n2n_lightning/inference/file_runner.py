@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from n2n_lightning.image_io.conversion import WriteRows, check_convertible, open_output
 from n2n_lightning.image_io.decoding import open_image_file
-from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, check_opacity, name_file
+from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file, opacity_fault
 from n2n_lightning.image_io.stack import BLOCK_BYTES
 from n2n_lightning.image_io.value_range import finite_limits, found_range, non_finite_pixels
 from n2n_lightning.inference.denoiser import Denoiser
@@ -197,9 +197,12 @@ class FileDenoiser:
             print(f"{job.output} ({time.perf_counter() - start:.1f} s)", flush=True)
 
     def checked_output(self, image: ImageReader, part: Path) -> AbstractContextManager[WriteRows]:
-        """Open the output, once it is known that the file's opacity is none of its channels."""
-        with name_file(image.path):
-            check_opacity(image)
+        """Open the output; refuse a TIFF file, or warn of another, whose opacity is like a channel of an image."""
+        fault = opacity_fault(image)
+        if fault and image.form == "tiff":  # in the others the last of four channels can be nothing else
+            raise ImageError(f"{image.path} {fault}")
+        if fault:
+            print(f"warning: {image.path} {fault}", file=sys.stderr)
         return open_output(image, self.form or image.form, part)
 
     def bands(self, image: ImageReader, group: int, plan: Plan, peak: float) -> Iterator[tuple[int, Array]]:
