@@ -15,6 +15,7 @@ import numpy as np
 from n2n_lightning.data.crops import CropSampler, FixedCrops, RandomCrops, Regions, assign_regions, grid_crops
 from n2n_lightning.data.pairs import PairSource, Stage, check_at_least
 from n2n_lightning.data.scenes import Scene, SceneFiles, format_text, size_text
+from n2n_lightning.image_io.axes import parse_axes
 from n2n_lightning.image_io.stack import ImageError, ImageStack, open_stacks
 from n2n_lightning.image_io.value_range import covering_range, known_range
 
@@ -43,6 +44,8 @@ class SceneData:
         val_fraction: part of the images that validation holds back, or of a lone image's area; 1 for all.
         range: the value that becomes 1; None finds it: 255 for 8-bit images, else the smallest 2^k - 1 (integers) or
             2^k (floats) that no value exceeds.
+        axes: letters of the files' dimensions, slowest first, such as "TZYX": T, Z, C, Y, X, and S for C; None takes
+            those that the files name.
         skip_bad: leave out and name files that cannot be used, instead of refusing the data set.
         seed: decides the split and fixed crops.
         cache_dir: folder where decoded images are kept.
@@ -53,6 +56,7 @@ class SceneData:
     val_pairs: int | None = 400
     val_fraction: float = 0.2
     range: float | None = None
+    axes: str | None = None
     skip_bad: bool = False
     seed: int = 0
     cache_dir: str = "outputs/cache"
@@ -69,6 +73,8 @@ class SceneData:
             )
         if self.range is not None and not self.range > 0:
             raise ValueError(f"range must be above 0, got {self.range}; set data.range=255, or null to find it")
+        if self.axes is not None:
+            self.axes = parse_axes(self.axes)
         self.takes_whole = self.crop_px is None and self.val_fraction == 1  # images of any sizes
 
     def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
@@ -130,7 +136,7 @@ class SceneData:
             return None
         groups, faults = found
         paths = list(dict.fromkeys(path for group in groups for path in group.paths))
-        opened = dict(zip(paths, open_stacks(paths, Path(self.cache_dir)), strict=True))
+        opened = dict(zip(paths, open_stacks(paths, Path(self.cache_dir), self.axes), strict=True))
         stacks = {path: stack for path, stack in opened.items() if isinstance(stack, ImageStack)}
         faults = [*faults, *(str(error) for error in opened.values() if isinstance(error, ImageError))]
         scenes: list[Scene] = []

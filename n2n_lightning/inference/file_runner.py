@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from n2n_lightning.image_io.conversion import check_convertible, open_output
+from n2n_lightning.image_io.conversion import WriteRows, check_convertible, open_output
 from n2n_lightning.image_io.decoding import open_image_file
-from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file
+from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file, opacity_fault
 from n2n_lightning.image_io.stack import BLOCK_BYTES
 from n2n_lightning.image_io.value_range import finite_limits, found_range, non_finite_pixels
 from n2n_lightning.inference.denoiser import Denoiser
@@ -57,12 +57,14 @@ class FileDenoiser:
         manifest: of what is done.
         form: format of the denoised files; None for each file's own.
         range: the value that is 1 to the net, except for 8 bits; None for the training's, or one that is found.
+        axes: letters of the files' dimensions, as ``parse_axes`` returns them; None for those that the files name.
     """
 
     denoiser: Denoiser
     manifest: Manifest
     form: str | None = None
     range: float | None = None
+    axes: str | None = None
 
     def run(self, jobs: Sequence[FileJob]) -> Iterator[str]:
         """Denoise all files that can be denoised, and yield one message for each of the others.
@@ -114,13 +116,14 @@ class FileDenoiser:
     def inspect(self, job: FileJob) -> InspectedFile:
         """Check by its header that a file can be denoised; raise an ImageError where it cannot."""
         denoiser, path = self.denoiser, job.input
-        with open_image_file(path) as image, name_file(path):
+        with open_image_file(path, self.axes) as image, name_file(path):
             image.check_uniform()
             shape, itemsize, form = image.colour_shape, image.dtype.itemsize, self.form or image.form
             if not denoiser.takes(shape[3]):
+                named = f"--axes {image.axes.replace('?', 'T', 1)} makes its opacity one more, "
                 raise ImageError(
                     f"has {shape[3]} channels, the net is for {denoiser.channels}; "
-                    "--per-channel puts each through it by itself"
+                    f"{named if image.alphas else ''}--per-channel puts each through it by itself"
                 )
             check_convertible(image, form)
             converting_bytes = 0 if form == image.form else 2 * math.prod(image.shape) * itemsize
@@ -140,7 +143,7 @@ class FileDenoiser:
 
     def find_range(self, files: Sequence[InspectedFile]) -> float:
         """Find the range of files of one kind by their values, and print it; raise a ValueError where none fits."""
-        limits = [colour_limits(file.job.input) for file in files]
+        limits = [colour_limits(file.job.input, self.axes) for file in files]
         low, high = min(low for low, _ in limits), max(high for _, high in limits)
         peak = found_range(low, high, files[0].dtype)
         brightest = next(file for file, (_, most) in zip(files, limits, strict=True) if most == high)
@@ -175,8 +178,8 @@ class FileDenoiser:
         try:
             with (
                 self.manifest.finishing(job, range=peak) as part,
-                open_image_file(job.input) as image,
-                open_output(image, self.form or image.form, part) as write,
+                open_image_file(job.input, self.axes) as image,
+                self.checked_output(image, part) as write,
             ):
                 for group in range(image.count):
                     for top, rows in self.bands(image, group, file.plan, peak):
@@ -192,6 +195,15 @@ class FileDenoiser:
             raise ImageError(f"{job.output} cannot be written ({type(error).__name__}: {error})") from error
         if not sys.stderr.isatty():
             print(f"{job.output} ({time.perf_counter() - start:.1f} s)", flush=True)
+
+    def checked_output(self, image: ImageReader, part: Path) -> AbstractContextManager[WriteRows]:
+        """Open the output; refuse a TIFF file, or warn of another, whose opacity is like a channel of an image."""
+        fault = opacity_fault(image)
+        if fault and image.form == "tiff":  # in the others the last of four channels can be nothing else
+            raise ImageError(f"{image.path} {fault}")
+        if fault:
+            print(f"warning: {image.path} {fault}", file=sys.stderr)
+        return open_output(image, self.form or image.form, part)
 
     def bands(self, image: ImageReader, group: int, plan: Plan, peak: float) -> Iterator[tuple[int, Array]]:
         """Yield a group's denoised rows from the top down, alpha as it was: first row, (images, rows, W, C)."""
@@ -211,11 +223,11 @@ class FileDenoiser:
                 yield top, rows
 
 
-def colour_limits(path: Path) -> tuple[float, float]:
+def colour_limits(path: Path, axes: str | None = None) -> tuple[float, float]:
     """Return the least and the greatest colour value of a file; zeros if it cannot be read, which is reported later."""
     low, high = 0.0, 0.0
     try:
-        with open_image_file(path) as image:
+        with open_image_file(path, axes) as image:
             rows = max(BLOCK_BYTES // (math.prod(image.shape) // image.shape[1] * image.dtype.itemsize), 1)
             for group in range(image.count):
                 for top in range(0, image.shape[1], rows):

@@ -14,7 +14,7 @@ from conftest import Command
 from numbered_images import write
 from PIL import Image
 from predict_runs import MODEL, WEIGHTS, Array, assert_close, denoise, estimate, files, noise, pixels
-from small_runs import run_python
+from small_runs import run_python, write_checkpoint
 
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.file_runner import PROGRAM_BYTES
@@ -178,6 +178,66 @@ def test_transparency_passes_unchanged(command: Command, options: list[str]):
     colours = alone(values[..., :3]) if options else estimate(values[..., :3])
     assert_close("out/a.png", np.concatenate([colours, values[..., 3:]], axis=-1))
     np.testing.assert_array_equal(pixels("out/a.png")[..., 3], values[..., 3])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("shape", [(37, 40, 4), (2, 37, 40, 4), (4, 37, 40)])
+def test_a_dye_that_is_marked_as_opacity_is_refused_and_denoised_where_the_axes_are_given(
+    command: Command, shape: tuple[int, ...], dtype: str
+):
+    values = noise(*shape, most=250, dtype=dtype)
+    axes = {37: "YXC", 2: "TYXC", 4: "CYX"}[shape[0]]
+    IN.mkdir(parents=True)
+    stored = "separate" if axes == "CYX" else "contig"
+    tifffile.imwrite(IN / "a.tif", values, photometric="rgb", planarconfig=stored, extrasamples=["unassalpha"])
+    options = (IN, "--per-channel", "--range", "256")
+    ended = denoise(command, *options)
+    assert ended.code == 2 and files("out") == set()
+    assert f"{IN}/a.tif has a channel 4 that is marked as opacity but varies like an image" in ended.err
+    assert f"give --axes {axes} to denoise it as a channel" in ended.err
+    ended = denoise(command, *options, "--axes", axes.lower())
+    assert ended.code == 0
+    made = pixels("out/a.tif")
+    images, found = ((v[None] if v.ndim == 3 else v) for v in (values, made))
+    if axes == "CYX":
+        images, found = (np.moveaxis(v, 1, -1) for v in (images, found))
+    assert (np.abs(found.astype(float) - images).mean((0, 1, 2)) > 0.01 * float(values.max())).all(), "each channel"
+    if dtype == "u1":
+        for image, denoised in zip(images, found, strict=True):
+            np.testing.assert_allclose(denoised.astype(int), alone(image).astype(int), atol=1)
+
+
+def test_opacity_of_a_format_that_has_no_other_fourth_channel_is_warned_of(command: Command):
+    write(IN / "a.png", noise(30, 40, 4))
+    ended = denoise(command, IN)
+    assert ended.code == 0 and "warning: given/in/a.png has a channel 4 that is marked as opacity" in ended.err
+    ended = denoise(command, IN, "--axes", "YXC", "--per-channel", "--overwrite")
+    assert ended.code == 0 and ended.err == ""
+    assert (pixels("out/a.png")[..., 3] != pixels(IN / "a.png")[..., 3]).any()
+
+
+def test_a_net_for_four_channels_names_the_axes(command: Command):
+    IN.mkdir(parents=True)
+    write_checkpoint(Path("given/four.ckpt"), MODEL, channels=4)
+    tifffile.imwrite(IN / "a.tif", noise(20, 24, 4), photometric="rgb")
+    ended = denoise(command, IN, model="given/four.ckpt")
+    assert ended.code == 2 and "has 3 channels, the net is for 4; --axes YXC makes its opacity one more" in ended.err
+    assert denoise(command, IN, "--axes", "YXC", model="given/four.ckpt").code == 0
+
+
+def test_other_axes_are_another_way_to_make_an_output(command: Command):
+    write(IN / "a.npy", noise(3, 30, 40))
+    assert denoise(command, IN, "--per-channel").code == 0
+    assert "1 done before" in denoise(command, IN, "--per-channel").out
+    ended = denoise(command, IN, "--per-channel", "--axes", "TYX")
+    assert ended.code == 2 and "not made by this command" in ended.err
+    assert denoise(command, IN, "--per-channel", "--axes", "TYX", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("axes", ["", "TZ", "TYXQ", "YXX"])
+def test_axes_that_are_none_are_refused(command: Command, axes: str):
+    ended = denoise(command, IN, "--axes", axes)
+    assert ended.code == 2 and f"got {axes!r}; set data.axes=TYX" in ended.err
 
 
 # Range

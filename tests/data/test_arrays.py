@@ -190,3 +190,8 @@ def test_scoring_takes_the_trainings_range_for_values_of_its_kind(
     given = arrays(source=images, target=images[::-1], range=255 if dtype == "uint8" else 700)
     evaluate.take_range(given, cast(Any, module))
     assert given.peak == given.range
+
+
+def test_axes_are_for_files():
+    with pytest.raises(ValueError, match="axes are for files, got 'TYX'; move the axes"):
+        ArrayData(source=np.zeros((2, 16, 16)), axes="TYX")
