@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from n2n_lightning.system import errors
+from n2n_lightning.system.folders import write_fault
 
 
 def main() -> int:
@@ -32,6 +33,8 @@ def main() -> int:
         taken = [args.output / name for name in FILES.values() if (args.output / name).exists()]
         if taken:
             raise ValueError(f"{', '.join(map(str, taken))} exists already; choose another --output")
+        if fault := write_fault(args.output / FILES["train"]):
+            raise ValueError(f"--output {args.output} cannot be written ({fault}); choose another")
         args.output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=args.output) as cache_dir:
             settings = {name: value for name, value in vars(args).items() if name != "output"}
