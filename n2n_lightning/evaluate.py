@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import sys
 from pathlib import Path
@@ -13,9 +15,9 @@ from omegaconf import DictConfig
 
 from n2n_lightning.reporting.printing import TextTable
 from n2n_lightning.system import errors, hydra_app
-from n2n_lightning.system.folders import config_folder, run_name
+from n2n_lightning.system.folders import config_folder, run_name, write_fault
 
-MAX_STEM_LENGTH = 200  # characters of a file's name; most file systems allow 255 bytes
+MAX_STEM_BYTES = 200  # of a file's name; most file systems allow 255
 
 if TYPE_CHECKING:
     from n2n_lightning.data.datamodule import NoisyPairDataModule
@@ -30,26 +32,32 @@ def job(cfg: DictConfig) -> None:
     not_named = ("checkpoint", "data", "output")
     named = [word for word in hydra_config.overrides.task if word.partition("=")[0] not in not_named]
     try:
-        score(hydra_app.resolve_config(cfg), run_name(hydra_config.runtime.choices["data"], named))
+        code = score(hydra_app.resolve_config(cfg), run_name(hydra_config.runtime.choices["data"], named))
     except errors.InputError as error:
         errors.report_error(error)
-        sys.exit(errors.BAD_INPUT)
+        code = errors.BAD_INPUT
+    if code:
+        sys.exit(code)
 
 
-def score(config: dict[str, Any], data_name: str) -> None:
-    """Score a checkpoint, print the scores and write them as JSON.
+def score(config: dict[str, Any], data_name: str) -> int:
+    """Score a checkpoint, print the scores and write them as JSON; return the exit code.
 
     Args:
         config: the resolved configuration.
         data_name: the data and the other overrides, for the name of the JSON file.
 
     Raises:
-        errors.InputError: the configuration, the checkpoint or the data is wrong.
+        errors.InputError: the configuration, the checkpoint or the data is wrong, or there is no place for the file.
     """
     from n2n_lightning.metrics import RestorationQuality
     from n2n_lightning.system.atomic import write_json
 
     try:
+        check_settings(config)
+        path = Path(config["output"]) if config["output"] else default_output(config, data_name)
+        if fault := write_fault(path):
+            raise ValueError(f"{path} cannot be written ({fault}); set output=FILE")
         module, datamodule = load(config)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
@@ -64,23 +72,33 @@ def score(config: dict[str, Any], data_name: str) -> None:
         "quantize": config["quantize"],
         **evaluate(module, datamodule),
     }
-    path = Path(config["output"] or default_output(config["checkpoint"], data_name))
-    write_json(path, scores)
     if "image" in scores.get("per_image", {}) and config["data"]["crop_px"] is None:
         image_table(scores["per_image"]).show()
     mean_table(scores).show()
+    try:
+        write_json(path, scores)
+    except OSError as error:
+        reason = error.strerror or error
+        errors.report_error(error, f"the scores could not be written to {path} ({reason}); set output=FILE")
+        return errors.FAILED
     print(path)
+    return errors.DONE
+
+
+def check_settings(config: dict[str, Any]) -> None:
+    """Raise a ValueError that lists the faults of the configuration. Nothing is read."""
+    from n2n_lightning.training.check import check_data
+
+    check_data(config)
+    if not isinstance(config["quantize"], bool):
+        raise ValueError(f"quantize must be true or false, got {config['quantize']!r}; set quantize=true")
 
 
 def load(config: dict[str, Any]) -> tuple[DenoiserModule, NoisyPairDataModule]:
     """Load the checkpoint and the data, and check that they fit; ValueError or OSError if something is wrong."""
     from n2n_lightning.models.checkpoint import load_denoiser
     from n2n_lightning.training.build import build_datamodule
-    from n2n_lightning.training.check import check_data
 
-    check_data(config)
-    if not isinstance(config["quantize"], bool):
-        raise ValueError(f"quantize must be true or false, got {config['quantize']!r}; set quantize=true")
     module, datamodule = load_denoiser(config["checkpoint"]), build_datamodule(config)
     take_range(datamodule.data, module)
     datamodule.setup("validate")
@@ -152,12 +170,24 @@ def take_range(data: PairData, module: DenoiserModule) -> None:
         data.use_training_range(module.peak, module.sample_type)
 
 
-def default_output(checkpoint: str, data: str) -> Path:
-    """Return a path named after the study, the run and the data; after the file if it is not in a run's folder."""
-    path = Path(checkpoint)
+def default_output(config: dict[str, Any], data_name: str) -> Path:
+    """Return the JSON file's path: named after the study, the run and the data, with a hash that tells them apart.
+
+    The names leave out most of the paths. The hash is of the checkpoint's whole path and of all settings that change
+    the scores, so the same command in the same folder always writes the same file.
+    """
+    from n2n_lightning.models.checkpoint import find_checkpoint
+    from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
+
+    path = find_checkpoint(config["checkpoint"]).absolute()
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    name = f"{folder.parent.name}-{folder.name}" if path.stem in ("best", "last") else path.stem
-    return Path("outputs/evaluate") / f"{f'{name}-{data}'[:MAX_STEM_LENGTH]}.json"
+    names = [folder.parent.name, folder.name] if path.stem in ("best", "last") else [folder.name, path.stem]
+    name = "-".join([*names, *(["last"] if path.stem == "last" else []), data_name])
+    settings = hydra_app.flatten({key: config[key] for key in ("data", "noise", "quantize")})
+    chosen = {key: value for key, value in settings.items() if key not in RESULT_NEUTRAL}
+    digest = hashlib.sha256(json.dumps([str(path), chosen], sort_keys=True).encode()).hexdigest()[:8]
+    stem = name.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
+    return Path("outputs/evaluate") / f"{stem}-{digest}.json"
 
 
 def image_table(per_image: dict[str, list[Any]]) -> TextTable:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from n2n_lightning import __version__
 from n2n_lightning.system import errors
 from n2n_lightning.system.atomic import atomic_write
+from n2n_lightning.system.folders import write_fault
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,8 +76,12 @@ def export_to_file(arguments: argparse.Namespace) -> int:
     except ExportError as error:
         errors.report_error(error)
         return errors.FAILED
-    with atomic_write(output) as file:
-        file.write(content)
+    try:
+        with atomic_write(output) as file:
+            file.write(content)
+    except OSError as error:
+        errors.report_error(error, f"{output} could not be written ({error.strerror}); give another --output")
+        return errors.FAILED
     print(f"{output}, {len(content) / 1e6:.1f} MB")
     return errors.DONE
 
@@ -91,12 +96,10 @@ def default_name(checkpoint: Path) -> str:
 def check_output(output: Path, kind: str, *, overwrite: bool) -> None:
     if output.suffix != FILE_SUFFIXES[kind]:
         raise ValueError(f"the output must end in {FILE_SUFFIXES[kind]} for --format {kind}, got {output}; rename it")
-    if output.parent.exists() and not output.parent.is_dir():
-        raise ValueError(f"{output.parent} is a file and not a folder; give another --output")
-    if output.is_dir():
-        raise ValueError(f"the output must be a file, {output} is a folder; give another --output")
-    if output.exists() and not overwrite:
+    if output.is_file() and not overwrite:
         raise ValueError(f"{output} exists already; give another --output, or --overwrite to replace it")
+    if fault := write_fault(output):
+        raise ValueError(f"{output} cannot be written ({fault}); give another --output")
 
 
 def check_packages() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
 from n2n_lightning.system import errors
+from n2n_lightning.system.folders import write_fault
 
 if TYPE_CHECKING:  # at run time they are imported after the arguments are checked, because torch takes seconds
     from n2n_lightning.inference.file_runner import FileDenoiser
@@ -133,10 +134,9 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
             f"{foreign[0]}{others} there already, but not made by this command from the input as it is now; "
             "give another --output, or --overwrite to replace"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--output {folder} cannot be created ({error.strerror}); give another") from error
+    if fault := write_fault(manifest.path):
+        raise ValueError(f"--output {folder} cannot be written ({fault}); give another")
+    folder.mkdir(parents=True, exist_ok=True)
     return FileDenoiser(denoiser, manifest, arguments.format, arguments.range, arguments.axes), jobs
 
 

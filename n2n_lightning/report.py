@@ -49,7 +49,8 @@ def report_runs(folder: Path, output: Path) -> int:
     try:
         paths = write_report(comparison, output, folder.resolve().name, found.warnings)
     except OSError as error:
-        errors.report_error(error, f"the report could not be written: {error}")
+        print_comparison(comparison)
+        errors.report_error(error, f"the report could not be written to {output} ({error}); give another --output")
         return errors.FAILED
     print_comparison(comparison)
     print("\n".join(str(path) for path in paths))

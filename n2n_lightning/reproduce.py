@@ -11,6 +11,7 @@ from n2n_lightning.paper.experiments import BENCHMARKS, TEST_NOISES
 from n2n_lightning.paper.jobs import PAPER_SIZES, PaperRun, make_jobs, run_and_score
 from n2n_lightning.paper.table import benchmark_table, judge_paper_claims, make_rows
 from n2n_lightning.system import errors
+from n2n_lightning.system.folders import write_fault
 
 STOP_CODES = (errors.SIGINT, errors.SIGTERM, errors.BAD_INPUT)  # after a run with one of these no other is started
 FIXED_OVERRIDES = (  # set by this command for each run
@@ -66,6 +67,9 @@ def reproduce(args: argparse.Namespace) -> int:
     """Run and score the experiments, print the table, and write it if all experiments were chosen."""
     folders = {name: getattr(args, name) for name in BENCHMARKS if getattr(args, name)}
     jobs = make_jobs(args)
+    study = Path("outputs") / PAPER_SIZES[args.size].study
+    if not args.collect and (fault := write_fault(study / "table.md")):
+        raise errors.InputError(f"{study} cannot be written ({fault}); start the command in another folder")
     codes = [errors.DONE]
     for number, job in enumerate(() if args.collect else jobs, 1):
         print(f"{number} of {len(jobs)}: {' '.join(job.overrides)}", flush=True)
@@ -76,10 +80,13 @@ def reproduce(args: argparse.Namespace) -> int:
     table, claims = benchmark_table(rows), judge_paper_claims(rows)
     table.show()
     print("\n".join(claims))
-    study = Path("outputs") / PAPER_SIZES[args.size].study
     if set(args.only) == set(TEST_NOISES) and study.is_dir():
         path = study / "table.md"
-        path.write_text("\n".join([table.markdown(), *(f"* {line}" for line in claims)]) + "\n")
+        try:
+            path.write_text("\n".join([table.markdown(), *(f"* {line}" for line in claims)]) + "\n")
+        except OSError as error:
+            errors.report_error(error, f"{path} could not be written ({error.strerror}); start in another folder")
+            return errors.FAILED
         print(path)
         if args.kodak24 and codes[-1] not in STOP_CODES:
             draw(jobs, Path(args.kodak24), study / "pictures.png")

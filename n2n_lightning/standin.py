@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.system import errors
+from n2n_lightning.system.folders import write_fault
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +43,8 @@ def write_files(args: argparse.Namespace) -> None:
         taken = [args.output / name for name in FILES.values() if (args.output / name).exists()]
         if taken:
             raise ValueError(f"{', '.join(map(str, taken))} exists already; choose another --output")
+        if fault := write_fault(args.output / FILES["train"]):
+            raise ValueError(f"--output {args.output} cannot be written ({fault}); choose another")
         args.output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=args.output) as cache_dir:
             settings = {name: value for name, value in vars(args).items() if name != "output"}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import math
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +22,8 @@ from PIL import Image, ImageOps
 from n2n_lightning.data.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs, check_at_least
 from n2n_lightning.image_io.image_file import ImageError, check_packing
 from n2n_lightning.image_io.listing import is_broken_link, list_files
-from n2n_lightning.image_io.stack import in_threads
-from n2n_lightning.system.atomic import atomic_write
+from n2n_lightning.image_io.stack import cached, in_threads
+from n2n_lightning.system.atomic import atomic_write, read_json
 from n2n_lightning.system.lock import exclusive_build
 
 PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -101,7 +104,7 @@ class PhotoData:
     def hashes(self) -> dict[Stage, list[bytes]]:
         """Hash of each photograph's bytes; ValueError if one is used for both training and validation."""
         photos = {stage: self.photographs(stage) for stage in STAGES}
-        hashes = {stage: [hashlib.sha256(path.read_bytes()).digest() for path in photos[stage]] for stage in STAGES}
+        hashes = {stage: hash_files(photos[stage], Path(self.cache_dir)) for stage in STAGES}
         for path, digest in zip(photos["val"], hashes["val"], strict=True):
             if digest in hashes["train"]:
                 raise ValueError(f"{path} is among the training photographs too; take it out of data.root")
@@ -140,11 +143,28 @@ class PhotoData:
         for part in path.parent.glob(f"{path.name}.*.part"):  # left by processes that were killed
             if part.stat().st_mtime < time.time() - STALE_SECONDS:
                 part.unlink(missing_ok=True)
-        with atomic_write(path, shared=True) as file:
+        with cached(path) as file:
             output = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.uint8, shape=shape)
             title = f"building {count} {kind} from {len(photographs)} photographs"
             in_threads(fill, min(len(photographs), count), title)
             output.flush()
+
+
+def hash_files(paths: Sequence[Path], cache: Path) -> list[bytes]:
+    """Return the SHA-256 of each file's bytes. The cache keeps them; a file is read again when it has changed."""
+    stats = [path.stat() for path in paths]
+    keys = [repr((str(p.absolute()), stat.st_size, stat.st_mtime_ns)) for p, stat in zip(paths, stats, strict=True)]
+    names = repr([str(path.absolute()) for path in paths]).encode()
+    record = cache / f"photos-hashes-{hashlib.sha256(names).hexdigest()[:12]}.json"
+    known = read_json(record)
+    hashes = {
+        key: known.get(key) or hashlib.sha256(path.read_bytes()).hexdigest()
+        for key, path in zip(keys, paths, strict=True)
+    }
+    if hashes.keys() != known.keys():
+        with suppress(OSError), atomic_write(record, shared=True) as file:  # it only saves time
+            file.write(json.dumps(hashes).encode())
+    return [bytes.fromhex(digest) for digest in hashes.values()]
 
 
 def map_array(path: Path) -> ByteArray | None:

@@ -22,7 +22,7 @@ from rich.progress import track
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, check_size, image_errors, name_file
 from n2n_lightning.image_io.value_range import ValueSurvey, finite_limits, non_finite_pixels
-from n2n_lightning.system.atomic import DISK_FULL, atomic_write
+from n2n_lightning.system.atomic import DISK_FULL, UNWRITABLE, atomic_write
 from n2n_lightning.system.lock import exclusive_build
 
 __all__ = ["ImageError", "ImageStack", "in_threads", "open_stack", "open_stacks"]
@@ -268,7 +268,7 @@ def cached(path: Path) -> Iterator[IO[bytes]]:
         with atomic_write(path, shared=True) as file:
             yield file
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in (*DISK_FULL, *UNWRITABLE):
             raise
-        fix = f"decoded images need room in {path.parent}; set data.cache_dir=FOLDER"
-        raise OSError(f"the disk is full: {fix}") from error
+        reason = "the disk is full" if error.errno in DISK_FULL else f"{path.parent} cannot be written"
+        raise OSError(f"{reason}: decoded images need room in {path.parent}; set data.cache_dir=FOLDER") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import cached_property
@@ -26,7 +27,7 @@ BATCH_PX = 2**18  # small images go through the net together
 
 
 class Denoiser:
-    """Denoises arrays, and trains on them.
+    """Denoises arrays, and trains on them. Before any training it denoises with the first weights, and warns.
 
     Args:
         model: a name in ``conf/model`` for a net to be trained by ``fit``, or a module (``Denoiser.load``).
@@ -45,6 +46,7 @@ class Denoiser:
     ) -> None:
         self.model = model if isinstance(model, str) else model.family
         self._module = None if isinstance(model, str) else model
+        self.is_trained = self._module is not None
         self.per_channel, self.bf16, self.working_bytes = per_channel, bf16, working_bytes
 
     @classmethod
@@ -107,9 +109,10 @@ class Denoiser:
         if epochs < 1:
             raise ValueError(f"epochs must be 1 or more, got {epochs}")
         pairs = MemoryPairs(*(torch.as_tensor(images) for images in (source, target)))
-        if self._module is None:
+        if not self.is_trained:
             pl.seed_everything(seed, verbose=False)
-            self._module = build_module(compose_model(self.model), channels=pairs.source.shape[1])
+            self._use(build_module(compose_model(self.model), channels=pairs.source.shape[1]))
+            self.is_trained = True
         elif pairs.source.shape[1] != self.channels:
             raise ValueError(f"source must have {self.channels} channels as before, got {pairs.source.shape[1]}")
         quiet_lightning()
@@ -121,10 +124,30 @@ class Denoiser:
             enable_model_summary=False,
             limit_val_batches=0,
         )
-        self._module.train()
-        trainer.fit(self._module, NoisyPairDataModule(pairs, batch_size=batch_size, seed=seed))
-        self._module.eval()
+        self.module.train()
+        trainer.fit(self.module, NoisyPairDataModule(pairs, batch_size=batch_size, seed=seed))
+        self.module.eval()
         return self
+
+    def _use(self, module: DenoiserModule) -> None:
+        """Take another net, and forget what was measured of the one before."""
+        self._module = module
+        for name in ("reach", "bytes_per_px"):
+            self.__dict__.pop(name, None)
+
+    def _use_first_weights(self, channels: int) -> None:
+        """Take the net as it is before training, for images of ``channels``, and warn."""
+        from n2n_lightning.training.build import build_module, compose_model
+
+        warnings.warn(
+            f"Denoiser({self.model!r}) is not trained and denoises with its first, random weights; "
+            "call fit(source, target), or start from Denoiser.load(path)",
+            stacklevel=2,
+        )
+        if self._module is None or self.channels != channels:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self._use(build_module(compose_model(self.model), channels).eval())
 
     def predict(self, images: Tensor) -> Tensor:
         """Denoise (N, C, H, W) uint8, or floats in 0..255; return the same shape and type, within 0..255.
@@ -172,6 +195,8 @@ class Denoiser:
 
     def _denoise(self, values: Array, peak: float | None) -> Array:
         """Denoise (N, H, W, C); return the same shape and type."""
+        if not self.is_trained:
+            self._use_first_weights(1 if self.per_channel else values.shape[3])
         if not self.takes(values.shape[3]):
             raise ValueError(
                 f"images must have {self.channels} channels as in the net's training, got {values.shape[3]}; "

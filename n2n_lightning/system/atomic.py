@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # OSError.errno when there is no room for a file
+UNWRITABLE = (  # OSError.errno when a folder cannot be written, or a file stands where a folder is needed
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EEXIST, errno.ENOTDIR),
+)
 
 
 @contextmanager

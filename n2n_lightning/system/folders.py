@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,22 @@ def config_folder() -> Path:
 def weights_folder() -> Path:
     """Return the folder of the trained models."""
     return bundled("weights")
+
+
+def write_fault(path: Path) -> str | None:
+    """Return why no file could be written at ``path``; None if one could. Nothing is left behind.
+
+    The nearest folder that exists is tried with a temporary file, because permissions alone do not tell: the root user
+    has all of them, and a file system may be read-only.
+    """
+    if path.is_dir():
+        return "it is a folder"
+    try:
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def run_name(model: str, overrides: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from n2n_lightning.system.atomic import UNWRITABLE
 from n2n_lightning.system.errors import HYDRA_FULL_ERROR, USER_FULL_ERROR, InputError, run_command, suggest
 from n2n_lightning.system.folders import config_folder, run_name
 
@@ -43,6 +44,12 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
             main()
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(explain(error, config_name)) from error
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            setting = "hydra.sweep.dir" if {"-m", "--multirun"} & set(sys.argv) else "hydra.run.dir"
+            reason = f"{error.filename} cannot be created ({error.strerror})"
+            raise InputError(f"{reason}; set {setting}=FOLDER to one that can") from error
 
     try:
         return run_command(explained)

@@ -14,9 +14,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from n2n_lightning.system import errors
+from n2n_lightning.system.atomic import UNWRITABLE
 
 UNLOCKABLE = (  # read-only folders, and file systems without locks
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *UNWRITABLE,
     *(errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP),
 )
 RETRY_SECONDS = 0.1  # before a lock counts as held: its last holder may be removing the file at this moment

@@ -36,6 +36,10 @@ RESERVED_TRAINER_ARGUMENTS = (  # our code passes them to the Trainer, or needs 
 )
 
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the weights stay float32, as the images are
+SAME_PRECISIONS = (32, "32", 16, "16", "bf16", None)  # Lightning's other names for these
+
+
 def check_config(config: Config) -> None:
     """Raise one ValueError that lists every fault. Nothing is read or written."""
     missing = [group for group in GROUPS if not isinstance(config.get(group), dict)]
@@ -131,12 +135,16 @@ def optimizer_faults(config: Config) -> list[str]:
     """Return the faults of the groups ``optimizer`` and ``scheduler``."""
     optimizer, scheduler = config["optimizer"], config["scheduler"]
     weights = [torch.nn.Parameter(torch.zeros(1))]
-    faults = spec_faults("optimizer", OPTIMIZERS, optimizer, given=("params",))
+    faults = spec_faults("optimizer", OPTIMIZERS, optimizer, given=("params", "differentiable"))
     faults = faults or construction_faults("optimizer", lambda: make_optimizer(optimizer, weights))
     if scheduler["name"] is None:
         return faults
     steps = {"T_max": 1} if scheduler["name"] in STEP_SCHEDULERS else {}
     found = spec_faults("scheduler", SCHEDULERS, scheduler, given=("optimizer", "T_max"))
+    if isinstance(scheduler.get("step_size"), int) and scheduler["step_size"] < 1:
+        found.append(
+            f"scheduler: step_size must be 1 or more, got {scheduler['step_size']}; set scheduler.step_size=10"
+        )
     sgd = torch.optim.SGD(weights)
     found = found or construction_faults("scheduler", lambda: build_from_spec(SCHEDULERS, scheduler, sgd, **steps))
     return faults + found
@@ -165,15 +173,41 @@ def trainer_faults(config: Config) -> list[str]:
 
 def trainer_value_faults(trainer: Config) -> list[str]:
     """Return the faults of values that the Trainer would accept, but a run cannot use."""
-    faults, epochs = [], trainer.get("max_epochs")
+    epochs, precision = trainer.get("max_epochs"), trainer.get("precision")
+    steps, clip = trainer.get("accumulate_grad_batches", 1), trainer.get("gradient_clip_val") or 0
+    faults = []
     if not isinstance(epochs, int) or epochs < 1:
         faults.append(f"trainer: max_epochs must be 1 or more, got {epochs}; set trainer.max_epochs=20")
     for key in ("limit_train_batches", "limit_val_batches"):
-        if trainer.get(key) == 0:
-            faults.append(f"trainer: {key} must be above 0, got 0; set trainer.{key}=null")
-    if trainer.get("devices") != 1:
-        faults.append(f"trainer: devices must be 1, got {trainer.get('devices')}; set trainer.devices=1")
-    return faults
+        limit = trainer.get(key)
+        if limit is not None and not limit > 0:
+            faults.append(f"trainer: {key} must be above 0, got {limit}; set trainer.{key}=null")
+    if precision not in (*PRECISIONS, *SAME_PRECISIONS):
+        rule = f"precision must be one of {', '.join(PRECISIONS)}, got {precision}"
+        faults.append(f"trainer: {rule}; the weights stay in 32 bits: set trainer.precision=bf16-mixed")
+    if steps < 1:
+        rule = f"accumulate_grad_batches must be 1 or more, got {steps}"
+        faults.append(f"trainer: {rule}; set trainer.accumulate_grad_batches=1")
+    if clip < 0:
+        rule = f"gradient_clip_val must be 0 or more, got {clip}"
+        faults.append(f"trainer: {rule}; set trainer.gradient_clip_val=1, or null for no clipping")
+    if trainer.get("overfit_batches"):
+        rule = f"overfit_batches must be 0, got {trainer['overfit_batches']}"
+        faults.append(f"trainer: {rule}; leave it out and set debug=overfit, which trains on one batch")
+    if trainer.get("barebones"):
+        faults.append("trainer: barebones must be false, got true; leave it out: a run needs its log and checkpoints")
+    return faults + device_faults(trainer)
+
+
+def device_faults(trainer: Config) -> list[str]:
+    """Return the faults of values that would train on more than one device."""
+    needed: Config = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    given = {"num_nodes": 1, "strategy": "auto"} | trainer  # Lightning's defaults, but for devices
+    return [
+        f"trainer: {key} must be {value}, got {given.get(key)}; set trainer.{key}={value}"
+        for key, value in needed.items()
+        if given.get(key) != value
+    ]
 
 
 def construction_faults(where: str, make: Callable[[], object]) -> list[str]:

@@ -12,7 +12,7 @@ from n2n_lightning.models.checkpoint import read_checkpoint
 from n2n_lightning.models.module import STEP_SCHEDULERS
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.system.hydra_app import flatten
-from n2n_lightning.training.build import Config
+from n2n_lightning.training.build import Config, build_datamodule
 from n2n_lightning.training.checkpointing import LAST, PREVIOUS
 from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
 
@@ -35,6 +35,25 @@ def is_finished(config: Config, folder: Path) -> bool:
         text = ", ".join(f"{key} ({before} there, {now} here)" for key, (before, now) in changes.items())
         raise ValueError(f"{folder} holds a run of another configuration: {text}; set another study=NAME")
     return earlier.get("status") in ("done", "dead")
+
+
+def check_data_unchanged(config: Config, folder: Path) -> None:
+    """Refuse to skip the finished run in ``folder`` if its data has changed or is gone.
+
+    The hashes of image files come from the cache, so nothing is read again.
+    """
+    try:
+        fingerprint = build_datamodule(config).data.fingerprint()
+    except (ValueError, OSError) as error:
+        fix = "put the data back, or set another study=NAME for other data"
+        raise ValueError(f"the data that {folder} was trained on cannot be read now: {error}\n{fix}") from error
+    check_fingerprint(fingerprint, folder)
+
+
+def check_fingerprint(fingerprint: str, folder: Path) -> None:
+    """Refuse data with another fingerprint than that of the run in ``folder``; early versions recorded none."""
+    if read_json(folder / "result.json").get("data", {}).get("fingerprint") not in (None, fingerprint):
+        raise ValueError(f"the data is not what {folder} was trained on; set another study=NAME, or resume=false")
 
 
 def changed_settings(earlier: Config, config: Config) -> dict[str, tuple[Any, Any]]:

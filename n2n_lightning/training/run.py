@@ -22,16 +22,18 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.neighbors import subsample
-from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.data.pairs import STAGES, NoisyPair
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
-from n2n_lightning.system.atomic import read_json
+from n2n_lightning.system.folders import write_fault
 from n2n_lightning.training.build import Config, build_datamodule, build_module
 from n2n_lightning.training.callbacks import EpochLines, ImageGrid, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import AtomicCheckpointIO, FiniteLoss, RunCheckpoints
 from n2n_lightning.training.resuming import (
+    check_data_unchanged,
+    check_fingerprint,
     find_resume_checkpoint,
     is_finished,
     remove_stale_results,
@@ -85,8 +87,12 @@ def train(
     try:
         check_config(config)
         if is_finished(config, folder):
+            check_data_unchanged(config, folder)
             print(f"{folder.name}: already done, skipped", flush=True)
             return False
+        if fault := write_fault(folder / "result.json"):
+            fix = "set hydra.run.dir=FOLDER (with -m hydra.sweep.dir), or start in another folder"
+            raise ValueError(f"{folder} cannot be written ({fault}); {fix}")
         run = prepare_run(config, folder, labels)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
@@ -103,6 +109,7 @@ def prepare_run(config: Config, folder: Path, labels: dict[str, Any]) -> Prepare
     initial = None if config["init_from"] is None else load_denoiser(config["init_from"])  # before data takes minutes
     datamodule = build_datamodule(config)
     datamodule.setup("fit")
+    check_limits(config["trainer"], datamodule)
     pl.seed_everything(config["seed"], verbose=False)
     module = build_module(config, datamodule.image_shape[0])
     if initial is not None:
@@ -111,10 +118,20 @@ def prepare_run(config: Config, folder: Path, labels: dict[str, Any]) -> Prepare
     if config["compile"]:
         mode = config["compile"] if isinstance(config["compile"], str) else None
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
-    earlier = read_json(folder / "result.json").get("data", {}).get("fingerprint") if resume_from else None
-    if earlier not in (None, metadata["data"]["fingerprint"]):
-        raise ValueError(f"the data is not what {folder} was trained on; set another study=NAME, or resume=false")
+    if resume_from:
+        check_fingerprint(metadata["data"]["fingerprint"], folder)
     return PreparedRun(config, folder, module, datamodule, resume_from, resume_step, metadata)
+
+
+def check_limits(trainer: Config, datamodule: NoisyPairDataModule) -> None:
+    """Refuse limits that leave no batch of a stage; a float is the part of the batches to use."""
+    for stage in STAGES:
+        key, batches = f"limit_{stage}_batches", len(datamodule.loader(stage))
+        limit = trainer.get(key)
+        if isinstance(limit, float) and int(limit * batches) < 1:
+            raise ValueError(
+                f"trainer.{key} must leave a batch or more, got {limit} of {batches}; set trainer.{key}=1 for one batch"
+            )
 
 
 def copy_weights(initial: DenoiserModule, module: DenoiserModule, path: str) -> None:
@@ -202,7 +219,7 @@ def optional_callbacks(run: PreparedRun) -> list[pl.Callback]:
     """Build the callbacks of ``ema`` and ``patience``."""
     callbacks: list[pl.Callback] = []
     if decay := run.config["ema"]:
-        on_gpu = run.config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
+        on_gpu = run.config["trainer"].get("accelerator") != "cpu" and torch.cuda.is_available()
         device = "cuda" if on_gpu else "cpu"
         callbacks.append(WeightAveraging(device, multi_avg_fn=get_ema_multi_avg_fn(decay)))
     if patience := run.config["patience"]:

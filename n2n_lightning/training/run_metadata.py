@@ -43,7 +43,7 @@ def describe_run(
         "params": sum(p.numel() for p in module.net.parameters()),
         "gmac": count_gmac(module, datamodule.image_shape),
         "max_epochs": config["trainer"]["max_epochs"],
-        "device": device_name(config["trainer"]["accelerator"]),
+        "device": device_name(config["trainer"].get("accelerator", "auto")),
         "seed": config["seed"],
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
         "git_commit": git_commit(),
@@ -89,5 +89,7 @@ def git_commit() -> str | None:
 def hyper_parameters(config: Config, model: str, overrides: dict[str, str]) -> dict[str, Any]:
     """Return what TensorBoard's HPARAMS tab compares: the settings that studies sweep most, and the overrides."""
     common = {"model": model} | {group: config[group]["name"] or "none" for group in ("optimizer", "loss", "scheduler")}
-    common |= {"lr": config["optimizer"]["lr"], "batch_size": config["data"]["batch_size"], "seed": config["seed"]}
+    for group, key in (("optimizer", "lr"), ("data", "batch_size")):
+        common[key] = config[group].get(key, "default")
+    common["seed"] = config["seed"]
     return common | {key: value for key, value in overrides.items() if key.rpartition(".")[2] not in common}

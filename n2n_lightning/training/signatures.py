@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,7 @@ def fits(value: Any, hint: Any) -> bool:
             return len(value) == len(items) and all(map(fits, value, items))
         return isinstance(value, (list, tuple)) and all(fits(item, items[0]) for item in value)
     if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+        return isinstance(value, (int, hint)) and not isinstance(value, bool) and math.isfinite(value)
     if hint in (str, bool, types.NoneType):
         return isinstance(value, hint)
     return hint is Any or not inspect.isclass(hint)

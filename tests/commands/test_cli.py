@@ -14,6 +14,31 @@ from small_runs import assert_refused, evaluate_main, tiny_overrides, train_in, 
 CHAIN = ("data=clean", "data.root=a", "noise=chain")
 
 
+UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would fail, hang or do nothing
+    *(
+        ([f"trainer.precision={value}"], ["precision must be one of 32-true, ", f"got {value}", "precision=bf16-mixed"])
+        for value in ("64-true", "64", "bf16-true", "16-true", "transformer-engine")
+    ),
+    *(
+        ([f"+trainer.overfit_batches={value}"], ["overfit_batches must be 0", f"got {value}", "set debug=overfit"])
+        for value in (1, 0.5)
+    ),
+    (["+trainer.barebones=true"], ["barebones must be false, got true", "leave it out"]),
+    *(
+        ([f"+trainer.accumulate_grad_batches={value}"], ["must be 1 or more", f"got {value}", "grad_batches=1"])
+        for value in (0, -1)
+    ),
+    (["trainer.gradient_clip_val=-1"], ["gradient_clip_val must be 0 or more, got -1", "null for no clipping"]),
+    (["trainer.gradient_clip_val=nan"], ["gradient_clip_val must be a number", "got nan"]),
+    (["trainer.limit_train_batches=nan"], ["limit_train_batches must be", "got nan"]),
+    *(
+        ([f"+trainer.strategy={value}"], [f"strategy must be auto, got {value}", "strategy=auto"])
+        for value in ("ddp", "ddp_spawn", "single_device")
+    ),
+    (["+trainer.num_nodes=2"], ["num_nodes must be 1, got 2", "num_nodes=1"]),
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -43,11 +68,16 @@ CHAIN = ("data=clean", "data.root=a", "noise=chain")
         (["+trainer.callbacks=[]"], ["trainer.callbacks is no setting"]),
         (["trainer.devices=2"], ["devices must be 1, got 2"]),
         (["trainer.limit_val_batches=0"], ["limit_val_batches must be above 0"]),
+        *((words, ["trainer", *said]) for words, said in UNUSABLE_TRAINER_VALUES),
         (["study=3"], ["study must be text, got 3"]),
         (["resume=maybe"], ["resume must be true or false, got 'maybe'"]),
         (["~optimizer"], ["optimizer must be a group of settings"]),
         (["scheduler=null"], []),
         (["optimizer.lr=-1"], ["optimizer", "-1"]),
+        (["optimizer.lr=nan"], ["optimizer.lr must be a number, got nan"]),
+        (["optimizer.lr=inf"], ["optimizer.lr must be a number, got inf"]),
+        (["+optimizer.differentiable=true"], ["optimizer.differentiable is no setting here"]),
+        (["scheduler=step", "scheduler.step_size=0"], ["step_size must be 1 or more, got 0", "step_size=10"]),
         (["optimizer.lr=abc"], ["optimizer.lr must be a number", "'abc'"]),
         (["optimizer.betas=[0.9]"], ["optimizer.betas must be a list of 2", "[0.9]"]),
         (["scheduler=step", "scheduler.step_size=a"], ["scheduler.step_size must be an integer, got 'a'"]),
@@ -128,6 +158,19 @@ def test_a_wrong_setting_is_refused(
 ):
     monkeypatch.setattr(pl.Trainer, "fit", None)  # a setting that slips through must not train for an hour
     assert_refused(command(*arguments), tmp_path, *words)
+
+
+@pytest.mark.parametrize("stage", ["train", "val"])
+def test_a_limit_that_leaves_no_batch_is_refused(command: Command, course_data: Path, tmp_path: Path, stage: str):
+    ended = command("model=convtrans_relu", f"trainer.limit_{stage}_batches=0.01", *tiny_overrides(course_data))
+    assert_refused(ended, tmp_path, f"limit_{stage}_batches must leave a batch", "got 0.01 of ", "batches=1 for one")
+
+
+@pytest.mark.parametrize("removed", ["optimizer.lr", "data.batch_size", "trainer.accelerator", "trainer.precision"])
+def test_a_setting_that_is_taken_out_has_its_default(command: Command, course_data: Path, removed: str):
+    line = [word for word in tiny_overrides(course_data) if not word.startswith(f"{removed}=")]
+    ended = command("model=convtrans_relu", "trainer.max_epochs=1", *line, f"~{removed}")
+    assert ended.code == 0, ended.err
 
 
 def test_several_faults_are_listed_at_once(command: Command, tmp_path: Path):

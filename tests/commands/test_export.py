@@ -329,7 +329,11 @@ def test_a_disk_that_fails_leaves_nothing(
 @pytest.mark.usefixtures("no_exporter")
 def test_a_folder_that_cannot_be_made_is_named(command: Command, given: Path, tmp_path: Path):
     ended = command(str(given), "--format", "torch", "--output", "given/net.ckpt/net.pt2", main=export.main)
-    assert ended.code == 2 and ended.err.count("\n") == 1 and "given/net.ckpt is a file" in ended.err
+    assert (
+        ended.code == 2
+        and ended.err.count("\n") == 1
+        and "given/net.ckpt/net.pt2 cannot be written (Not a directory)" in ended.err
+    )
     assert [path.name for path in tmp_path.rglob("*.pt2")] == []
 
 

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -238,9 +239,28 @@ def test_the_net_may_be_on_another_device():
         Denoiser(module)._estimate(torch.zeros(1, 3, 8, 8))
 
 
-def test_an_untrained_denoiser_says_so():
+def test_an_untrained_denoiser_predicts_with_its_first_weights_and_says_so():
+    source, target, _ = noisy_pairs(8)
+    denoiser = Denoiser("convtrans_relu")
+    before = torch.get_rng_state()
+    for images in (source, source[:, :1].float()):  # of any number of channels, before it is known
+        with pytest.warns(UserWarning, match=r"'convtrans_relu'\) is not trained.*call fit.*Denoiser\.load"):
+            denoised = denoiser.predict(images)
+        assert denoised.shape == images.shape and denoised.dtype == images.dtype
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.warns(UserWarning, match="not trained"):
+        assert torch.equal(denoiser.denoise(source), Denoiser("convtrans_relu").denoise(source))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        denoiser.fit(source, target)
+        fresh = Denoiser("convtrans_relu").fit(source, target)
+        assert torch.equal(denoiser.predict(source), fresh.predict(source)), "predicting changed the training"
+
+
+def test_a_denoiser_of_no_trained_net_has_no_module():
     with pytest.raises(ValueError, match="fit"):
-        Denoiser("unet").predict(torch.zeros(1, 3, 4, 4))
+        _ = Denoiser("unet").module
     with pytest.raises(ValueError, match=r"unet.*got 'unett'.*did you mean 'unet'"):
         Denoiser("unett").fit(*noisy_pairs(2)[:2])
 
@@ -273,5 +293,9 @@ def test_the_documented_adapter_serves_the_course_grader():
         denoised = model.predict(batch)
         assert denoised.shape == batch.shape and denoised.min() >= 0 and denoised.max() <= 255
     fresh = names["Model"]()
+    for batch in (source, source.float(), torch.rand(1, 3, 512, 512) * 255):  # it asks for the PSNR before training too
+        with pytest.warns(UserWarning, match="not trained"):
+            denoised = fresh.predict(batch)
+        assert denoised.shape == batch.shape and denoised.min() >= 0 and denoised.max() <= 255
     fresh.train(source, target, 1)
     assert fresh.predict(source).shape == source.shape
