@@ -21,7 +21,7 @@ from rich.progress import track
 
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, check_size, image_errors, name_file
-from n2n_lightning.image_io.value_range import ValueSurvey, finite_limits, non_finite_pixels
+from n2n_lightning.image_io.value_range import ValueSpan, ValueSurvey, finite_limits, non_finite_pixels
 from n2n_lightning.system.atomic import DISK_FULL, UNWRITABLE, atomic_write
 from n2n_lightning.system.lock import exclusive_build
 
@@ -53,6 +53,10 @@ class ImageStack:
     @property
     def name(self) -> str:
         return str(self.origin)
+
+    @property
+    def values(self) -> ValueSpan:
+        return ValueSpan(self.low, self.high, self.outliers)
 
     def read(self, number: int, top: int, left: int, height: int, width: int) -> Array:
         """Read one image's window: (height, width, C) in native byte order.

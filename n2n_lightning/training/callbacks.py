@@ -49,7 +49,9 @@ class ImageGrid(pl.Callback):
         if missing > 0:
             target = batch.target if batch.clean is None else batch.clean
             shown = (images for images in (batch.source, outputs, target) if images is not None)
-            new = [images[:missing].clamp(0, 1).cpu() for images in shown]
+            assert isinstance(pl_module, DenoiserModule)
+            low, high = pl_module.limits  # black and white of the pictures
+            new = [((images[:missing] - low) / (high - low)).clamp(0, 1).cpu() for images in shown]
             self.columns = [torch.cat(both) for both in zip(self.columns, new, strict=True)] if self.columns else new
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
