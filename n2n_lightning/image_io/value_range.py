@@ -20,8 +20,8 @@ from n2n_lightning.image_io.image_file import Array
 SAMPLED_VALUES = 2**16  # of each piece
 KEPT_EXTREMES = 64  # values on each side that may be outliers
 OUTLIER_SHARE = 1e-5  # of all values
-MAX_SCALE_RATIO = 4.0  # between the values of images and those of the training
-MAX_DARKNESS = 64.0  # the same where only the training's range is known: images may be dark
+MOST_BRIGHTER, MOST_DARKER = 4.0, 8.0  # images may be so many times brighter or darker than those of the training
+MOST_BELOW_RANGE = 64.0  # and darker than the range, where nothing else is known of the training
 Limits = tuple[float, float]  # the least and the greatest value
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # beyond it a float64 value is infinite to the net
 
@@ -163,12 +163,12 @@ def scale_fault(span: ValueSpan, peak: float, trained: Limits | None, setting: s
         trained: the reach of the training's darkest and of its brightest file; None if the checkpoint does not tell.
         setting: how the user sets the range, such as "data.range=".
     """
-    least, greatest = trained or (peak * MAX_SCALE_RATIO / MAX_DARKNESS, peak)
+    least, greatest = trained or (peak * MOST_DARKER / MOST_BELOW_RANGE, peak)
     known = f"those of the training reach {greatest:.6g}, and its range is" if trained else "the training's range is"
-    if not span.reach or least / MAX_SCALE_RATIO <= span.reach <= greatest * MAX_SCALE_RATIO:
+    if not span.reach or least / MOST_DARKER <= span.reach <= greatest * MOST_BRIGHTER:
         return None
     dark = span.reach < least
-    fitting = peak * 2.0 ** round(math.log2(span.reach / (least if dark else greatest)))  # exact for floats
+    fitting = peak * 2.0 ** round(math.log2(span.reach / greatest))  # by a power of two, exact for floats
     return ScaleFault(
         f"values go from {span.low:.6g} to {span.high:.6g}, {known} {peak:.6g}; they may be on another scale: give "
         f"{setting}{fitting:.15g}, or {setting}{peak:.15g} for the training's range",

@@ -307,18 +307,48 @@ def test_the_range_of_the_training_holds_for_its_kind(command: Command, trained_
     assert [line.split(", ")[0].split()[-1] for line in printed_ranges(ended.out)] == [str(found)]
 
 
-def test_values_around_0_need_a_range(command: Command):
-    write(IN / "a.npy", noise(20, 24, 3, dtype="f4") - 128)
-    write(IN / "b.png", noise(20, 24, 3))
+def test_values_around_0(command: Command):
+    values = noise(20, 24, 3, dtype="f4") - 128
+    write(IN / "a.npy", values)
     ended = denoise(command, IN)
-    assert ended.code == 2 and files("out") == {"b.png"}
-    assert "1 of 2 files denoised, 1 failed" in ended.out
-    assert ended.err.endswith(
-        f"error: {IN / 'a.npy'} has no range: values go from -128 to 127, but black is taken to be 0 in float32; "
-        "give --range, the value that is to be 1 to the net\n"
-    )
-    ended = denoise(command, IN, "--range", "128")
-    assert ended.code == 0 and "1 of 2 files denoised, 1 done before" in ended.out
+    assert ended.code == 0
+    assert printed_ranges(ended.out)[0].startswith("range of float32: -128 to 127, 1 stands for 128, found in")
+    assert_close("out/a.npy", estimate(values, 128))
+
+
+def write_deep(peak: float, sample_type: str, reach: list[float] | None) -> Path:
+    """Write a checkpoint that was trained on values of this type."""
+    content = torch.load(WEIGHTS, weights_only=True)
+    content["n2n_lightning"] |= {"peak": peak, "sample_type": sample_type} | ({"reach": reach} if reach else {})
+    Path("given").mkdir(exist_ok=True)
+    torch.save(content, "given/deep.ckpt")
+    return Path("given/deep.ckpt")
+
+
+@pytest.mark.parametrize("dtype", ["f4", "u2"])
+@pytest.mark.parametrize("reach", [[900.0, 1000.0], None])
+def test_files_on_another_scale_are_refused(command: Command, dtype: str, reach: list[float] | None):
+    """Files are 10 times brighter, alike, and 1000 times darker. Without a record only what is brighter is refused."""
+    sizes = {"bright": 10_000, "same": 1000, "dark": 1}
+    for name, most in sizes.items():
+        write(IN / f"{name}.npy", noise(20, 24, 3, most=most, dtype=dtype))
+    model = write_deep(1024.0, "float" if dtype == "f4" else "uint16", reach)
+    ended = denoise(command, IN, model=model)
+    assert ended.code == 2 and files("out") == ({"same.npy"} if reach else {"same.npy", "dark.npy"})
+    assert f"error: {IN / 'bright.npy'}: values go from 0 to 10000" in ended.err and "--range 8192" in ended.err
+    assert f"{'error' if reach else 'warning'}: {IN / 'dark.npy'}: values go from 0 to 1" in ended.err
+    ended = denoise(command, IN, "--range", "8192", model=model, output="wide")
+    assert ended.code == 0 and ended.err == "", "a given range wins"
+
+
+def test_a_value_far_out_does_not_set_the_range(command: Command):
+    values = noise(64, 64, 3, most=400, dtype="u2")
+    values[10, 20, 1] = 65535
+    write(IN / "a.tif", values)
+    ended = denoise(command, IN)
+    assert ended.code == 0 and printed_ranges(ended.out)[0].startswith("range of uint16: 0 to 511, found in")
+    assert f"warning: {IN / 'a.tif'} has 1 value far out" in ended.err
+    assert_close("out/a.tif", estimate(values.clip(0, 511), 511))
 
 
 def test_a_file_of_another_type_has_a_range_of_its_own(command: Command):

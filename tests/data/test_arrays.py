@@ -184,7 +184,10 @@ def test_scoring_takes_the_trainings_range_for_values_of_its_kind(
 ):
     most = 1.5 if "float" in dtype else 200 if dtype == "uint8" else 900
     images = np.linspace(0, most, 4 * 32 * 32).reshape(4, 32, 32).astype(dtype)
-    data, module = arrays(source=images, target=images[::-1]), SimpleNamespace(peak=peak, sample_type=trained_on)
+    data, module = (
+        arrays(source=images, target=images[::-1]),
+        SimpleNamespace(peak=peak, sample_type=trained_on, reach=None),
+    )
     evaluate.take_range(data, cast(Any, module))
     assert data.peak == used
     given = arrays(source=images, target=images[::-1], range=255 if dtype == "uint8" else 700)
