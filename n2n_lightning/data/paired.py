@@ -134,6 +134,8 @@ class BurstData(SceneData):
     root: str
     val_root: str | None = None
 
+    spare_frames = True
+
     def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
         root = self.root if stage == "train" else self.val_root
         return None if root is None else (list_bursts(Path(root), self.axes), [])

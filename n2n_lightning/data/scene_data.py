@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from n2n_lightning.data.crops import CropSampler, FixedCrops, RandomCrops, Regions, assign_regions, grid_crops
+from n2n_lightning.data.defects import remove_defects
 from n2n_lightning.data.device_cache import SceneSource
 from n2n_lightning.data.pairs import PairSource, Stage, check_at_least
 from n2n_lightning.data.scenes import Scene, SceneFiles, format_text, size_text
@@ -63,6 +64,7 @@ class SceneData:
     cache_dir: str = "outputs/cache"
 
     cell_px = 1  # side of the square of input pixels behind each pixel of a pair
+    spare_frames = False  # whether a scene can do without some of its frames, as a burst can
     draws = "fresh"  # or "fixed": the same training crops in every epoch
 
     def __post_init__(self) -> None:
@@ -183,8 +185,8 @@ class SceneData:
     @cached_property
     def content(self) -> CheckedImages:
         """All usable images, each given to a stage."""
-        train, train_faults = self.find_scenes("train") or ([], [])
-        found = self.find_scenes("val")
+        train, train_faults = self._find_usable_scenes("train") or ([], [])
+        found = self._find_usable_scenes("val")
         val, val_faults = found or ([], [])
         misfits = self._misfits([*train, *val])
         train, val = ([scene for scene in scenes if scene not in misfits] for scenes in (train, val))
@@ -201,6 +203,14 @@ class SceneData:
         crop = self._crop_size(scenes)
         regions = assign_regions(train, val if found else None, self.val_fraction, crop, self.seed)
         return CheckedImages(scenes, regions, crop)
+
+    def _find_usable_scenes(self, stage: Stage) -> tuple[list[Scene], list[str]] | None:
+        """Return what ``find_scenes`` does, without images that make their scene worthless."""
+        found = self.find_scenes(stage)
+        if found is None:
+            return None
+        scenes, faults = remove_defects(found[0], spare_frames=self.spare_frames)
+        return scenes, [*found[1], *faults]
 
     def _crop_size(self, scenes: Sequence[Scene]) -> tuple[int, int]:
         """Return height and width of a crop as read, px: the images' most common size if they are taken whole."""

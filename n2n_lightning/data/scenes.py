@@ -26,6 +26,16 @@ class StackImage(NamedTuple):
     number: int
 
     @property
+    def name(self) -> str:
+        """Name of the file, and the page (counted from 0) where it has several."""
+        return self.stack.name if self.stack.shape[0] == 1 else f"{self.stack.name} page {self.number}"
+
+    @property
+    def digest(self) -> str:
+        """Hash of the pixels, equal for copies."""
+        return self.stack.image_digests[self.number]
+
+    @property
     def dtype(self) -> torch.dtype:
         """Type of the values in memory: uint8 stays, every other type becomes float32."""
         return torch.uint8 if np.dtype(self.stack.dtype) == np.uint8 else torch.float32
@@ -63,9 +73,9 @@ class Scene:
         return height, width
 
     @property
-    def identity(self) -> tuple[tuple[str, int], ...]:
-        """Equal for copies of the same files."""
-        return tuple((image.stack.digest, image.number) for image in self.images)
+    def identity(self) -> tuple[str, ...]:
+        """Equal for scenes of the same pixels."""
+        return tuple(image.digest for image in self.images)
 
     @property
     def pixel_format(self) -> PixelFormat:
@@ -115,11 +125,7 @@ class SceneFiles:
         if self._are_scenes(opened):
             scenes, untold = scenes_over_time(opened)
             return scenes, [*faults, *untold]
-        digests = [stack.digest for stack in opened]
-        copies = [stack.name for stack in opened if digests.count(stack.digest) > 1]
-        if copies:
-            faults.append(f"{' and '.join(copies[:2])} are the same image; give images with independent noise")
-        elif self.burst and len(opened) == 1:
+        if self.burst and len(opened) == 1:
             axes = opened[0].axes
             frames = f", or set data.axes={axes.replace('C', 'T')} if its channels are frames" if axes[0] == "C" else ""
             more = f"a burst needs 2 or more: add one or remove it{frames}"
