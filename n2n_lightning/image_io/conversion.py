@@ -39,7 +39,7 @@ Shape = tuple[int, int, int, int]  # (N, H, W, C)
 
 def check_convertible(image: ImageReader, form: str) -> None:
     """Refuse a file whose images a format cannot hold: too many, too large, or of another type."""
-    if form in ("npy", "tiff", image.form):
+    if form in ("npy", "tiff") or (form == image.form and not image.alphas):
         return
     count, (stacked, height, width, channels) = image.count, image.shape
     if count * stacked > 1:

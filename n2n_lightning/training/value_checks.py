@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
-from n2n_lightning.data.pairs import PairData
+from n2n_lightning.data.pairs import PairData, PairSource
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.image_io.value_range import ValueSpan, range_text, scale_fault
 from n2n_lightning.models.module import DenoiserModule
 
-LOCAL_MEAN_PX = 16  # side of the squares whose means tell signal from noise
-LOOKED_AT = 256  # training pairs
+LOCAL_MEAN_PX = 8  # side of the squares whose means tell signal from noise
+LOOKED_AT = 256  # pairs of each stage
 MOST_NEGATIVE = 0.05  # of the range: the share below 0 that a net without negative values can do without
 
 
@@ -47,10 +47,12 @@ def range_line(data: PairData) -> str:
 
 
 def least_local_mean(datamodule: NoisyPairDataModule) -> float:
-    """Return the least mean of a square of pixels in some training images, in file values."""
-    source = datamodule.sources["train"]
-    indices = torch.arange(min(LOOKED_AT, len(source)))
-    pair = source.batch(indices, seeded_generator(0))
+    """Return the least mean of a square of pixels in some training and validation images, in file values."""
+    return min(_least_local_mean(source) for source in datamodule.sources.values())
+
+
+def _least_local_mean(source: PairSource) -> float:
+    pair = source.batch(torch.arange(LOOKED_AT) % len(source), seeded_generator(0))
     images = pair.source.float() if pair.target is None else (pair.source.float() + pair.target) / 2
     side = min(LOCAL_MEAN_PX, *images.shape[-2:])
     return float(F.avg_pool2d(images, side).min())

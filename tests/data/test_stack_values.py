@@ -119,7 +119,7 @@ def test_another_scale_than_the_trainings_is_refused(command: Command, tmp_path:
     line = ("checkpoint=given/run/checkpoints/best.ckpt", *pairs("a", "b"), *CROPS, "data.cache_dir=given/cache")
     Path("cache").rename("given/cache")
     ended = command(*line, "output=scores.json", main=evaluate_main)
-    assert_refused(ended, tmp_path, "given/a/", "may be on another scale", f"data.range={fix}", "data.range=2 ")
+    assert_refused(ended, tmp_path, "given/", "may be on another scale", f"data.range={fix}", "data.range=2 ")
     assert command(*line, f"data.range={fix}", "output=scores.json", main=evaluate_main).code == 0
     scores = read_json(tmp_path / "scores.json")
     assert scores["data"]["peak"] == fix and "scale" not in ended.out

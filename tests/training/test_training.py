@@ -160,7 +160,8 @@ def test_best_and_last_hold_the_epochs_they_should(four_epochs: Path):
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_a_checkpoint_holds_tensors_and_plain_types_and_no_folder(four_epochs: Path, name: str):
     content = torch.load(four_epochs / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    assert content["n2n_lightning"] == {"format": FORMAT, "family": "sequential", "peak": 255.0, "sample_type": "uint8"}
+    about = {"format": FORMAT, "family": "sequential", "peak": 255.0, "sample_type": "uint8", "span": [0.0, 255.0]}
+    assert content["n2n_lightning"] == about
     described = content["hyper_parameters"]
     assert described["optimizer"] == {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0, "nesterov": False}
     assert described["loss"] == {"name": "l2"} and described["scheduler"] is None

@@ -19,6 +19,7 @@ def write_frames(folder: Path, low: float, sigma: float = 0.03) -> None:
     """Write two noisy float frames of a scene from ``low`` to 1."""
     clean = smooth_images(1, 64, seed=2)[0].mean(0) / 255
     clean = (clean - clean.min()) / np.ptp(clean) * (1 - low) + low
+    clean[:24], clean[:, :24] = low, low  # dark in the part of each stage
     for frame in range(2):
         noisy = clean + np.random.default_rng(frame).normal(0, sigma, clean.shape)
         write(folder / f"{frame}.tif", noisy.astype(np.float32))
