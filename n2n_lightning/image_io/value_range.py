@@ -20,6 +20,7 @@ from n2n_lightning.image_io.image_file import Array
 SAMPLED_VALUES = 2**16  # of each piece
 KEPT_EXTREMES = 64  # values on each side that may be outliers
 OUTLIER_SHARE = 1e-5  # of all values
+FEW_VALUES = 8000  # of so few, even one that lies far out may be meant
 MOST_BRIGHTER, MOST_DARKER = 4.0, 8.0  # images may be so many times brighter or darker than those of the training
 MOST_BELOW_RANGE = 64.0  # and darker than the range, where nothing else is known of the training
 Limits = tuple[float, float]  # the least and the greatest value
@@ -82,7 +83,7 @@ class ValueSurvey:
         below, above = self._lowest < low - reach, self._highest > high + reach
         below &= below.sum() <= allowed  # more than a few are no outliers
         above &= above.sum() <= allowed
-        if reach == 0:  # of an image with one value almost everywhere, nothing can be said
+        if reach == 0 or self.count < FEW_VALUES:  # of an image with one value almost everywhere, nothing can be said
             below, above = np.zeros_like(below), np.zeros_like(above)
         least, greatest = self._lowest[~below], self._highest[~above]
         found = int(below.sum() + above.sum())
