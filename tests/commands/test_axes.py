@@ -31,6 +31,7 @@ def volume(frames: int) -> np.ndarray:
     return np.rint(noisy.clip(0, 65535)).astype(np.uint16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["imagej", "ome", "plain", "npy"])
 def test_a_burst_of_volumes_gives_the_same_run_in_every_form(command: Command, name: str):
     options: dict[str, dict[str, Any]] = {
@@ -53,6 +54,7 @@ def test_a_burst_of_volumes_gives_the_same_run_in_every_form(command: Command, n
     assert read_json(Path("outputs/first/result.json"))["noisy_psnr_pairs"] > 20, "slices are not mixed"
 
 
+@pytest.mark.slow
 def test_slices_that_may_be_frames_end_the_run(command: Command):
     Path("in").mkdir()
     tifffile.imwrite("in/a.tif", volume(1)[0], imagej=True, metadata={"axes": "ZYX"})
@@ -62,6 +64,7 @@ def test_slices_that_may_be_frames_end_the_run(command: Command):
     assert command(*QUICK, "data=single", "data.root=in").code == 0
 
 
+@pytest.mark.slow
 def test_four_dyes_from_training_to_the_denoised_file(command: Command):
     dyes = np.moveaxis(volume(1)[0], 0, -1)
     Path("in").mkdir()

@@ -39,6 +39,7 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -179,6 +180,7 @@ def test_several_faults_are_listed_at_once(command: Command, tmp_path: Path):
     assert_refused(command(*faults), tmp_path, *words)
 
 
+@pytest.mark.slow
 def test_in_a_sweep_each_wrong_run_is_named_and_the_others_train(command: Command, course_data: Path, tmp_path: Path):
     ended = command("-m", "model=convtrans_relu", "debug=fast", "data.batch_size=8,0", *tiny_overrides(course_data)[:2])
     assert ended.code == 2 and "batch_size must be 1 or more, got 0" in ended.err

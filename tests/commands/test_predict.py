@@ -26,6 +26,7 @@ IN = Path("given/in")
 # What comes out
 
 
+@pytest.mark.slow
 def test_the_command_line_as_users_type_it(tmp_path: Path):
     """Run the module as a program in a process of its own: exit code, output, files."""
     images = {name: noise(40, 50, 3, seed=number) for number, name in enumerate(("a.png", "b.tif", "sub/c.bmp"))}

@@ -193,6 +193,7 @@ def test_a_child_that_is_killed_is_no_success():
     assert call("no_such_command") != errors.DONE
 
 
+@pytest.mark.slow
 def test_two_runs_for_real_then_nothing_left_to_do(tmp_path: Path):
     from PIL import Image
 

@@ -69,6 +69,7 @@ def test_many_scenes(tmp_path: Path, layout: str):
 # Which frames make a pair
 
 
+@pytest.mark.slow
 def test_every_ordered_pair_of_frames_is_drawn_equally_often_and_no_frame_with_itself(tmp_path: Path):
     data = burst(tmp_path, str(write_burst(tmp_path / "root", 0, 4)), train_pairs=1200, crop_px=4)
     pair = load_all(data, "train")
@@ -78,6 +79,7 @@ def test_every_ordered_pair_of_frames_is_drawn_equally_often_and_no_frame_with_i
     assert sum((count - 100) ** 2 / 100 for count in drawn.values()) < 45
 
 
+@pytest.mark.slow
 def test_scenes_of_any_number_of_frames_are_never_mixed(tmp_path: Path):
     for scene, frames in enumerate((2, 3, 5, 2)):
         write_burst(tmp_path / "root" / str(scene), scene, frames)

@@ -40,6 +40,7 @@ def pairs(*names: str) -> tuple[str, ...]:
     return ("data=pairs", *(f"data.{role}=given/{name}" for role, name in zip(("source", "target", "clean"), names)))  # noqa: B905
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "low", "high"), [("int16", -1000, 400), ("float32", -0.3, 1.0), ("int32", -900, -100)]
 )
@@ -75,6 +76,7 @@ def test_arrays_below_zero():
     assert ArrayData(source=first + 1, target=second + 1, crop_px=16).span == (0, 2)
 
 
+@pytest.mark.slow
 def test_dark_float_frames_are_evaluated_without_a_range(command: Command, tmp_path: Path):
     write_signed(tmp_path / "given", "float32", 0, 1)
     assert command(*SMALL, *pairs("a", "b"), "data.range=1").code == 0
@@ -87,6 +89,7 @@ def test_dark_float_frames_are_evaluated_without_a_range(command: Command, tmp_p
     assert read_json(tmp_path / "scores.json")["data"]["peak"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_a_few_values_far_out_do_not_set_the_range(command: Command, tmp_path: Path, dtype: str):
     rng = np.random.default_rng(0)
@@ -108,6 +111,7 @@ def test_a_few_values_far_out_do_not_set_the_range(command: Command, tmp_path: P
     assert crops[None].source.max() == data["peak"] and crops[65535.0].source.max() == 65000, "a given range wins"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "fix"), [(255.0, 512), (65535.0, 131072), (1e-3, 0.001953125)])
 def test_another_scale_than_the_trainings_is_refused(command: Command, tmp_path: Path, factor: float, fix: float):
     write_signed(tmp_path / "given", "float32", 0, 1)
@@ -125,6 +129,7 @@ def test_another_scale_than_the_trainings_is_refused(command: Command, tmp_path:
     assert scores["data"]["peak"] == fix and "scale" not in ended.out
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_weights_of_the_same_scale_only(command: Command, tmp_path: Path):
     write_signed(tmp_path / "given", "float32", 0, 1)
     assert command(*SMALL, *pairs("a", "b"), "data.range=64").code == 0

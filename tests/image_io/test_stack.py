@@ -281,6 +281,7 @@ def test_windows_are_slices(tmp_path: Path, cache: Path, monkeypatch: pytest.Mon
         assert held.nbytes == window.nbytes, "the window keeps more than itself in memory"
 
 
+@pytest.mark.slow
 def test_reading_many_windows_takes_no_memory(tmp_path: Path, cache: Path):
     statm = Path("/proc/self/statm")
     if not statm.exists():

@@ -183,6 +183,7 @@ def mse(images: Tensor, clean: Tensor) -> float:
     return float((images.float() - clean.float()).square().mean())
 
 
+@pytest.mark.slow
 def test_fit_learns_from_noisy_pairs_and_goes_on():
     source, target, clean = noisy_pairs(96)
     denoiser = Denoiser("convtrans_relu").fit(source, target, epochs=40, batch_size=8)
@@ -307,6 +308,7 @@ def test_pairs_that_do_not_fit_together_are_refused(source: Tensor, target: Tens
         Denoiser("convtrans_relu").fit(source, target)
 
 
+@pytest.mark.slow
 def test_the_documented_adapter_serves_the_course_grader():
     """What the grader does (facts on EE-559): train, then uint8 batches of 100, and one float image of 512x512."""
     page = (ROOT / "docs/predict.md").read_text()

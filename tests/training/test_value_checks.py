@@ -25,6 +25,7 @@ def write_frames(folder: Path, low: float, sigma: float = 0.03) -> None:
         write(folder / f"{frame}.tif", noisy.astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ENDS_AT_0)
 def test_images_below_zero_are_refused(command: Command, tmp_path: Path, model: str):
     write_frames(tmp_path / "given", low=-0.5)
@@ -32,6 +33,7 @@ def test_images_below_zero_are_refused(command: Command, tmp_path: Path, model: 
     assert_refused(ended, tmp_path, "cannot give values below 0", "set model=unet", "offset")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sigma", "warns"), [(0.1, True), (0.01, False)])
 def test_noise_below_zero_is_warned_of(command: Command, tmp_path: Path, sigma: float, warns: bool):
     write_frames(tmp_path / "given", low=0.1, sigma=sigma)
