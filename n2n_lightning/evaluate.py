@@ -46,6 +46,7 @@ def score(config: dict[str, Any], data_name: str) -> None:
     Raises:
         errors.InputError: the configuration, the checkpoint or the data is wrong.
     """
+    from n2n_lightning.data.frame_data import FrameData
     from n2n_lightning.metrics import RestorationQuality
     from n2n_lightning.system.atomic import write_json
 
@@ -57,6 +58,9 @@ def score(config: dict[str, Any], data_name: str) -> None:
     if data.sample_type != "uint8":
         print(f"range 0 to {data.peak:g}")
     module.quality = RestorationQuality(quantize=config["quantize"])
+    if isinstance(data, FrameData):
+        for warning in data.warnings:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
     scores = {
         "checkpoint": config["checkpoint"],
         "data": config["data"] | {"fingerprint": data.fingerprint(), "peak": data.peak},

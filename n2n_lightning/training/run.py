@@ -138,6 +138,8 @@ def announce(run: PreparedRun) -> None:
     print(f"{run.folder.name}: training in {run.folder}{resumed}", flush=True)
     if advice := loss_advice(run.config):
         print(f"warning: {advice}", file=sys.stderr, flush=True)
+    for warning in run.metadata["data_warnings"]:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     if run.datamodule.data.sample_type != "uint8":
         print(f"range 0 to {run.datamodule.data.peak:g}; data.range=... sets another", flush=True)
 

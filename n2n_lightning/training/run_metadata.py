@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.frame_data import FrameData
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system.folders import PACKAGE, config_folder
 from n2n_lightning.training.build import Config, compose_model
@@ -28,6 +29,8 @@ def describe_run(
     config: Config, labels: dict[str, Any], module: DenoiserModule, datamodule: NoisyPairDataModule
 ) -> dict[str, Any]:
     """Return the entries of ``result.json`` that are known before training, after the ``labels``."""
+    data = datamodule.data
+    warnings, corrections = (data.warnings, data.corrections) if isinstance(data, FrameData) else ([], {})
     return labels | {
         "format": 1,
         "family": module.family,
@@ -35,7 +38,10 @@ def describe_run(
         "own_optimizer": has_own_optimizer(config, labels["model"], labels.get("overrides", {})),
         "scheduler": config["scheduler"] if config["scheduler"]["name"] else None,
         "loss": config["loss"],
-        "data": config["data"] | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak},
+        "data": config["data"]
+        | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak}
+        | corrections,
+        "data_warnings": warnings,
         "noise": config["noise"] if config["noise"]["name"] else None,
         **{f"{part}_pairs": len(source) for part, source in datamodule.sources.items()},
         "image_shape": list(datamodule.image_shape),

@@ -1,0 +1,1 @@
+"""Measures of what matters for Noise2Noise in noisy frames."""
