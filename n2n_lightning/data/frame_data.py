@@ -71,7 +71,7 @@ class FrameData(SceneData):
         scenes, faults = found
         several = [number for number, scene in enumerate(scenes) if len(scene.noisy) > 1]
         correct = self.match_levels or self.align
-        if correct and scenes and not several:
+        if correct and stage == "train" and scenes and not several:
             raise ValueError(
                 "match_levels and align need 2 noisy images of a scene or more; set data.match_levels=false "
                 "data.align=false"
