@@ -50,6 +50,7 @@ def score(config: dict[str, Any], data_name: str) -> int:
     Raises:
         errors.InputError: the configuration, the checkpoint or the data is wrong, or there is no place for the file.
     """
+    from n2n_lightning.data.frame_data import FrameData
     from n2n_lightning.metrics import RestorationQuality
     from n2n_lightning.system.atomic import write_json
     from n2n_lightning.training.run_metadata import describe_data
@@ -67,6 +68,9 @@ def score(config: dict[str, Any], data_name: str) -> int:
     if data.sample_type != "uint8":
         print(range_line(data))
     module.quality = RestorationQuality(quantize=config["quantize"])
+    if isinstance(data, FrameData):
+        for warning in data.warnings:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
     scores = {
         "checkpoint": config["checkpoint"],
         "data": config["data"] | describe_data(data),

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from n2n_lightning.data.crops import CropSampler
+from n2n_lightning.data.frame_data import FrameData
 from n2n_lightning.data.paired import FramePairs
 from n2n_lightning.data.pairs import PairSource, Stage
-from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, StackImage, describe_mismatch, stack_format
 from n2n_lightning.data.single import SingleImages
 from n2n_lightning.image_io.stack import ImageStack, pixel_hash
@@ -66,7 +66,7 @@ def array_stack(image: OneArray, name: str) -> ArrayStack:
 
 
 @dataclass(kw_only=True)
-class ArrayData(SceneData):
+class ArrayData(FrameData):
     """Noisy images in memory; nothing is copied.
 
     Each set of images is one array, (N, H, W) or (N, H, W, C) of numpy, (N, H, W) or (N, C, H, W) of torch, or a list

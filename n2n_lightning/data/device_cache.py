@@ -31,8 +31,7 @@ class DeviceImages:
 
         def fill(number: int) -> None:
             image = images[number]
-            _, height, width, _ = image.stack.shape
-            pixels = torch.from_numpy(image.read(0, 0, height, width).reshape(-1))
+            pixels = torch.from_numpy(image.read(0, 0, *image.size).reshape(-1))
             start = self.starts[image]
             self.values[start : start + len(pixels)].copy_(pixels)
 
@@ -41,7 +40,7 @@ class DeviceImages:
     def crops(self, images: Sequence[StackImage], windows: CropWindows) -> Tensor:
         """Return one window of each image, as ``read_crops`` does, on the device."""
         channels = images[0].stack.shape[3]
-        columns = np.array([image.stack.shape[2] for image in images])
+        columns = np.array([image.size[1] for image in images])
         corners: npt.NDArray[np.int64] = (windows.top * columns + windows.left) * channels
         corners += [self.starts[image] for image in images]
         device = self.values.device

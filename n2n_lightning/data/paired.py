@@ -14,8 +14,8 @@ from torch import Tensor
 
 from n2n_lightning.data.crops import CropSampler
 from n2n_lightning.data.device_cache import SceneSource
+from n2n_lightning.data.frame_data import FrameData
 from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage
-from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.image_io.listing import list_images
 
@@ -63,7 +63,7 @@ class FramePairs(SceneSource):
 
 
 @dataclass(kw_only=True)
-class PairsData(SceneData):
+class PairsData(FrameData):
     """Two folders of noisy images, matched by name; ``data=pairs``.
 
     Two files are a pair if their paths below the folders are equal apart from the suffix. Files of several pages are
@@ -120,7 +120,7 @@ class PairsData(SceneData):
 
 
 @dataclass(kw_only=True)
-class BurstData(SceneData):
+class BurstData(FrameData):
     """Bursts: any number of noisy frames of each scene; ``data=burst``.
 
     Training draws any ordered pair of a scene's frames. Frames are taken over time (T); each slice (Z) of a file is a

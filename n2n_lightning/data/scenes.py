@@ -20,10 +20,12 @@ PixelFormat = tuple[int, str]  # number of channels, and sample type: "uint8", "
 
 
 class StackImage(NamedTuple):
-    """One image of a stack."""
+    """One image of a stack, or a window of it, with its values as stored or at another level."""
 
     stack: ImageStack
     number: int
+    window: tuple[int, int, int, int] | None = None  # top, left, height, width, px; None for the whole image
+    level: tuple[float, float] | None = None  # factor and summand of the values
 
     @property
     def name(self) -> str:
@@ -36,18 +38,29 @@ class StackImage(NamedTuple):
         return self.stack.image_digests[self.number]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, px."""
+        return self.stack.shape[1:3] if self.window is None else self.window[2:]
+
+    @property
     def dtype(self) -> torch.dtype:
-        """Type of the values in memory: uint8 stays, every other type becomes float32."""
-        return torch.uint8 if np.dtype(self.stack.dtype) == np.uint8 else torch.float32
+        """Type of the values in memory: uint8 stays if its level does, every other type becomes float32."""
+        kept = np.dtype(self.stack.dtype) == np.uint8 and self.level is None
+        return torch.uint8 if kept else torch.float32
 
     @property
     def nbytes(self) -> int:
         """Size in memory, bytes."""
-        return math.prod(self.stack.shape[1:]) * self.dtype.itemsize
+        return math.prod(self.size) * self.stack.shape[3] * self.dtype.itemsize
 
     def read(self, top: int, left: int, height: int, width: int) -> npt.NDArray[Any]:
-        """Return a window: (height, width, C) uint8 or float32."""
+        """Return a window of the image: (height, width, C) uint8 or float32."""
+        if self.window is not None:
+            top, left = top + self.window[0], left + self.window[1]
         pixels = self.stack.read(self.number, top, left, height, width)
+        if self.level is not None:
+            factor, summand = map(np.float32, self.level)
+            return pixels.astype(np.float32) * factor + summand
         return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
 
 
@@ -69,8 +82,7 @@ class Scene:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width, px."""
-        _, height, width, _ = self.images[0].stack.shape
-        return height, width
+        return self.images[0].size
 
     @property
     def identity(self) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ from n2n_lightning.reporting.table import METRIC_TITLES, format_signed, score_te
 SAME_NOISE_DB = 0.01  # noisy inputs whose PSNR differs by more are not the same images
 MAX_LISTED_GROUPS = 4  # a longer list of names becomes their number
 # settings of a run's data that do not change its images
-NEUTRAL_DATA = {"seed", "batch_size", "val_batch_size", "num_workers", "cache_dir", "overfit_steps", "augment"}
+NEUTRAL_DATA = {"seed", "batch_size", "val_batch_size", "num_workers", "cache_dir", "overfit_steps", "augment"} | {
+    *("matched", "aligned")  # what match_levels and align found
+}
 
 
 class Headline(NamedTuple):
@@ -125,6 +127,10 @@ def notes(comparison: Comparison) -> list[str]:
         found.append(
             f"Runs are ranked by {metric}, but values of different losses cannot be compared: {', '.join(losses)}."
         )
+    for warning in _distinct(text for run in runs for text in run.record.get("data_warnings") or ()):
+        concerned = [run.name for run in runs if warning in (run.record.get("data_warnings") or ())]
+        which = ", ".join(concerned) if len(concerned) <= MAX_LISTED_GROUPS else f"{len(concerned)} runs"
+        found.append(f"The data of {which}: {warning}.")
     devices = sorted({str(run.record["device"]) for run in runs if run.record.get("device")})
     if len(devices) > 1:
         found.append(f"Images per second were measured on different devices: {', '.join(devices)}.")

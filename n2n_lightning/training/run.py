@@ -158,7 +158,7 @@ def announce(run: PreparedRun) -> None:
     resumed = ", resumed" if run.resume_from else ""
     print(f"{run.folder.name}: training in {run.folder}{resumed}", flush=True)
     advice = loss_advice(run.config)
-    for warning in [*([advice] if advice else []), *run.warnings]:
+    for warning in [*([advice] if advice else []), *run.metadata["data_warnings"], *run.warnings]:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     if run.datamodule.data.sample_type != "uint8":
         print(f"{range_line(run.datamodule.data)}; data.range=... sets another", flush=True)

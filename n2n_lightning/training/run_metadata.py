@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.frame_data import FrameData
 from n2n_lightning.data.pairs import PairData
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.models.module import DenoiserModule
@@ -30,6 +31,7 @@ def describe_run(
     config: Config, labels: dict[str, Any], module: DenoiserModule, datamodule: NoisyPairDataModule
 ) -> dict[str, Any]:
     """Return the entries of ``result.json`` that are known before training, after the ``labels``."""
+    data = datamodule.data
     return labels | {
         "format": 1,
         "family": module.family,
@@ -37,7 +39,8 @@ def describe_run(
         "own_optimizer": has_own_optimizer(config, labels["model"], labels.get("overrides", {})),
         "scheduler": config["scheduler"] if config["scheduler"]["name"] else None,
         "loss": config["loss"],
-        "data": config["data"] | describe_data(datamodule.data),
+        "data": config["data"] | describe_data(data),
+        "data_warnings": data.warnings if isinstance(data, FrameData) else [],
         "noise": config["noise"] if config["noise"]["name"] else None,
         **{f"{part}_pairs": len(source) for part, source in datamodule.sources.items()},
         "image_shape": list(datamodule.image_shape),
@@ -62,7 +65,7 @@ def describe_data(data: PairData) -> dict[str, Any]:
         found["span"] = list(data.span)
     if outliers := data.values.span.outliers:
         found |= {"outliers": outliers, "outlier_files": data.values.outlier_files}
-    return found
+    return found | (data.corrections if isinstance(data, FrameData) else {})
 
 
 def has_own_optimizer(config: Config, model: str, overrides: dict[str, str]) -> bool:

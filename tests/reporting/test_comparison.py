@@ -14,6 +14,7 @@ from fake_runs import FIVE_MODELS, Kind, write_run, write_study
 
 from n2n_lightning.reporting.comparison import Comparison, compare_runs
 from n2n_lightning.reporting.runs import read_runs
+from n2n_lightning.reporting.summary import notes
 from n2n_lightning.reporting.table import (
     columns,
     comparison_csv,
@@ -189,6 +190,13 @@ def test_runs_that_were_measured_otherwise_are_not_ranked(tmp_path: Path, best: 
 def test_unfinished_runs_show_what_they_have(tmp_path: Path) -> None:
     write_run(tmp_path / "a", psnr=31.2, kind="pairs", status="interrupted")
     assert cells(comparison_of(tmp_path), "PSNR from noisy pairs (dB)") == ["31.20 [30.9, 31.6]"]
+
+
+def test_warnings_about_the_data_are_among_the_notes(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", kind="pairs", data_warnings=["frames are shifted: f1.png"])
+    write_run(tmp_path / "b", kind="pairs", data_warnings=[])
+    found = [note for note in notes(comparison_of(tmp_path)) if "shifted" in note]
+    assert len(found) == 1 and "a: frames are shifted: f1.png" in found[0] and "b" not in found[0].partition(":")[0]
 
 
 @pytest.mark.parametrize("text", ["", '{"model": "un', "[]", '{"model": "unet"}', "\xff"])

@@ -1,0 +1,84 @@
+"""Warn of noisy images of one scene that differ in brightness or in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from n2n_lightning.data.scenes import Scene
+from n2n_lightning.diagnosis.compare import Comparison, Floats
+
+GAIN_LIMIT = 0.03  # differences above these harm the result:
+LEVEL_LIMIT = 0.25  # of the noise's standard deviation
+SHIFT_LIMIT_PX = 0.3
+ERRORS = 5.0  # standard errors that a difference must have too
+SHOWN_FRAMES = 5
+
+Compared = Sequence[tuple[Scene, list[int], Comparison]]  # scenes, and the frames of each that were compared
+
+
+def level_warning(compared: Compared) -> str | None:
+    """Return a warning that names frames of another brightness than their scene's first one."""
+    found = [(excess_of_levels(one), scene, frames, one) for scene, frames, one in compared]
+    wrong = [item for item in found if (item[0] > 1).any()]
+    if not wrong:
+        return None
+    excess, scene, frames, one = max(wrong, key=lambda item: item[0].max())
+
+    def describe(k: int) -> str:
+        return f"gain {one.gain[k]:.2f}" if abs(one.gain[k] - 1) > GAIN_LIMIT else f"level {one.level[k]:+.3g}"
+
+    words = list_frames(scene, frames, excess, describe)
+    return f"frames differ in brightness: {words}{others(wrong, found)}; set data.match_levels=true"
+
+
+def shift_warning(compared: Compared) -> str | None:
+    """Return a warning that names frames at another place than their scene's first one."""
+    found = [(excess_of_shifts(one), scene, frames, one) for scene, frames, one in compared]
+    wrong = [item for item in found if (item[0] > 1).any()]
+    if not wrong:
+        return None
+    excess, scene, frames, one = max(wrong, key=lambda item: item[0].max())
+
+    def describe(k: int) -> str:
+        if k in one.apart:
+            return "too far to be compared"
+        down, right = one.place[k]
+        return f"{abs(down):.1f} px {'down' if down > 0 else 'up'}, {abs(right):.1f} {'right' if right > 0 else 'left'}"
+
+    words = list_frames(scene, frames, excess, describe)
+    return f"frames are shifted: {words}{others(wrong, found)}; set data.align=true"
+
+
+def excess_of_levels(one: Comparison) -> Floats:
+    """Return how large each frame's difference in gain or level is, (N,); above 1 it harms."""
+    gain, level = np.abs(one.gain - 1), np.abs(one.level)
+    gain[gain < ERRORS * np.hypot(one.gain_error, one.gain_error[0])] = 0
+    level[level < ERRORS * np.hypot(one.level_error, one.level_error[0])] = 0
+    excess: Floats = np.fmax(gain / GAIN_LIMIT, level / max(LEVEL_LIMIT * one.noise_sd, 1e-30))
+    return np.nan_to_num(excess)
+
+
+def excess_of_shifts(one: Comparison) -> Floats:
+    """Return how large each frame's shift is, (N,); above 1 it harms."""
+    shift = np.hypot(*one.place.T)
+    shift[shift < ERRORS * np.hypot(one.place_error, one.place_error[0])] = 0
+    excess: Floats = np.nan_to_num(shift / SHIFT_LIMIT_PX)
+    excess[list(one.apart)] = np.inf
+    return excess
+
+
+def list_frames(scene: Scene, frames: list[int], excess: Floats, describe: Callable[[int], str]) -> str:
+    """Return the names of the frames that harm, the first of many, each with what is wrong, against the first frame."""
+    harmful = np.flatnonzero(excess > 1).tolist()
+    pages = len({image.stack.name for image in scene.noisy}) == 1
+    names = [f"page {image.number}" if pages else image.name for image in scene.noisy]
+    words = [f"{names[frames[k]]} ({describe(k)})" for k in harmful[:SHOWN_FRAMES]]
+    more = [f"{len(harmful) - SHOWN_FRAMES} more"] if len(harmful) > SHOWN_FRAMES else []
+    return f"{', '.join([*words, *more])} against {scene.noisy[frames[0]].name}"
+
+
+def others(wrong: Sequence[object], compared: Sequence[object]) -> str:
+    """Return how many other scenes have the fault, as text."""
+    return f", and in {len(wrong) - 1} of {len(compared) - 1} other scenes looked at" if len(wrong) > 1 else ""
