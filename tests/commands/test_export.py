@@ -221,7 +221,7 @@ def test_the_documentations_examples_run(
         (["none.ckpt", "--format", "torch"], ["none.ckpt does not exist"]),
         (["given/net.ckpt", "--format", "torch", "--output", "net.onnx"], ["must end in .pt2", "got net.onnx"]),
         (["given/net.ckpt", "--format", "onnx", "--output", "net"], ["must end in .onnx", "got net;"]),
-        (["given/net.ckpt", "--format", "torch", "--output", "given/a.pt2"], ["given/a.pt2 is a folder"]),
+        (["given/net.ckpt", "--format", "torch", "--output", "given/a.pt2"], ["given/a.pt2", "is a folder"]),
         (["given/net.ckpt", "--format", "torch", "--output", "given/b.pt2"], ["given/b.pt2 exists", "--overwrite"]),
         (["given/page.ckpt", "--format", "torch"], ["page.ckpt"]),
         (["given/foreign.ckpt", "--format", "torch"], ["foreign.ckpt is not a checkpoint of n2n_lightning"]),
