@@ -23,7 +23,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.restoration import denoise_nl_means
 
 from benchmarks.tables import show
-from n2n_lightning.image_io.stack import list_images
+from n2n_lightning.image_io.listing import list_images
 from n2n_lightning.metrics import pair_error, psnr_db, squared_error
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.system.atomic import write_json

@@ -87,7 +87,6 @@ def main() -> None:
     figures = ("params", "kmac_per_px", "conv_values_per_px", "kept_bytes_per_px")
     titles = ["model", "parameters", "kMAC/px", "values of convolutions/px", "bytes kept/px"]
     show(titles, ((row["model"], *(f"{row[name]:,.0f}" for name in figures)) for row in rows))
-    print()
     steps = []
     for row in rows:
         for step in args.steps:

@@ -31,7 +31,7 @@ from benchmarks.turns import Convolutions
 from n2n_lightning.data.scenes import size_text
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array
-from n2n_lightning.image_io.stack import list_images
+from n2n_lightning.image_io.listing import list_images
 from n2n_lightning.image_io.value_range import to_net
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.tiling import Plan

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.data.crops import Region, grid_crops
-from n2n_lightning.image_io.stack import ImageStack, list_images, open_stacks
+from n2n_lightning.image_io.listing import list_images
+from n2n_lightning.image_io.stack import ImageStack, open_stacks
 from n2n_lightning.metrics import PairQuality, pair_error, psnr_db, squared_error, triple_error
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule

@@ -54,6 +54,8 @@ def score(config: dict[str, Any], data_name: str) -> int:
     """
     from n2n_lightning.metrics import RestorationQuality
     from n2n_lightning.system.atomic import write_json
+    from n2n_lightning.training.run_metadata import describe_data
+    from n2n_lightning.training.value_checks import range_line
 
     try:
         check_settings(config)
@@ -65,11 +67,11 @@ def score(config: dict[str, Any], data_name: str) -> int:
         raise errors.InputError(error) from error
     data = datamodule.data
     if data.sample_type != "uint8":
-        print(f"range 0 to {data.peak:g}")
+        print(range_line(data))
     module.quality = RestorationQuality(quantize=config["quantize"])
     scores = {
         "checkpoint": config["checkpoint"],
-        "data": config["data"] | {"fingerprint": data.fingerprint(), "peak": data.peak},
+        "data": config["data"] | describe_data(data),
         **({"noise": config["noise"]} if config["noise"]["name"] else {}),
         "quantize": config["quantize"],
         **evaluate(module, datamodule),
@@ -172,11 +174,17 @@ def validate(module: DenoiserModule, datamodule: NoisyPairDataModule, callback: 
 
 
 def take_range(data: PairData, module: DenoiserModule) -> None:
-    """Scale images of the training's kind as those of the training were; a given range wins."""
+    """Scale images of the training's kind as those of the training were; a given range wins.
+
+    Raises:
+        ValueError: the images are on another scale than those of the training.
+    """
     from n2n_lightning.data.scene_data import SceneData
 
     if isinstance(data, SceneData):
-        data.use_training_range(module.peak, module.sample_type)
+        data.use_training_range(module.peak, module.sample_type, module.reach)
+        if warning := data.values.outlier_warning():
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def default_output(config: dict[str, Any], data_name: str) -> Path:

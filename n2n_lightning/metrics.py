@@ -17,29 +17,34 @@ MSE_FLOOR = 1e-8  # so that a perfect image scores 80 dB instead of infinity
 SSIM_WINDOW_PX = 11
 DEAD_SPAN = 0.5 / 255  # an output channel whose values span less is constant when written as 8 bits
 DEAD_LOSS_DB = 3.0
+Limits = tuple[float, float]  # the least and the greatest value that a clean image can have, in units of the range
+UNIT: Limits = (0.0, 1.0)  # of data without values below 0
 
 
-def squared_error(estimate: Tensor, clean: Tensor) -> Tensor:
-    """Return the MSE of each image, with the estimate clipped to [0, 1]. (N, C, H, W) twice -> (N,)."""
-    return (estimate.clamp(0, 1) - clean).square().flatten(1).mean(1)
+def squared_error(estimate: Tensor, clean: Tensor, limits: Limits = UNIT) -> Tensor:
+    """Return the MSE of each image, with the estimate clipped to ``limits``. (N, C, H, W) twice -> (N,)."""
+    return (estimate.clamp(*limits) - clean).square().flatten(1).mean(1)
 
 
-def pair_error(estimate: Tensor, other_estimate: Tensor, noisy: Tensor, other_noisy: Tensor) -> Tensor:
+def pair_error(
+    estimate: Tensor, other_estimate: Tensor, noisy: Tensor, other_noisy: Tensor, limits: Limits = UNIT
+) -> Tensor:
     """Estimate the mean MSE of two estimates from their two noisy inputs, without a clean image and without bias.
 
-    Each estimate is made from its own noisy image and is clipped to [0, 1] here. The noises must have zero mean and be
-    independent, given the scene; docs/quality.md derives it. (N, C, H, W) four times -> (N,), which may be negative.
+    Each estimate is made from its own noisy image and is clipped to ``limits`` here. The noises must have zero mean and
+    be independent, given the scene; docs/quality.md derives it. (N, C, H, W) four times -> (N,), maybe negative.
     """
-    crossed = (estimate.clamp(0, 1) - other_noisy).square() + (other_estimate.clamp(0, 1) - noisy).square()
+    estimate, other_estimate = estimate.clamp(*limits), other_estimate.clamp(*limits)
+    crossed = (estimate - other_noisy).square() + (other_estimate - noisy).square()
     return (0.5 * (crossed - (noisy - other_noisy).square())).flatten(1).mean(1)
 
 
-def triple_error(estimate: Tensor, second: Tensor, third: Tensor) -> Tensor:
+def triple_error(estimate: Tensor, second: Tensor, third: Tensor, limits: Limits = UNIT) -> Tensor:
     """Estimate the MSE of one estimate from two noisy images that it was not made from, without bias.
 
     The conditions are those of ``pair_error``. (N, C, H, W) three times -> (N,), which may be negative.
     """
-    clipped = estimate.clamp(0, 1)
+    clipped = estimate.clamp(*limits)
     return ((clipped - second) * (clipped - third)).flatten(1).mean(1)
 
 
@@ -48,16 +53,17 @@ def psnr_db(mse: Tensor | float) -> Tensor:
     return -10 * torch.log10(torch.as_tensor(mse, dtype=torch.float64).clamp_min(MSE_FLOOR))
 
 
-def ssim(estimate: Tensor, clean: Tensor) -> Tensor | None:
-    """Return the SSIM of each image (Wang et al. 2004), with the estimate clipped to [0, 1].
+def ssim(estimate: Tensor, clean: Tensor, limits: Limits = UNIT) -> Tensor | None:
+    """Return the SSIM of each image (Wang et al. 2004), with the estimate clipped to ``limits``, the data's range.
 
     The window is Gaussian, 11x11, sigma 1.5; the mean is over channels and windows. (N, C, H, W) twice -> (N,); None
     if a side is under 11 px.
     """
     if min(clean.shape[-2:]) < SSIM_WINDOW_PX:
         return None
+    span, estimate = limits[1] - limits[0], estimate.clamp(*limits)
     _, similarity = structural_similarity_index_measure(
-        estimate.clamp(0, 1), clean, sigma=1.5, data_range=1.0, reduction="none", return_full_image=True
+        estimate, clean, sigma=1.5, data_range=span, reduction="none", return_full_image=True
     )
     edge = SSIM_WINDOW_PX // 2  # torchmetrics pads the image; in the paper only windows inside the image count
     return cast(Tensor, similarity)[..., edge:-edge, edge:-edge].flatten(1).mean(1)
@@ -105,16 +111,16 @@ class RestorationQuality(Metric):
         for name in ("mse", "noisy_mse", "ssim", "extremes"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, noisy: Tensor, estimate: Tensor, clean: Tensor) -> None:
-        """Add a batch, (N, C, H, W) float32 each, with ``clean`` in [0, 1]."""
+    def update(self, noisy: Tensor, estimate: Tensor, clean: Tensor, limits: Limits = UNIT) -> None:
+        """Add a batch, (N, C, H, W) float32 each, with ``clean`` within ``limits``."""
+        clipped = estimate.clamp(*limits)
         if self.quantize:
-            estimate = (estimate.clamp(0, 1) * 255).round() / 255
-        self.mse.append(squared_error(estimate, clean).cpu().double())  # not every accelerator has float64
-        self.noisy_mse.append(squared_error(noisy, clean).cpu().double())
-        similarity = ssim(estimate, clean)
+            clipped = (clipped * 255).round() / 255
+        self.mse.append(squared_error(clipped, clean, limits).cpu().double())  # not every accelerator has float64
+        self.noisy_mse.append(squared_error(noisy, clean, limits).cpu().double())
+        similarity = ssim(clipped, clean, limits)
         undefined = torch.full((len(clean),), math.nan, dtype=torch.float64)
         self.ssim.append(undefined if similarity is None else similarity.cpu().double())
-        clipped = estimate.clamp(0, 1)
         bounds = [f(images, dim=(0, 2, 3)) for images in (clipped, clean) for f in (torch.amin, torch.amax)]
         self.extremes.append(torch.stack(bounds)[None])
 

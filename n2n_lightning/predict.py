@@ -42,6 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", metavar="DIR", type=Path, required=True, help="folder for the denoised files")
     add("--format", choices=sorted(FORMAT_SUFFIXES), help="format of the denoised files (default: each file's own)")
     add("--per-channel", action="store_true", help="denoise each channel by itself")
+    add("--axes", type=axes_letters, metavar="TZYX", help="the files' dimensions, slowest first: T, Z, C, Y, X letters")
     add("--range", type=positive, help="value that is 1 for the net (8 bits: 255; default: the training's, or found)")
     add("--memory", type=byte_count, default=4e9, metavar="SIZE", help="memory to use: 2GB, 800MB (default: 4GB)")
     add("--precision", choices=("32", "bf16"), default="32", help="bf16: faster on some CPUs, exact to 3 digits")
@@ -58,6 +59,15 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
     return value
+
+
+def axes_letters(text: str) -> str:
+    from n2n_lightning.image_io.axes import parse_axes
+
+    try:
+        return parse_axes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def byte_count(text: str) -> float:
@@ -115,7 +125,8 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
         denoiser.module.to(arguments.device)
     except (RuntimeError, AssertionError) as error:  # from torch
         raise ValueError(f"--device {arguments.device} cannot be used ({error}); give --device cpu") from error
-    manifest = Manifest(folder, checkpoint, options | {"format": arguments.format})
+    named = {"axes": arguments.axes} if arguments.axes else {}  # left out otherwise, as by versions without the option
+    manifest = Manifest(folder, checkpoint, options | {"format": arguments.format} | named)
     foreign = [job.output for job in jobs if job.output.exists() and not manifest.holds(job)]
     if foreign and not arguments.overwrite:
         others = f" and {len(foreign) - 1} other outputs are" if len(foreign) > 1 else " is"
@@ -126,7 +137,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
     if fault := write_fault(manifest.path):
         raise ValueError(f"--output {folder} cannot be written ({fault}); give another")
     folder.mkdir(parents=True, exist_ok=True)
-    return FileDenoiser(denoiser, manifest, arguments.format, arguments.range), jobs
+    return FileDenoiser(denoiser, manifest, arguments.format, arguments.range, arguments.axes), jobs
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
 
 STOP_CODES = (errors.SIGINT, errors.SIGTERM, errors.BAD_INPUT)  # after a run with one of these no other is started
-# overrides that this command sets for each run
-OURS = ("experiment", "study", "model", "loss", "seed", "resume", "data.root", "data.targets", "data.draws", "data")
+FIXED_OVERRIDES = (  # set by this command for each run
+    *("experiment", "size", "study", "model", "loss", "seed", "resume"),
+    *("data", "data.root", "data.targets", "data.draws"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         key = word.lstrip("+~").partition("=")[0]
         if word.startswith("-") or "=" not in word:
             parser.error(f"{word} is neither an option nor an override such as trainer.max_epochs=2")
-        if key in OURS or key.split(".")[0] in ("noise", "hydra"):
+        if key in FIXED_OVERRIDES or key.split(".")[0] in ("noise", "hydra"):
             parser.error(f"{word} is set by this command for each run; leave it out, or run train yourself")
     seeds = args.seeds.split(",")
     if not all(seed.isdigit() for seed in seeds):

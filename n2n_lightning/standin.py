@@ -5,14 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write both files and return the exit code."""
+    arguments = parse(argv)
+    return errors.run_command(lambda: write_files(arguments))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m n2n_lightning.standin",
         description="Make train_data.pkl and val_data.pkl, the files that data=ee559 reads, from photographs.",
@@ -23,8 +30,11 @@ def main() -> int:
     parser.add_argument("--val-pairs", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of crops and draws; default: %(default)s")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
 
+
+def write_files(args: argparse.Namespace) -> None:
+    """Make both files; raise an InputError for photographs or an output that cannot be used."""
     from n2n_lightning.data.ee559 import FILES, write_pkl
     from n2n_lightning.data.pairs import STAGES, TensorPairs
     from n2n_lightning.data.photos import PhotoData
@@ -47,9 +57,7 @@ def main() -> int:
                 write_pkl(args.output / FILES[stage], source.source, second)
                 print(args.output / FILES[stage])
     except (ValueError, OSError) as error:
-        errors.report_error(error)
-        return errors.BAD_INPUT
-    return errors.DONE
+        raise errors.InputError(error) from error
 
 
 if __name__ == "__main__":

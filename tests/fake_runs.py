@@ -1,4 +1,4 @@
-"""Run folders as ``train.py`` leaves them, made up: the report's tests need runs, not training."""
+"""Run folders with made-up results, like those of ``train``: the tests of the report need runs, but no training."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ FIVE_MODELS = {
     "convtrans_relu": 24.1,
     "convtrans_sigmoid": 23.4,
 }
-
-
-USUAL = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
+USUAL_COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
 Kind = Literal["clean", "pairs", "single"]  # what there is to validate on: clean images, noisy pairs, noisy images
 MONITORS = {"clean": "val/psnr", "pairs": "val/psnr_pairs", "single": "val/loss"}
 NOISY = {"clean": {"noisy_psnr": 21.1}, "pairs": {"noisy_psnr_pairs": 21.1}, "single": {}}
@@ -52,9 +50,9 @@ def write_run(
     images: bool = True,
     **changes: Any,
 ) -> Path:
-    """One run with plausible curves; ``changes`` replace entries of its result.json.
+    """Write a run with plausible curves; ``changes`` replace entries of its result.json.
 
-    ``psnr`` and ``curve`` are of ``val/psnr`` or ``val/psnr_pairs``, as ``kind`` says.
+    ``psnr`` and ``curve`` are of ``val/psnr``, or of ``val/psnr_pairs`` for ``kind="pairs"``.
     """
     overrides = dict(overrides or {})
     optimizer = dict(OWN_OPTIMIZER.get(model, {"name": "sgd", "lr": 0.1, "momentum": 0.9}))
@@ -90,7 +88,7 @@ def write_run(
         **NOISY[kind],
         "images_per_second": 1234.5,
         "seconds": 321.0,
-        "device": "a processor, 2 threads",
+        "device": "a CPU, 2 threads",
         "seed": int(overrides.get("seed", "0")),
         "versions": {"torch": "2.13.0"},
         "git_commit": "0123456789abcdef0123456789abcdef01234567",
@@ -99,7 +97,7 @@ def write_run(
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result | changes))
     with (folder / "metrics.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, [*USUAL, *(key for key in scores if key not in USUAL)], restval="")
+        table = csv.DictWriter(file, [*USUAL_COLUMNS, *(key for key in scores if key not in USUAL_COLUMNS)], restval="")
         table.writeheader()
         for epoch, (training, validation, value) in enumerate(zip(train_loss, val_loss, curve, strict=False), start=1):
             row = {"epoch": epoch, "train/loss": training, "val/loss": validation, "lr": 0.001, "seconds": 16.0}
@@ -110,7 +108,7 @@ def write_run(
 
 
 def _scores(kind: Kind, psnr: float) -> dict[str, float]:
-    """Return the metrics of an epoch except for the losses."""
+    """Return the scores of an epoch, without the losses."""
     pairs = {"": psnr, "_low": psnr - 0.3, "_high": psnr + 0.4}
     return {
         "clean": {"val/psnr": psnr, "val/ssim": 0.81},
@@ -120,7 +118,7 @@ def _scores(kind: Kind, psnr: float) -> dict[str, float]:
 
 
 def _write_images(folder: Path, kind: Kind, shape: Sequence[int]) -> None:
-    """images.npz; without clean images the target is a second noisy image, without pairs there is none."""
+    """Write images.npz. Without clean images the target is a second noisy image, without pairs there is none."""
     channels, height, width = shape
     rng = np.random.default_rng(len(folder.name))
     slope = np.linspace(-30, 30, height).astype(int)[None, :, None, None]

@@ -94,6 +94,14 @@ def fresh(*shape: int, dtype: str = "u1", seed: int = 0) -> Array:
     return rng.integers(limits.min, limits.max, shape, np.dtype(dtype).newbyteorder("="), endpoint=True).astype(dtype)
 
 
+def with_opacity(values: Array) -> Array:
+    """Return integers (..., C) whose last channel is an alpha channel: most of it is 0 or the type's greatest value."""
+    rng, values = np.random.default_rng(1), values.copy()
+    shape, opaque = values.shape[:-1], np.iinfo(values.dtype).max
+    values[..., -1] = np.where(rng.random(shape) < 0.7, rng.choice([0, opaque], shape), values[..., -1])
+    return values
+
+
 def ramp(*shape: int, dtype: str = "u1") -> Array:
     """Return small integers, each one different from its neighbours: compressible."""
     return np.indices(shape).sum(0).astype(dtype)

@@ -52,7 +52,8 @@ def smooth_images(count: int, size: int, seed: int, channels: int = 3) -> npt.ND
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(10, 245, (count * channels, 4, 4)).astype(np.float32)
     fine = [np.asarray(Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC)) for c in coarse]
-    return np.clip(np.stack(fine), 0, 255).reshape(count, channels, size, size).astype(np.float64)
+    images: npt.NDArray[np.float64] = np.stack(fine).clip(0, 255).reshape(count, channels, size, size)
+    return images.astype(np.float64)
 
 
 def write_course_data(

@@ -50,6 +50,23 @@ def test_ssim_agrees_with_scikit_image(triple: tuple[Tensor, Tensor, Tensor]):
     np.testing.assert_allclose(scored(*triple, batch=4).per_image()["ssim"], expected, atol=1e-4)
 
 
+def test_scores_within_other_limits_agree_with_scikit_image(triple: tuple[Tensor, Tensor, Tensor]):
+    """Values below 0: the estimate is clipped to the data's own span, and the PSNR is for a range of 1."""
+    noisy, estimate, clean = (images * 1.25 - 0.5 for images in triple)
+    low, high = limits = (-0.5, 0.75)
+    quality = RestorationQuality()
+    quality.update(noisy, estimate, clean, limits)
+    found = quality.per_image()
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": high - low}
+    for number, (one, truth) in enumerate(zip(estimate.double().numpy(), clean.double().numpy(), strict=True)):
+        clipped = one.clip(low, high)
+        expected = peak_signal_noise_ratio(truth, clipped, data_range=1)
+        assert found["psnr"][number].item() == pytest.approx(expected, abs=1e-4)
+        similarity = structural_similarity(clipped, truth, channel_axis=0, **options)
+        assert found["ssim"][number].item() == pytest.approx(similarity, abs=1e-4)
+    assert quality.compute()["constant_channels"] == []
+
+
 def test_ssim_of_a_single_channel(triple: tuple[Tensor, Tensor, Tensor]):
     _, estimate, clean = (images[:2, :1] for images in triple)
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}

@@ -90,6 +90,7 @@ def small_net(model: str) -> Denoiser:
     return denoiser_of(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["nn_relu", "convtrans_relu", "dncnn"])
 def test_tiles_of_any_size_give_the_whole_image(model: str):
     denoiser = small_net(model)
@@ -181,6 +182,7 @@ def test_pngs_are_read_exactly_and_come_back_from_a_net_that_changes_nothing(sto
         np.testing.assert_array_equal(pixels(through_identity(path)), stored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["u1", "<u2", "f4"])
 def test_tiffs_come_back_from_a_net_that_changes_nothing(dtype: str):
     shapes = st.tuples(st.integers(1, 3), st.integers(2, 40), st.integers(2, 40))

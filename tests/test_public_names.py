@@ -27,6 +27,7 @@ def test_an_unknown_name_is_an_attribute_error():
         n2n_lightning.Denoizer  # noqa: B018  # the attribute is what is tested
 
 
+@pytest.mark.slow
 def test_the_package_alone_loads_no_torch(tmp_path: Path):
     code = (
         "import sys, n2n_lightning; print('torch' in sys.modules); "

@@ -61,7 +61,7 @@ def array_stack(image: OneArray, name: str) -> ArrayStack:
     survey = ValueSurvey()
     survey.add(pixels)
     low, high, outliers = survey.limits()
-    found = (low, high, digest, outliers, (of_pixels.hexdigest(),), ())
+    found = (low, high, digest, outliers, (of_pixels.hexdigest(),), (), "YXC")
     return ArrayStack(Path(name), Path(), 0, (1, *pixels.shape), pixels.dtype.str, *found, pixels)
 
 
@@ -81,6 +81,11 @@ class ArrayData(SceneData):
     source: Arrays
     target: Arrays | None = None
     clean: Arrays | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.axes is not None:
+            raise ValueError(f"axes are for files, got {self.axes!r}; move the axes of the arrays instead")
 
     def find_scenes(self, stage: Stage) -> tuple[list[Scene], list[str]] | None:
         if stage == "val":

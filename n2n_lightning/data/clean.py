@@ -15,9 +15,9 @@ from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage, Targets
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.data.seeding import generator_on, index_generators
-from n2n_lightning.image_io.stack import list_images
+from n2n_lightning.image_io.listing import list_images
 from n2n_lightning.noise.choices import make_noise
-from n2n_lightning.noise.kinds import Noise
+from n2n_lightning.noise.kinds import Noise, Poisson
 
 
 class CleanPairs(SceneSource):
@@ -121,6 +121,10 @@ class CleanData(SceneData):
         return [SceneFiles((), path) for path in paths], []
 
     def make_source(self, scenes: list[Scene], crops: CropSampler, stage: Stage) -> PairSource:
+        if self.values.span.low < 0 and isinstance(self.noises[stage], Poisson):
+            raise ValueError(
+                f"noise=poisson needs images without values below 0, got {self.values.span.low:g}; set noise=gaussian"
+            )
         fixed = self.seed if self.draws == "fixed" else None
         seed = fixed if stage == "train" else self.seed + 1  # + 1: the stages' noise must differ
         return CleanPairs(scenes, crops, self.noises[stage], peak=self.peak, seed=seed, targets=self.targets)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from n2n_lightning.data.pairs import STAGES, Stage
@@ -149,26 +151,41 @@ def assign_regions(
     """
     whole = [Region(number, 0, 0, *scene.size) for number, scene in enumerate([*train, *(val or ())])]
     if val is not None:
-        known = {image.stack.digest for scene in train for image in scene.images}
+        known = {digest for scene in train for digest in scene.identity}
         for scene in val:
-            if known & {image.stack.digest for image in scene.images}:
+            if known & set(scene.identity):
                 raise ValueError(f"{scene.name} is among the training images too; take it out of either")
         return {"train": whole[: len(train)], "val": whole[len(train) :]}
     if val_fraction == 1:
         return {"train": [], "val": whole}
-    distinct = list(dict.fromkeys(scene.identity for scene in train))  # copies of a scene go to one stage together
-    if len(distinct) == 1:
+    group = group_scenes(train)  # scenes that share an image go to one stage together
+    count = group.max() + 1
+    if count == 1:
+        distinct = {scene.identity: region for region, scene in zip(whole, train, strict=True)}.values()
         try:
-            train_part, val_part = split_region(whole[0], val_fraction, crop)
+            parts = [split_region(region, val_fraction, crop) for region in distinct]
         except ValueError as error:
-            raise ValueError(f"{train[0].name} is the only image, and its {error}") from error
-        return {"train": [train_part], "val": [val_part]}
-    count = min(max(round(len(distinct) * val_fraction), 1), len(distinct) - 1)
-    held_back = {distinct[n] for n in np.random.default_rng(seed).permutation(len(distinct))[:count]}
+            only = "is the only image" if len(distinct) == 1 else "shares images with all other scenes"
+            raise ValueError(f"{train[0].name} {only}, and its {error}") from error
+        return {"train": [part for part, _ in parts], "val": [part for _, part in parts]}
+    held = min(max(round(count * val_fraction), 1), count - 1)
+    held_back = set(np.random.default_rng(seed).permutation(count)[:held].tolist())
     regions: Regions = {stage: [] for stage in STAGES}
-    for region, scene in zip(whole, train, strict=True):
-        regions["val" if scene.identity in held_back else "train"].append(region)
+    for region, number in zip(whole, group.tolist(), strict=True):
+        regions["val" if number in held_back else "train"].append(region)
     return regions
+
+
+def group_scenes(scenes: Sequence[Scene]) -> Ints:
+    """Return the number of each scene's group, by first appearance; scenes with the same image are in one group."""
+    places: dict[str, int] = {}
+    pairs = [(n, places.setdefault(d, len(places))) for n, scene in enumerate(scenes) for d in scene.identity]
+    scene, image = np.array(pairs).T
+    size = len(scenes) + len(places)
+    links = coo_array((np.ones(len(pairs)), (scene, len(scenes) + image)), shape=(size, size))
+    labels = connected_components(links, directed=False)[1][: len(scenes)]
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels.tolist()))}
+    return np.array([numbers[label] for label in labels.tolist()])
 
 
 def split_region(whole: Region, fraction: float, size: tuple[int, int]) -> tuple[Region, Region]:

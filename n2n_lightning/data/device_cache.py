@@ -12,6 +12,7 @@ from torch import Tensor
 from n2n_lightning.data.crops import CropSampler, CropWindows
 from n2n_lightning.data.scenes import Scene, StackImage
 from n2n_lightning.image_io.stack import in_threads
+from n2n_lightning.image_io.value_range import Limits
 
 
 class DeviceImages:
@@ -69,6 +70,7 @@ class SceneSource:
 
     has_clean = has_pairs = False
     device_images: DeviceImages | None = None
+    bounds: Limits | None = None  # that values far out are clipped to, in stored values
 
     def __init__(self, scenes: Sequence[Scene], crops: CropSampler, cell_px: int = 1) -> None:
         self.scenes, self.crops = scenes, crops
@@ -81,7 +83,8 @@ class SceneSource:
 
     def read(self, images: Sequence[StackImage], windows: CropWindows) -> Tensor:
         """Return one window of each image: (B, C, height, width) uint8 or float32, channels_last."""
-        return self.device_images.crops(images, windows) if self.device_images else read_crops(images, windows)
+        crops = self.device_images.crops(images, windows) if self.device_images else read_crops(images, windows)
+        return crops if self.bounds is None else crops.clamp(*self.bounds)
 
     @property
     def nbytes(self) -> int:

@@ -17,7 +17,7 @@ from n2n_lightning.data.device_cache import SceneSource
 from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, SceneFiles
-from n2n_lightning.image_io.stack import list_images
+from n2n_lightning.image_io.listing import list_images
 
 
 class FramePairs(SceneSource):
@@ -123,7 +123,8 @@ class PairsData(SceneData):
 class BurstData(SceneData):
     """Bursts: any number of noisy frames of each scene; ``data=burst``.
 
-    Training draws any ordered pair of a scene's frames.
+    Training draws any ordered pair of a scene's frames. Frames are taken over time (T); each slice (Z) of a file is a
+    scene of its own.
 
     Args:
         root: one scene, as a folder of frames or a file of several pages; or many scenes, as a folder of these.
@@ -133,9 +134,11 @@ class BurstData(SceneData):
     root: str
     val_root: str | None = None
 
+    spare_frames = True
+
     def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
         root = self.root if stage == "train" else self.val_root
-        return None if root is None else (list_bursts(Path(root)), [])
+        return None if root is None else (list_bursts(Path(root), self.axes), [])
 
     def make_source(self, scenes: list[Scene], crops: CropSampler, stage: Stage) -> PairSource:
         return FramePairs(scenes, crops, any_order=True)
@@ -152,11 +155,11 @@ def files_by_name(folder: Path) -> dict[str, Path]:
     return files
 
 
-def list_bursts(root: Path) -> list[SceneFiles]:
+def list_bursts(root: Path, axes: str | None = None) -> list[SceneFiles]:
     """Return the files of each folder at or below ``root``, or ``root`` itself if it is a file."""
     if root.is_file():
-        return [SceneFiles((root,), burst=True)]
+        return [SceneFiles((root,), burst=True, axes=axes)]
     folders: dict[Path, list[Path]] = {}
     for path in list_images(root):
         folders.setdefault(path.parent, []).append(path)
-    return [SceneFiles(tuple(paths), burst=True) for paths in folders.values()]
+    return [SceneFiles(tuple(paths), burst=True, axes=axes) for paths in folders.values()]

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 
 from n2n_lightning.data.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs, check_at_least
 from n2n_lightning.image_io.image_file import ImageError, check_packing
+from n2n_lightning.image_io.listing import is_broken_link, list_files
 from n2n_lightning.image_io.stack import cached, in_threads
 from n2n_lightning.system.atomic import atomic_write, read_json
 from n2n_lightning.system.lock import exclusive_build
@@ -209,7 +210,10 @@ def list_photographs(folder: Path) -> list[Path]:
     """Return every picture below ``folder``, sorted."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of photographs")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+    found = list_files(folder, PHOTO_SUFFIXES)
+    broken = [str(path) for path in found if is_broken_link(path)]
+    if broken:
+        raise ValueError(f"{', '.join(broken)} cannot be read, the link leads nowhere; fix or remove it")
     if not found:
         raise ValueError(f"{folder} holds no photographs ({' '.join(PHOTO_SUFFIXES)}); give a folder that does")
     return found

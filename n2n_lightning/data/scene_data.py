@@ -13,10 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from n2n_lightning.data.crops import CropSampler, FixedCrops, RandomCrops, Regions, assign_regions, grid_crops
+from n2n_lightning.data.defects import remove_defects
+from n2n_lightning.data.device_cache import SceneSource
 from n2n_lightning.data.pairs import PairSource, Stage, check_at_least
 from n2n_lightning.data.scenes import Scene, SceneFiles, format_text, size_text
+from n2n_lightning.data.stack_values import StackValues
+from n2n_lightning.image_io.axes import parse_axes
 from n2n_lightning.image_io.stack import ImageError, ImageStack, open_stacks
-from n2n_lightning.image_io.value_range import covering_range, known_range
+from n2n_lightning.image_io.value_range import Limits, clip_bounds, known_range
 
 SHOWN_FAULTS = 50
 
@@ -28,7 +32,6 @@ class CheckedImages:
     scenes: list[Scene]
     regions: Regions  # what each stage may use
     crop: tuple[int, int]  # height and width as read, px
-    peak: float  # the value that becomes 1
 
 
 @dataclass(kw_only=True)
@@ -42,7 +45,9 @@ class SceneData:
         val_pairs: maximum number of validation crops, tiles of a grid over the images; None for all.
         val_fraction: part of the images that validation holds back, or of a lone image's area; 1 for all.
         range: the value that becomes 1; None finds it: 255 for 8-bit images, else the smallest 2^k - 1 (integers) or
-            2^k (floats) that no value exceeds.
+            2^k (floats) that no absolute value exceeds, outliers left out.
+        axes: letters of the files' dimensions, slowest first, such as "TZYX": T, Z, C, Y, X, and S for C; None takes
+            those that the files name.
         skip_bad: leave out and name files that cannot be used, instead of refusing the data set.
         seed: decides the split and fixed crops.
         cache_dir: folder where decoded images are kept.
@@ -53,11 +58,13 @@ class SceneData:
     val_pairs: int | None = 400
     val_fraction: float = 0.2
     range: float | None = None
+    axes: str | None = None
     skip_bad: bool = False
     seed: int = 0
     cache_dir: str = "outputs/cache"
 
     cell_px = 1  # side of the square of input pixels behind each pixel of a pair
+    spare_frames = False  # whether a scene can do without some of its frames, as a burst can
     draws = "fresh"  # or "fixed": the same training crops in every epoch
 
     def __post_init__(self) -> None:
@@ -69,6 +76,8 @@ class SceneData:
             )
         if self.range is not None and not self.range > 0:
             raise ValueError(f"range must be above 0, got {self.range}; set data.range=255, or null to find it")
+        if self.axes is not None:
+            self.axes = parse_axes(self.axes)
         self.takes_whole = self.crop_px is None and self.val_fraction == 1  # images of any sizes
 
     def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
@@ -81,25 +90,55 @@ class SceneData:
 
     @property
     def peak(self) -> float:
-        return self.range or self.content.peak
+        return self.range or self._found_range
+
+    @cached_property
+    def _found_range(self) -> float:
+        return self.values.find_range()
+
+    @cached_property
+    def values(self) -> StackValues:
+        """The values of all images, noisy and clean."""
+        images = (image for scene in self.content.scenes for image in scene.images)
+        return StackValues(list(dict.fromkeys(image.stack for image in images)))
+
+    @property
+    def span(self) -> Limits:
+        """The least and the greatest value that a clean image can have: the data's own if it has values below 0."""
+        low, high, _ = self.values.span
+        return (low, high) if low < 0 else (0.0, self.peak)
+
+    @property
+    def reach(self) -> Limits:
+        """The largest absolute value of the darkest and of the brightest file, outliers left out."""
+        return self.values.reach
 
     @property
     def sample_type(self) -> str:
         return self.content.scenes[0].pixel_format[1]
 
-    def use_training_range(self, peak: float, sample_type: str) -> None:
+    def use_training_range(self, peak: float, sample_type: str, trained: Limits | None = None) -> None:
         """Scale images as those of a training were, if they are of its kind and ``range`` is not set.
 
         Args:
             peak: the training's value that became 1.
             sample_type: type of the training's values.
+            trained: the training's ``reach``; None if unknown.
+
+        Raises:
+            ValueError: the images are on another scale than the training's.
         """
-        if self.range is None:
-            self.range = known_range(np.dtype(self.sample_type), peak, sample_type)
+        known = known_range(np.dtype(self.sample_type), peak, sample_type)
+        if self.range is not None or known is None:
+            return
+        if self.sample_type != "uint8":
+            self.values.check_scale(known, trained)
+        self.range = known
 
     def load(self, stage: Stage) -> PairSource:
         """Return the pairs of ``stage``; a ValueError names all files that are missing or cannot be used."""
         content = self.content
+        assert self.peak > 0  # or it raises a ValueError
         regions = content.regions[stage]
         if not regions:
             raise ValueError(f"val_fraction={self.val_fraction} leaves none for training; set data.val_fraction=0.2")
@@ -116,7 +155,10 @@ class SceneData:
             crops = FixedCrops(regions[: self.val_pairs], one_size=False)
         else:
             crops = grid_crops(regions, content.crop, self.val_pairs, self.seed)
-        return self.make_source(scenes, crops, stage)
+        source = self.make_source(scenes, crops, stage)
+        if isinstance(source, SceneSource) and self.sample_type != "uint8":
+            source.bounds = clip_bounds(self.values.span, self.peak)
+        return source
 
     def fingerprint(self) -> str:
         """Return a hash of the bytes of all files, in order."""
@@ -130,7 +172,7 @@ class SceneData:
             return None
         groups, faults = found
         paths = list(dict.fromkeys(path for group in groups for path in group.paths))
-        opened = dict(zip(paths, open_stacks(paths, Path(self.cache_dir)), strict=True))
+        opened = dict(zip(paths, open_stacks(paths, Path(self.cache_dir), self.axes), strict=True))
         stacks = {path: stack for path, stack in opened.items() if isinstance(stack, ImageStack)}
         faults = [*faults, *(str(error) for error in opened.values() if isinstance(error, ImageError))]
         scenes: list[Scene] = []
@@ -143,8 +185,8 @@ class SceneData:
     @cached_property
     def content(self) -> CheckedImages:
         """All usable images, each given to a stage."""
-        train, train_faults = self.find_scenes("train") or ([], [])
-        found = self.find_scenes("val")
+        train, train_faults = self._find_usable_scenes("train") or ([], [])
+        found = self._find_usable_scenes("val")
         val, val_faults = found or ([], [])
         misfits = self._misfits([*train, *val])
         train, val = ([scene for scene in scenes if scene not in misfits] for scenes in (train, val))
@@ -160,7 +202,15 @@ class SceneData:
             raise ValueError(f"8-bit images have the range 255, got {self.range:g}; set data.range=null")
         crop = self._crop_size(scenes)
         regions = assign_regions(train, val if found else None, self.val_fraction, crop, self.seed)
-        return CheckedImages(scenes, regions, crop, self.range or find_range(scenes))
+        return CheckedImages(scenes, regions, crop)
+
+    def _find_usable_scenes(self, stage: Stage) -> tuple[list[Scene], list[str]] | None:
+        """Return what ``find_scenes`` does, without images that make their scene worthless."""
+        found = self.find_scenes(stage)
+        if found is None:
+            return None
+        scenes, faults = remove_defects(found[0], spare_frames=self.spare_frames)
+        return scenes, [*found[1], *faults]
 
     def _crop_size(self, scenes: Sequence[Scene]) -> tuple[int, int]:
         """Return height and width of a crop as read, px: the images' most common size if they are taken whole."""
@@ -187,20 +237,6 @@ class SceneData:
             return None
 
         return {scene: f"{scene.name} {fault}" for scene in scenes if (fault := misfit(scene))}
-
-
-def find_range(scenes: Sequence[Scene]) -> float:
-    """Return 255 for 8-bit images, else the ``covering_range`` of all images, or raise its ValueError."""
-    stacks = [image.stack for scene in scenes for image in scene.images]
-    dtype = np.dtype(stacks[0].dtype)
-    if dtype == np.uint8:
-        return 255.0
-    lowest, high = min(stacks, key=lambda stack: stack.low), max(stack.high for stack in stacks)
-    try:
-        return covering_range(lowest.low, high, dtype)
-    except ValueError as error:
-        fix = "add an offset to the images, or set data.range to the value that is to become 1"
-        raise ValueError(f"{error} (the lowest is in {lowest.name}); {fix}") from error
 
 
 def fault_list(faults: Sequence[str], consequence: str) -> str:

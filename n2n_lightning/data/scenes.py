@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from n2n_lightning.image_io.axes import scene_frames
 from n2n_lightning.image_io.stack import ImageStack
 
 PixelFormat = tuple[int, str]  # number of channels, and sample type: "uint8", "uint16", ..., or "float"
@@ -23,6 +24,16 @@ class StackImage(NamedTuple):
 
     stack: ImageStack
     number: int
+
+    @property
+    def name(self) -> str:
+        """Name of the file, and the page (counted from 0) where it has several."""
+        return self.stack.name if self.stack.shape[0] == 1 else f"{self.stack.name} page {self.number}"
+
+    @property
+    def digest(self) -> str:
+        """Hash of the pixels, equal for copies."""
+        return self.stack.image_digests[self.number]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,9 +73,9 @@ class Scene:
         return height, width
 
     @property
-    def identity(self) -> tuple[tuple[str, int], ...]:
-        """Equal for copies of the same files."""
-        return tuple((image.stack.digest, image.number) for image in self.images)
+    def identity(self) -> tuple[str, ...]:
+        """Equal for scenes of the same pixels."""
+        return tuple(image.digest for image in self.images)
 
     @property
     def pixel_format(self) -> PixelFormat:
@@ -78,12 +89,15 @@ class SceneFiles:
     Args:
         noisy: files of noisy images.
         clean: file of the clean image.
-        burst: the noisy files are frames of one scene; if all of them have several pages, each file is a scene.
+        burst: the noisy files are frames of one scene; if all of them have several pages, each file is a scene, or
+            several of them, and its pages over time are the frames.
+        axes: those that the user gave, if any; without a T that counts pages, the files are the frames in any case.
     """
 
     noisy: tuple[Path, ...]
     clean: Path | None = None
     burst: bool = False
+    axes: str | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -109,13 +123,13 @@ class SceneFiles:
             opened = [stack for stack in opened if stack_format(stack) == usual]
         pages = [[StackImage(stack, page) for page in range(stack.shape[0])] for stack in opened]
         if self._are_scenes(opened):
-            return [Scene(tuple(frames)) for frames in pages], faults
-        digests = [stack.digest for stack in opened]
-        copies = [stack.name for stack in opened if digests.count(stack.digest) > 1]
-        if copies:
-            faults.append(f"{' and '.join(copies[:2])} are the same image; give images with independent noise")
-        elif self.burst and len(opened) == 1:
-            faults.append(f"{opened[0].name} is a burst of one frame; a burst needs 2 or more: add one or remove it")
+            scenes, untold = scenes_over_time(opened)
+            return scenes, [*faults, *untold]
+        if self.burst and len(opened) == 1:
+            axes = opened[0].axes
+            frames = f", or set data.axes={axes.replace('C', 'T')} if its channels are frames" if axes[0] == "C" else ""
+            more = f"a burst needs 2 or more: add one or remove it{frames}"
+            faults.append(f"{opened[0].name} is a burst of one frame; {more}")
         else:
             noisy = len(opened) if self.clean is None else len(opened) - 1
             return [Scene(page[:noisy], *page[noisy:]) for page in zip(*pages, strict=True)], faults
@@ -123,7 +137,21 @@ class SceneFiles:
 
     def _are_scenes(self, opened: Sequence[ImageStack]) -> bool:
         """Return whether each file is a scene of its own, and its pages are the frames."""
-        return self.burst and all(stack.shape[0] > 1 for stack in opened)
+        over_time = self.axes is None or any(axis == "T" for stack in opened for axis, _ in stack.image_axes)
+        return self.burst and over_time and all(stack.shape[0] > 1 for stack in opened)
+
+
+def scenes_over_time(stacks: Sequence[ImageStack]) -> tuple[list[Scene], list[str]]:
+    """Return the scenes of files whose pages are frames, and what is wrong with the files that do not tell them."""
+    scenes, faults = [], []
+    for stack in stacks:
+        try:
+            found = scene_frames(stack.image_axes, stack.axes)
+        except ValueError as error:
+            faults.append(f"{stack.name} {error}")
+        else:
+            scenes += [Scene(tuple(StackImage(stack, number) for number in frames)) for frames in found]
+    return scenes, faults
 
 
 def pixel_format(stack: ImageStack) -> PixelFormat:

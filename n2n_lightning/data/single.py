@@ -16,7 +16,7 @@ from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.data.seeding import generator_on, index_generators
-from n2n_lightning.image_io.stack import list_images
+from n2n_lightning.image_io.listing import list_images
 
 
 class SingleImages(SceneSource):

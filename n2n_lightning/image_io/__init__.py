@@ -1,1 +1,1 @@
-"""Image files of any depth: read in windows, written back as they were; TIFF; value range."""
+"""Image files of any depth: read by photo, npy and tiff_reading; written by conversion, encoding, tiff_rewriting."""

@@ -25,9 +25,9 @@ from n2n_lightning.image_io.image_file import (
     turned,
     upright,
 )
-from n2n_lightning.image_io.npy import as_images, load_npy
+from n2n_lightning.image_io.npy import as_images, load_npy, one_image
 from n2n_lightning.image_io.photo import PhotoReader
-from n2n_lightning.image_io.tiff import XMP_TAG, TiffReader
+from n2n_lightning.image_io.tiff_reading import XMP_TAG, TiffReader
 from n2n_lightning.image_io.tiff_rewriting import TiffRewriter
 
 EXIF_START = b"Exif\0\0"
@@ -39,7 +39,7 @@ Shape = tuple[int, int, int, int]  # (N, H, W, C)
 
 def check_convertible(image: ImageReader, form: str) -> None:
     """Refuse a file whose images a format cannot hold: too many, too large, or of another type."""
-    if form in ("npy", "tiff"):
+    if form in ("npy", "tiff") or (form == image.form and not image.alphas):
         return
     count, (stacked, height, width, channels) = image.count, image.shape
     if count * stacked > 1:
@@ -69,15 +69,15 @@ def rewritten(image: ImageReader, path: Path) -> Iterator[WriteRows]:
     """Copy an NPY or TIFF file, and write rows into the copy."""
     shutil.copyfile(image.path, path)
     if image.form == "npy":
-        yield lambda group, top, rows: write_npy_rows(path, group, top, rows)
+        yield lambda group, top, rows: write_npy_rows(path, group, top, rows, image.given_axes)
         return
     with tifffile.TiffFile(path, mode="r+", _multifile=False) as copy:
-        yield name_file(image.path)(TiffRewriter(copy, TiffReader(copy, image.path)).write)
+        yield name_file(image.path)(TiffRewriter(copy, TiffReader(copy, image.path, image.given_axes)).write)
 
 
-def write_npy_rows(path: Path, group: int, top: int, rows: Array) -> None:
+def write_npy_rows(path: Path, group: int, top: int, rows: Array, axes: str | None) -> None:
     """Write rows into an array's file, which is mapped anew for each band, so that memory does not grow with them."""
-    as_images(load_npy(path, "r+"))[group, top : top + rows.shape[1]] = rows[0]
+    one_image(as_images(load_npy(path, "r+"), axes), group)[top : top + rows.shape[1]] = rows[0]
 
 
 @contextmanager

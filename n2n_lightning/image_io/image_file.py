@@ -14,6 +14,8 @@ import numpy.typing as npt
 MAX_IMAGE_PX = 10**9  # one image at a time is in memory
 BOMB_BYTES, BOMB_RATIO = 2**26, 100  # decoded bytes, and decoded bytes per byte of the file: noise compresses less
 ORIENTATION_TAG = 274  # the same number in EXIF and in TIFF
+SAMPLED_GROUPS, SAMPLED_BANDS, SAMPLED_ROWS = 4, 8, 32  # of an alpha channel, to tell opacity from an image
+MIN_OPACITY_SHARE = 0.5  # of its values are 0 or opaque in an alpha channel
 MAX_REASON_CHARS = 300  # of a library's message
 Array = npt.NDArray[Any]
 Metadata = dict[str, Any]  # by Pillow's names: exif, icc_profile, xmp (bytes), dpi (a pair), comment
@@ -64,6 +66,8 @@ class ImageReader(ABC):
     image_axes: tuple[
         tuple[str, int], ...
     ]  # of ``upright_images``, slowest first: axis (T, Z, or ? if unknown), length
+    axes: str  # letter of each dimension of the file, slowest first: T, Z, C, Y, X, or ? if unknown
+    given_axes: str | None = None  # the letters that the user gave, which win over the file's
 
     @property
     def parts(self) -> Sequence[ImageReader]:
@@ -108,7 +112,7 @@ class ImageReader(ABC):
             for part in self.parts:
                 for group in range(part.count):
                     for image in part.decode(group, 0, part.shape[1]):
-                        yield upright(without_alpha(image, part.alphas), part.orientation)
+                        yield upright(without_alpha(image, part.alphas, part.axes), part.orientation)
 
     def check_uniform(self) -> None:
         """Refuse a file whose images are stored in different ways."""
@@ -144,14 +148,50 @@ def check_packing(decoded: int, stored: int) -> None:
         )
 
 
-def without_alpha(pixels: Array, alphas: Sequence[int]) -> Array:
-    """Return (..., C) without the channels ``alphas``; refuse pixels that are not opaque."""
+def without_alpha(pixels: Array, alphas: Sequence[int], axes: str) -> Array:
+    """Return (..., C) without the channels ``alphas``; refuse pixels that are not opaque.
+
+    ``axes`` are the letters of the file's dimensions, for the message.
+    """
     if not alphas:
         return pixels
-    opaque = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
-    if (pixels[..., alphas] != opaque).any():
-        raise ImageError("has transparent pixels; save it without an alpha channel")
+    if (pixels[..., alphas] != opaque_value(pixels.dtype)).any():
+        axes = axes.replace("?", "T", 1)
+        frames = f", data.axes={axes.replace('C', 'T')} if its channels are frames" if axes[0] == "C" else ""
+        raise ImageError(
+            f"has transparent pixels; save it without an alpha channel, or set data.axes={axes} if channel "
+            f"{alphas[0] + 1} is no opacity but part of the image{frames}"
+        )
     return np.delete(pixels, alphas, axis=-1)
+
+
+def opaque_value(dtype: np.dtype[Any]) -> int:
+    """Return the value of an alpha channel where nothing shines through."""
+    return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
+
+
+def opacity_fault(image: ImageReader) -> str | None:
+    """Say so where a channel is marked as opacity but varies as an image does: few of its values are 0 or opaque.
+
+    Programs mark the last of four channels so by themselves. A sample of the rows is read.
+    """
+    if not image.alphas:
+        return None
+    height, sampled = image.shape[1], []
+    for group in np.unique(np.linspace(0, image.count - 1, SAMPLED_GROUPS).astype(int)).tolist():
+        for top in np.unique(np.linspace(0, max(height - SAMPLED_ROWS, 0), SAMPLED_BANDS).astype(int)).tolist():
+            band = image.read(group, top, min(top + SAMPLED_ROWS, height))
+            sampled.append(band[..., image.alphas].reshape(-1, len(image.alphas)))
+    values = np.concatenate(sampled)
+    extremes = np.isin(values, (0, opaque_value(image.dtype))).mean(axis=0)
+    varies = (values != values[0]).any(axis=0) & (extremes < MIN_OPACITY_SHARE)
+    if not varies.any():
+        return None
+    channel, axes = image.alphas[int(varies.argmax())] + 1, image.axes.replace("?", "T", 1)
+    return (
+        f"has a channel {channel} that is marked as opacity but varies like an image, and opacity is not denoised; "
+        f"give --axes {axes} to denoise it as a channel, or save the file without it"
+    )
 
 
 def turned(height: int, width: int, orientation: int) -> tuple[int, int]:

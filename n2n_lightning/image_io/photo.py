@@ -32,8 +32,8 @@ class PhotoReader(ImageReader):
 
     count, offset, image_axes = 1, None, ()
 
-    def __init__(self, image: Image.Image, path: Path) -> None:
-        self.image, self.path = image, path
+    def __init__(self, image: Image.Image, path: Path, axes: str | None = None) -> None:
+        self.image, self.path, self.given_axes = image, path, axes
         self.form = "jpeg" if image.format == "MPO" else str(image.format).lower()
         bits, png_channels = png_samples(path) if self.form == "png" else (8, 0)
         self.has_16_bits = bits == 16  # which Pillow cuts down to 8, and grey with alpha to RGBA
@@ -41,7 +41,8 @@ class PhotoReader(ImageReader):
         channels = png_channels if self.has_16_bits else len(image.getbands())
         self.shape = (1, image.height, image.width, channels)
         self.dtype = np.dtype(np.uint16 if self.has_16_bits else np.uint8)
-        self.alphas = [channels - 1] if channels in (2, 4) else []
+        self.axes = "YXC"
+        self.alphas = [channels - 1] if channels in (2, 4) and axes != self.axes else []  # other axes are for stacks
         self.orientation = image.getexif().get(ORIENTATION_TAG, 1)
         self.held_bytes = 3 * math.prod(self.shape) * self.dtype.itemsize  # read, to be written, and encoded
         self._pixels: Array | None = None

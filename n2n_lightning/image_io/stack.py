@@ -20,15 +20,14 @@ from rich.console import Console
 from rich.progress import track
 
 from n2n_lightning.image_io.decoding import open_image_file
-from n2n_lightning.image_io.formats import IMAGE_SUFFIXES
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, check_size, image_errors, name_file
-from n2n_lightning.image_io.value_range import ValueSurvey, finite_limits, non_finite_pixels
+from n2n_lightning.image_io.value_range import ValueSpan, ValueSurvey, finite_limits, non_finite_pixels
 from n2n_lightning.system.atomic import DISK_FULL, UNWRITABLE, atomic_write
 from n2n_lightning.system.lock import exclusive_build
 
-__all__ = ["ImageError", "ImageStack", "in_threads", "list_images", "open_stack", "open_stacks"]
+__all__ = ["ImageError", "ImageStack", "in_threads", "open_stack", "open_stacks"]
 
-CACHE_VERSION = 2  # part of the cache's key: raise it with any change to the pixels or to ImageStack
+CACHE_VERSION = 3  # part of the cache's key: raise it with any change to the pixels or to ImageStack
 SEEK_BYTES = 8192  # seeking to the next row of a window costs as much time as reading this much
 BLOCK_BYTES = 2**24  # of values that are looked through at one time
 MAX_COPY_BYTES = 10**11  # a compressed file of a few bytes can claim any size
@@ -49,10 +48,15 @@ class ImageStack:
     outliers: int  # values far beyond ``low`` or ``high``: see ``value_range.ValueSurvey``
     image_digests: tuple[str, ...]  # hash of each image's pixels: equal for copies, also in files of other formats
     image_axes: tuple[tuple[str, int], ...]  # what counts the images, such as (("T", 5), ("Z", 4)): see ``ImageReader``
+    axes: str  # letter of each dimension of the file, slowest first, such as "TZYX"; ? if unknown
 
     @property
     def name(self) -> str:
         return str(self.origin)
+
+    @property
+    def values(self) -> ValueSpan:
+        return ValueSpan(self.low, self.high, self.outliers)
 
     def read(self, number: int, top: int, left: int, height: int, width: int) -> Array:
         """Read one image's window: (height, width, C) in native byte order.
@@ -81,31 +85,18 @@ class ImageStack:
         return window.astype(dtype.newbyteorder("="), copy=False)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return every image file below ``folder``, sorted; hidden files and folders are left out."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; give a folder of images")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not found:
-        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}); give a folder that does")
-    return found
+def open_stacks(paths: Sequence[Path], cache: Path, axes: str | None = None) -> list[ImageStack | ImageError]:
+    """Open files in threads; in the list, an ImageError takes the place of a file that cannot be used.
 
-
-def open_stacks(paths: Sequence[Path], cache: Path) -> list[ImageStack | ImageError]:
-    """Open files in threads; in the list, an ImageError takes the place of a file that cannot be used."""
-    opened: list[ImageStack | ImageError | None] = [recall(path, cache) for path in paths]
+    ``axes`` are the letters of the files' dimensions, as ``parse_axes`` returns them; None takes the files' own.
+    """
+    opened: list[ImageStack | ImageError | None] = [recall(path, cache, axes) for path in paths]
     missing = [number for number, stack in enumerate(opened) if stack is None]
 
     def decode(place: int) -> None:
         number = missing[place]
         try:
-            opened[number] = open_stack(paths[number], cache)
+            opened[number] = open_stack(paths[number], cache, axes)
         except ImageError as error:
             opened[number] = error
 
@@ -127,20 +118,21 @@ def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
             raise
 
 
-def open_stack(path: Path, cache: Path) -> ImageStack:
+def open_stack(path: Path, cache: Path, axes: str | None = None) -> ImageStack:
     """Open a file from the cache, or decode and check it; raise an ImageError where it cannot be used."""
-    return recall(path, cache) or decode_stack(path, cache)
+    return recall(path, cache, axes) or decode_stack(path, cache, axes)
 
 
-def recall(path: Path, cache: Path) -> ImageStack | None:
+def recall(path: Path, cache: Path, axes: str | None = None) -> ImageStack | None:
     """Return what the cache holds for the file as it is now; None where there is no entry, or a damaged one."""
     try:
-        fields = json.loads(sidecar(path, cache).read_bytes())
+        entry = sidecar(path, cache, axes)
+        fields = json.loads(entry.read_bytes())
         tuples = {name: tuple(fields[name]) for name in ("shape", "image_digests")}
-        axes = tuple((str(axis), int(count)) for axis, count in fields["image_axes"])
-        known = {"origin": path, "path": Path(fields["path"]), "image_axes": axes}
+        image_axes = tuple((str(axis), int(count)) for axis, count in fields["image_axes"])
+        known = {"origin": path, "path": Path(fields["path"]), "image_axes": image_axes}
         stack = ImageStack(**fields | tuples | known)
-        dtype, ours = np.dtype(stack.dtype), (path.absolute(), sidecar(path, cache).with_suffix(".pixels"))
+        dtype, ours = np.dtype(stack.dtype), (path.absolute(), entry.with_suffix(".pixels"))
         if dtype.kind not in "uif" or stack.path not in ours or not all(n > 0 for n in stack.shape) or stack.offset < 0:
             return None
         end = stack.offset + math.prod(stack.shape) * dtype.itemsize
@@ -149,21 +141,25 @@ def recall(path: Path, cache: Path) -> ImageStack | None:
         return None
 
 
-def sidecar(path: Path, cache: Path) -> Path:
-    """Return where the cache keeps the fields of a file's ImageStack; a changed file has another place."""
+def sidecar(path: Path, cache: Path, axes: str | None = None) -> Path:
+    """Return where the cache keeps the fields of a file's ImageStack; a changed file has another place.
+
+    So has a file that is read by other axes.
+    """
     path, stat = path.absolute(), path.stat()
-    key = repr((str(path), stat.st_size, stat.st_mtime_ns, CACHE_VERSION))
+    key = repr((str(path), stat.st_size, stat.st_mtime_ns, CACHE_VERSION, axes))
     return cache.absolute() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def decode_stack(path: Path, cache: Path) -> ImageStack:
+def decode_stack(path: Path, cache: Path, axes: str | None = None) -> ImageStack:
     """Decode and check a file, and record in the cache what was found."""
     with image_errors(path):
-        entry = sidecar(path, cache)
+        entry = sidecar(path, cache, axes)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    with open_image_file(path) as image:
-        shape, survey, axes = image.upright_shape, Survey(path, image.upright_shape), image.image_axes
+    with open_image_file(path, axes) as image:
+        shape, survey = image.upright_shape, Survey(path, image.upright_shape)
+        named = (image.image_axes, image.axes)
         if image.offset is not None:
             values, offset, dtype = path.absolute(), image.offset, image.dtype
             for block in raw_blocks(image):
@@ -183,7 +179,7 @@ def decode_stack(path: Path, cache: Path) -> ImageStack:
                     file.write(pixels.data)
                 survey.check()  # before the copy gets its name
     low, high, outliers = survey.values.limits()
-    found = (low, high, digest, outliers, tuple(survey.image_digests), axes)
+    found = (low, high, digest, outliers, tuple(survey.image_digests), *named)
     stack = ImageStack(path, values, offset, shape, dtype.str, *found)
     with cached(entry) as file:
         file.write(json.dumps(dataclasses.asdict(stack), default=str).encode())

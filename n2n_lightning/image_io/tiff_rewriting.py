@@ -8,7 +8,7 @@ import numpy as np
 from tifffile import COMPRESSION, DATATYPE, PHOTOMETRIC, PREDICTOR, TIFF, TiffFile, TiffPage
 
 from n2n_lightning.image_io.image_file import Array, ImageError
-from n2n_lightning.image_io.tiff import Segments, TiffReader
+from n2n_lightning.image_io.tiff_reading import Segments, TiffReader
 
 CLASSIC_LIMIT = 2**32  # of offsets, where the file is no BigTIFF
 LOSSLESS = (  # values that came in another compression leave in deflate

@@ -16,7 +16,17 @@ from torch import Tensor
 
 from n2n_lightning.data.pairs import PairSource, Stage, TensorPairs
 from n2n_lightning.image_io.image_file import Array
-from n2n_lightning.image_io.value_range import finite_limits, found_range, from_net, known_range, to_net
+from n2n_lightning.image_io.value_range import (
+    clip_bounds,
+    clipping_text,
+    covering_range,
+    find_span,
+    finite_limits,
+    from_net,
+    known_range,
+    scale_fault,
+    to_net,
+)
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
@@ -167,14 +177,15 @@ class Denoiser:
             images: (H, W), (H, W, C) or (N, C, H, W), integers or floats.
             range: the value that is 1 to the net. None: 255 for uint8; the training's range where that was on values
                 of the same kind (integers of more than 8 bits, floats); else the least 2^k - 1 (integers) or 2^k
-                (floats) that no value exceeds.
+                (floats) that no absolute value exceeds. Then a few values far out are clipped to the range.
 
         Returns:
             The same kind of array, same shape and type. Integers are rounded and clipped to what their type holds,
             floats are neither.
 
         Raises:
-            ValueError: it is of another form, or holds NaN or infinite values.
+            ValueError: it is of another form, holds NaN or infinite values, or values more than four times as large as
+                those of the training, where the training's range is used. Much smaller ones give a warning.
         """
         if range is not None and not range > 0:
             raise ValueError(f"range must be above 0, got {range}; leave it out to find it")
@@ -202,10 +213,10 @@ class Denoiser:
                 f"images must have {self.channels} channels as in the net's training, got {values.shape[3]}; "
                 "per_channel=True puts each through it by itself"
             )
-        limits = finite_limits(values)
-        if limits is None:
+        if finite_limits(values) is None:
             raise ValueError("images hold NaN or infinite values; fix or remove them")
-        peak = peak or self.known_range(values.dtype) or found_range(*limits, values.dtype)
+        if peak is None:
+            values, peak = self._choose_range(values)
         count, height, width, _ = values.shape
         together = max(BATCH_PX // (height * width), 1)
         denoised = np.empty_like(values)
@@ -215,6 +226,24 @@ class Denoiser:
             for top, rows in self.bands(lambda top, bottom, batch=batch: batch[:, top:bottom], shape, peak):  # type: ignore[misc]
                 denoised[first : first + together, top : top + rows.shape[1]] = rows
         return denoised
+
+    def _choose_range(self, values: Array) -> tuple[Array, float]:
+        """Return the values without those far out, and the value that is 1 to the net; see ``denoise``."""
+        known = self.known_range(values.dtype)
+        if values.dtype == np.uint8:
+            return values, 255.0
+        span = find_span(values)
+        fault = known and scale_fault(span, known, self.module.reach, "range=")
+        if fault and fault.dark:
+            warnings.warn(f"images: {fault.text}", stacklevel=4)
+        elif fault:
+            raise ValueError(f"images: {fault.text}")
+        peak = known or covering_range(span, values.dtype)
+        bounds = clip_bounds(span, peak)
+        if bounds is None:
+            return values, peak
+        warnings.warn(f"images have {clipping_text(span, bounds)}; range=VALUE keeps them", stacklevel=4)
+        return np.clip(values, *bounds).astype(values.dtype, copy=False), peak
 
     def known_range(self, dtype: np.dtype[Any]) -> float | None:
         """Return the value that is 1 to the net in images of ``dtype``; None where the training does not tell."""

@@ -6,8 +6,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,23 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from n2n_lightning.image_io.conversion import check_convertible, open_output
+from n2n_lightning.image_io.conversion import WriteRows, check_convertible, open_output
 from n2n_lightning.image_io.decoding import open_image_file
-from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file
+from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file, opacity_fault
 from n2n_lightning.image_io.stack import BLOCK_BYTES
-from n2n_lightning.image_io.value_range import finite_limits, found_range, non_finite_pixels
+from n2n_lightning.image_io.value_range import (
+    Limits,
+    ValueSpan,
+    ValueSurvey,
+    clip_bounds,
+    clipping_text,
+    covering_range,
+    finite_limits,
+    join_spans,
+    non_finite_pixels,
+    range_text,
+    scale_fault,
+)
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.inference.manifest import Manifest
@@ -57,12 +69,15 @@ class FileDenoiser:
         manifest: of what is done.
         form: format of the denoised files; None for each file's own.
         range: the value that is 1 to the net, except for 8 bits; None for the training's, or one that is found.
+        axes: letters of the files' dimensions, as ``parse_axes`` returns them; None for those that the files name.
     """
 
     denoiser: Denoiser
     manifest: Manifest
     form: str | None = None
     range: float | None = None
+    axes: str | None = None
+    spans: dict[Path, ValueSpan] = field(default_factory=dict)  # of the files that were looked through
 
     def run(self, jobs: Sequence[FileJob]) -> Iterator[str]:
         """Denoise all files that can be denoised, and yield one message for each of the others.
@@ -82,17 +97,13 @@ class FileDenoiser:
         if todo:  # finished files count for the range too, and are denoised again where it has changed
             unknown = [file for file in files if self.range_of(file, ranges) is None]
             for kind in sorted({file.kind for file in unknown}):
-                alike = [file for file in unknown if file.kind == kind]
-                try:
-                    ranges[kind] = self.find_range(alike)
-                except ValueError as error:
-                    fault = f"{error} in {kind}; give --range, the value that is to be 1 to the net"
-                    for file in alike:
-                        failed += 1
-                        yield f"{file.job.input} has no range: {fault}"
+                ranges[kind] = self.find_range([file for file in unknown if file.kind == kind])
             todo = self.unfinished(files, ranges)
         skipped = len(files) - len(todo)
-        todo = [file for file in todo if self.range_of(file, ranges) is not None]  # the others have failed
+        faults = {file.job: fault for file in todo if (fault := self.scale_fault(file))}
+        failed += len(faults)
+        yield from faults.values()
+        todo = [file for file in todo if file.job not in faults]
         for file in todo:
             if not file.is_exact:
                 print(
@@ -114,13 +125,14 @@ class FileDenoiser:
     def inspect(self, job: FileJob) -> InspectedFile:
         """Check by its header that a file can be denoised; raise an ImageError where it cannot."""
         denoiser, path = self.denoiser, job.input
-        with open_image_file(path) as image, name_file(path):
+        with open_image_file(path, self.axes) as image, name_file(path):
             image.check_uniform()
             shape, itemsize, form = image.colour_shape, image.dtype.itemsize, self.form or image.form
             if not denoiser.takes(shape[3]):
+                named = f"--axes {image.axes.replace('?', 'T', 1)} makes its opacity one more, "
                 raise ImageError(
                     f"has {shape[3]} channels, the net is for {denoiser.channels}; "
-                    "--per-channel puts each through it by itself"
+                    f"{named if image.alphas else ''}--per-channel puts each through it by itself"
                 )
             check_convertible(image, form)
             converting_bytes = 0 if form == image.form else 2 * math.prod(image.shape) * itemsize
@@ -139,14 +151,35 @@ class FileDenoiser:
             return InspectedFile(job, image.count * math.prod(shape[:3]), image.dtype, plan, is_exact)
 
     def find_range(self, files: Sequence[InspectedFile]) -> float:
-        """Find the range of files of one kind by their values, and print it; raise a ValueError where none fits."""
-        limits = [colour_limits(file.job.input) for file in files]
-        low, high = min(low for low, _ in limits), max(high for _, high in limits)
-        peak = found_range(low, high, files[0].dtype)
-        brightest = next(file for file, (_, most) in zip(files, limits, strict=True) if most == high)
-        found = f"range of {brightest.kind}: 0 to {peak:.15g}, found in {brightest.job.input}"
+        """Find the range of files of one kind by their values, and print it."""
+        span = join_spans([self.span(file) for file in files])
+        peak = covering_range(span, files[0].dtype)
+        brightest = max(files, key=lambda file: self.span(file).reach)
+        found = f"range of {brightest.kind}: {range_text(span, peak)}, found in {brightest.job.input}"
         print(f"{found}; --range sets another", flush=True)
         return peak
+
+    def span(self, file: InspectedFile) -> ValueSpan:
+        """Return the values of a file, which is looked through once."""
+        path = file.job.input
+        if path not in self.spans:
+            self.spans[path] = colour_span(path, self.axes)
+        return self.spans[path]
+
+    def scale_fault(self, file: InspectedFile) -> str | None:
+        """Return why a file cannot be scaled as the training's were, if so; a range that was given wins."""
+        known = self.denoiser.known_range(file.dtype)
+        if file.dtype == np.uint8 or self.range or known is None:
+            return None
+        trained = self.denoiser.module.reach
+        fault = scale_fault(self.span(file), known, trained, "--range ")
+        if fault is None:
+            return None
+        text = f"{file.job.input}: {fault.text}"
+        if trained is not None or not fault.dark:
+            return text
+        print(f"warning: {text}", file=sys.stderr)
+        return None
 
     def unfinished(self, files: Sequence[InspectedFile], ranges: Mapping[str, float]) -> list[InspectedFile]:
         """Return the files that the manifest does not hold as finished."""
@@ -172,14 +205,19 @@ class FileDenoiser:
         job, start = file.job, time.perf_counter()
         peak = self.range_of(file, ranges)
         assert peak is not None
+        span = self.spans.get(job.input)
+        bounds = span and clip_bounds(span, peak)
+        if span and bounds:
+            keeping = "--range with the largest value keeps them"
+            print(f"warning: {job.input} has {clipping_text(span, bounds)}; {keeping}", file=sys.stderr)
         try:
             with (
                 self.manifest.finishing(job, range=peak) as part,
-                open_image_file(job.input) as image,
-                open_output(image, self.form or image.form, part) as write,
+                open_image_file(job.input, self.axes) as image,
+                self.checked_output(image, part) as write,
             ):
                 for group in range(image.count):
-                    for top, rows in self.bands(image, group, file.plan, peak):
+                    for top, rows in self.bands(image, group, file.plan, peak, bounds):
                         write(group, top, rows)
                         advance(math.prod(rows.shape[:3]))
         except ImageError:
@@ -193,14 +231,29 @@ class FileDenoiser:
         if not sys.stderr.isatty():
             print(f"{job.output} ({time.perf_counter() - start:.1f} s)", flush=True)
 
-    def bands(self, image: ImageReader, group: int, plan: Plan, peak: float) -> Iterator[tuple[int, Array]]:
-        """Yield a group's denoised rows from the top down, alpha as it was: first row, (images, rows, W, C)."""
+    def checked_output(self, image: ImageReader, part: Path) -> AbstractContextManager[WriteRows]:
+        """Open the output; refuse a TIFF file, or warn of another, whose opacity is like a channel of an image."""
+        fault = opacity_fault(image)
+        if fault and image.form == "tiff":  # in the others the last of four channels can be nothing else
+            raise ImageError(f"{image.path} {fault}")
+        if fault:
+            print(f"warning: {image.path} {fault}", file=sys.stderr)
+        return open_output(image, self.form or image.form, part)
+
+    def bands(
+        self, image: ImageReader, group: int, plan: Plan, peak: float, bounds: Limits | None
+    ) -> Iterator[tuple[int, Array]]:
+        """Yield a group's denoised rows from the top down, alpha as it was: first row, (images, rows, W, C).
+
+        Values are clipped to ``bounds`` first, if there are any.
+        """
 
         def read(top: int, bottom: int) -> Array:
             rows = image.read(group, top, bottom)
             with name_file(image.path):
                 check_finite(rows, group, top)
-            return rows[..., image.colours] if image.alphas else rows
+            rows = rows[..., image.colours] if image.alphas else rows
+            return rows if bounds is None else np.clip(rows, *bounds).astype(rows.dtype, copy=False)
 
         for top, rows in self.denoiser.bands(read, image.colour_shape, peak, plan=plan):
             if image.alphas:
@@ -211,22 +264,20 @@ class FileDenoiser:
                 yield top, rows
 
 
-def colour_limits(path: Path) -> tuple[float, float]:
-    """Return the least and the greatest colour value of a file; zeros if it cannot be read, which is reported later."""
-    low, high = 0.0, 0.0
+def colour_span(path: Path, axes: str | None = None) -> ValueSpan:
+    """Return the colour values of a file; zeros if it cannot be read, which is reported later."""
+    survey = ValueSurvey()
     try:
-        with open_image_file(path) as image:
+        with open_image_file(path, axes) as image:
             rows = max(BLOCK_BYTES // (math.prod(image.shape) // image.shape[1] * image.dtype.itemsize), 1)
             for group in range(image.count):
                 for top in range(0, image.shape[1], rows):
                     band = image.read(group, top, min(top + rows, image.shape[1]))
                     check_finite(band, group, top)
-                    limits = finite_limits(band[..., image.colours] if image.alphas else band)
-                    assert limits is not None
-                    low, high = min(low, limits[0]), max(high, limits[1])
+                    survey.add(band[..., image.colours] if image.alphas else band)
     except ImageError:
-        return 0.0, 0.0
-    return low, high
+        return ValueSpan(0.0, 0.0)
+    return survey.limits()
 
 
 def check_finite(rows: Array, group: int, top: int) -> None:

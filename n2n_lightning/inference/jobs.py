@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES
-from n2n_lightning.image_io.stack import list_images
+from n2n_lightning.image_io.listing import is_listed, list_files, list_images
 
 
 class FileJob(NamedTuple):
@@ -42,7 +43,7 @@ def plan_jobs(inputs: Sequence[str], folder: Path, form: str | None) -> list[Fil
             )
         nested = root.resolve() in target.parents
         for path in found:
-            if nested and target in path.resolve().parents:
+            if nested and target in real_path(path).parents:
                 continue  # an earlier output, which lies inside the input
             output = folder / path.relative_to(root)
             output = output if form is None else output.with_suffix(FORMAT_SUFFIXES[form])
@@ -60,27 +61,46 @@ def find_input(text: str) -> tuple[Path, list[Path]]:
     path = Path(text)
     if path.is_dir():
         return path, list_images(path)
-    if path.is_file():
+    if is_listed(path):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise ValueError(f"{path} is no image ({' '.join(IMAGE_SUFFIXES)}); leave it out, or convert it")
         return path.parent, [path]
     if not glob.has_magic(text):
         raise ValueError(f"{path} does not exist; give a file, a folder, or a pattern such as 'a/*.tif'")
-    matches = sorted(map(Path, glob.glob(text, recursive=True)))
-    files = [match for match in matches if match.is_file() and match.suffix.lower() in IMAGE_SUFFIXES]
+    fixed = path.parts[:-1]
+    first = next((number for number, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
+    root = Path(*fixed[:first])
+    if "**" in path.parts:  # glob would run in circles through links that lead back
+        below = list_files(root, IMAGE_SUFFIXES) if root.is_dir() else []
+        matches = [file for file in below if fits_pattern(file.relative_to(root).parts, path.parts[first:])]
+    else:
+        matches = sorted(map(Path, glob.glob(text)))
+    files = [match for match in matches if is_listed(match) and match.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise ValueError(
             f"{text} matches no image ({' '.join(IMAGE_SUFFIXES)}); give a pattern for files, where ** is any folders: "
             "'a/**/*.tif'"
         )
-    fixed = path.parts[:-1]
-    first = next((number for number, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
-    return Path(*fixed[:first]), files
+    return root, files
+
+
+def fits_pattern(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a path fit those of a pattern, in which ``**`` is any number of folders."""
+    if not pattern or not parts:
+        return not parts and all(part == "**" for part in pattern)
+    if pattern[0] == "**":
+        return fits_pattern(parts, pattern[1:]) or fits_pattern(parts[1:], pattern)
+    return fnmatch.fnmatchcase(parts[0], pattern[0]) and fits_pattern(parts[1:], pattern[1:])
+
+
+def real_path(path: Path) -> Path:
+    """Return the path of an input with all links followed, as far as they lead."""
+    return Path(os.path.realpath(path))
 
 
 def check_places(jobs: Sequence[FileJob], folder: Path) -> None:
     """Refuse outputs that would overwrite an input or each other, or that a link or ``..`` leads out of the folder."""
-    target, sources = folder.resolve(), {path.resolve() for path, _ in jobs}
+    target, sources = folder.resolve(), {real_path(path) for path, _ in jobs}
     taken: dict[Path, Path] = {}
     for path, output in jobs:
         place = place_of(output)

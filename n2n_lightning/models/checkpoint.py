@@ -66,8 +66,17 @@ def has_description(content: Mapping[Any, Any], about: Mapping[Any, Any]) -> boo
         and isinstance(peak, (int, float))
         and 0 < peak < math.inf
         and isinstance(about.get("sample_type", "uint8"), str)
+        and all(are_limits(about[name]) for name in ("span", "reach") if name in about)
         and all(isinstance(group, dict) and all(isinstance(key, str) for key in group) for group in groups)
     )
+
+
+def are_limits(values: object) -> bool:
+    """Return whether this is a list of two finite numbers, the least and the greatest."""
+    if not isinstance(values, list) or len(values) != 2:
+        return False
+    finite = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    return finite and values[0] <= values[1]
 
 
 def load_denoiser(path: str | Path) -> DenoiserModule:
@@ -93,7 +102,13 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
         reason = " ".join(str(error).split())[:MAX_REASON]
         raise ValueError(f"{path} holds weights that do not fit its own description ({reason})") from error
     module.peak, module.sample_type = float(about.get("peak", 255.0)), about.get("sample_type", "uint8")
+    module.span, module.reach = (pair(about.get(name)) for name in ("span", "reach"))
     return to_channels_last(module).eval()
+
+
+def pair(limits: list[float] | None) -> tuple[float, float] | None:
+    """Return limits that have passed ``are_limits`` as a tuple; None if the checkpoint has none."""
+    return None if limits is None else (float(limits[0]), float(limits[1]))
 
 
 def check_description(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -> None:

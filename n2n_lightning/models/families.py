@@ -27,6 +27,7 @@ class SequentialDenoiser(DenoiserModule):
     """The study's simple sequential nets (``nets.sequential.Sequential``)."""
 
     family = "sequential"
+    gives_negatives = False  # both activations end at 0
 
     def __init__(
         self,

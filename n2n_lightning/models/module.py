@@ -86,6 +86,9 @@ class DenoiserModule(pl.LightningModule):
     family: str
     net: nn.Module
     peak, sample_type = 255.0, "uint8"  # of the training data's files; the net sees the value ``peak`` as 1
+    span: tuple[float, float] | None = None  # that clean images can have, in file values; None is 0 to ``peak``
+    reach: tuple[float, float] | None = None  # largest absolute value of the darkest and the brightest training file
+    gives_negatives = True  # whether the net's output can be below 0
 
     def __init__(self, *, optimizer: Spec, loss: Spec, scheduler: Spec | None) -> None:
         super().__init__()
@@ -99,6 +102,20 @@ class DenoiserModule(pl.LightningModule):
         self.progress = 0.0  # completed fraction of the training, for a loss that changes
         self.scores: dict[str, Any] = {}  # of the last validation
         self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the mean of the whole epoch
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What estimates are clipped to in scores: ``span`` in units of the range."""
+        low, high = self.span or (0.0, self.peak)
+        return low / self.peak, high / self.peak
+
+    def on_fit_start(self) -> None:
+        """Take range and span of the training data, which the checkpoint records."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None:
+            data = datamodule.data
+            self.peak, self.sample_type = float(data.peak), data.sample_type
+            self.span, self.reach = getattr(data, "span", None), getattr(data, "reach", None)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Denoise images that are scaled to the net. (N, C, H, W) float32 -> same shape, not clipped."""
@@ -142,7 +159,7 @@ class DenoiserModule(pl.LightningModule):
         loss = self.single_loss(pair, 0) if reference is None else self.pair_loss(estimate, reference, pair)
         self.val_loss.update(loss, len(estimate))
         if pair.clean is not None:
-            self.quality.update(pair.source, estimate, pair.clean)
+            self.quality.update(pair.source, estimate, pair.clean, self.limits)
         if pair.target is not None:
             self.score_pair(pair, estimate)
         return estimate
@@ -152,10 +169,10 @@ class DenoiserModule(pl.LightningModule):
         noisy, second, third = pair.source, pair.target, pair.third
         assert second is not None
         if third is None:
-            errors = pair_error(estimate, self(second), noisy, second)
+            errors = pair_error(estimate, self(second), noisy, second, self.limits)
             noisy_errors = 0.5 * (noisy - second).square().flatten(1).mean(1)
         else:
-            errors = triple_error(estimate, second, third)
+            errors = triple_error(estimate, second, third, self.limits)
             noisy_errors = ((noisy - second) * (noisy - third)).flatten(1).mean(1)
         self.pair_quality.update(errors, noisy_errors, pair.group)
         floor = noise_floor(self.hparams["loss"]["name"], noisy, second, third) if pair.clean is None else None
@@ -199,9 +216,10 @@ class DenoiserModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the description that ``load_denoiser`` needs beside the hyper-parameters."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        data = self if datamodule is None else datamodule.data
-        about = {"peak": float(data.peak), "sample_type": data.sample_type}
+        about: dict[str, Any] = {"peak": self.peak, "sample_type": self.sample_type}
+        about["span"] = list(self.span or (0.0, self.peak))
+        if self.reach is not None:
+            about["reach"] = list(self.reach)
         checkpoint["n2n_lightning"] = {"format": FORMAT, "family": self.family} | about
 
     @torch.no_grad()

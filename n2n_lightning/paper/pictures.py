@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from n2n_lightning.image_io.stack import list_images
+from n2n_lightning.image_io.listing import list_images
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.noise.choices import make_noise
 from n2n_lightning.noise.kinds import Noise

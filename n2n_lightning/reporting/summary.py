@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.reporting.runs import Run
@@ -18,8 +17,7 @@ MAX_LISTED_GROUPS = 4  # a longer list of names becomes their number
 NEUTRAL_DATA = {"seed", "batch_size", "val_batch_size", "num_workers", "cache_dir", "overfit_steps", "augment"}
 
 
-@dataclass(frozen=True)
-class Headline:
+class Headline(NamedTuple):
     """The main result, the sentences below it, and a few key numbers, each with a text that says what it is."""
 
     title: str
@@ -147,9 +145,7 @@ SETTINGS = (
     *("optimizer", "scheduler", "loss", "batch_size", "max_epochs", "data", "train_pairs", "val_pairs", "image_shape"),
     *("monitor", "device", "versions", "git_commit"),
 )
-NOT_WITH_DATA = {*NEUTRAL_DATA, "train_pairs", "val_pairs"} - {
-    "augment"
-}  # entries of the data that its line leaves out
+OTHER_LINES = {*NEUTRAL_DATA, "train_pairs", "val_pairs"} - {"augment"}  # settings that are not listed with the data
 SETTING_TITLES = {"max_epochs": "epochs", "git_commit": "commit", "image_shape": "image (channels, height, width)"}
 
 
@@ -181,7 +177,7 @@ def _record_text(key: str, value: Any) -> str:
         case "git_commit", str(commit):
             return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
         case "data", {**data}:
-            return setting_text({key: item for key, item in data.items() if key not in NOT_WITH_DATA})
+            return setting_text({key: item for key, item in data.items() if key not in OTHER_LINES})
     return setting_text(value)
 
 

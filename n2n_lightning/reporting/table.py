@@ -29,7 +29,6 @@ class Column:
 def columns(comparison: Comparison) -> list[Column]:
     """Return the columns that are not empty for these runs."""
     metric = comparison.metric
-    noisy = noisy_key(metric)
     found = [
         Column("rank", "#", lambda group: str(group.rank or EMPTY_CELL), lambda group: group.rank),
         Column("model", "model", lambda group: group.title, lambda group: group.model, numeric=False),
@@ -37,11 +36,11 @@ def columns(comparison: Comparison) -> list[Column]:
         Column("targets", "targets", targets_text, targets_text, numeric=False),
         _metric_column(metric),
         Column("best_epoch", "epoch", _epoch_text, lambda group: _integer(group.mean("best_epoch"))),
-        _number_column("val/ssim", "SSIM", ".3f", lambda group: group.mean("val/ssim"), terminal=True),
+        _number_column("val/ssim", "SSIM", ".3f", terminal=True),
         _number_column("params", "parameters", ",.0f", lambda group: _integer(group.mean("params"))),
-        _number_column("gmac", "GMAC", ".3g", lambda group: group.mean("gmac")),
-        _number_column("images_per_second", "images/s", ",.0f", lambda group: group.mean("images_per_second")),
-        _number_column(noisy, "noisy (dB)", ".2f", lambda group: group.mean(noisy)),
+        _number_column("gmac", "GMAC", ".3g"),
+        _number_column("images_per_second", "images/s", ",.0f"),
+        _number_column(noisy_key(metric), "noisy (dB)", ".2f"),
         Column("gain_db", "gain (dB)", lambda group: format_signed(group.gain_db), lambda group: group.gain_db),
         _number_column("report_psnr", "report (dB)*", ".2f", report_psnr_db),
         Column("status", "status", status_text, lambda group: group.status, numeric=False),
@@ -65,13 +64,15 @@ def _swept_column(key: str) -> Column:
 
 
 def _number_column(
-    key: str, title: str, form: str, value: Callable[[Group], float | None], *, terminal: bool = False
+    key: str, title: str, form: str, value: Callable[[Group], float | None] | None = None, *, terminal: bool = False
 ) -> Column:
-    def text(group: Group) -> str:
-        number = value(group)
-        return EMPTY_CELL if number is None else f"{number:{form}}"
+    """Return a column of ``value``, by default the mean of ``key``, with a format for the text."""
+    number = value or (lambda group: group.mean(key))
 
-    return Column(key, title, text, value, terminal=terminal)
+    def text(group: Group) -> str:
+        return EMPTY_CELL if (found := number(group)) is None else f"{found:{form}}"
+
+    return Column(key, title, text, number, terminal=terminal)
 
 
 def _metric_column(metric: str) -> Column:
@@ -181,7 +182,7 @@ def footnote(shown: Sequence[Column]) -> str:
     """Return what a reader must know about the columns; empty where their titles are enough."""
     keys = {column.key for column in shown}
     if "report_psnr" in keys:
-        return "* Table 2 of the report, measured on the course's own images: a landmark, not the same test."
+        return "* Table 2 of the report, measured on the course's own images: a reference, not the same test."
     if PAIRS in keys:
         return "In brackets: the estimate's 95 % bootstrap interval; for several seeds, the means of its ends."
     return ""

@@ -1,1 +1,1 @@
-"""Exit codes and messages, the Hydra application, locks, atomic writes, safe loading."""
+"""Exit codes, messages and signals, the Hydra application, locks, atomic writes, safe loading."""

@@ -44,7 +44,7 @@ def escape_controls(text: str, keep: str = "\n") -> str:
 def signal_exit_code(error: SystemExit) -> int:
     """Return the exit code of the signal that raised a SystemExit.
 
-    Our handlers raise it with 143. Lightning's raises it without a code for SIGTERM and with 1 for SIGINT.
+    Our handler for SIGTERM raises it with 143. Lightning's has no code for SIGTERM, and 1 for SIGINT.
     """
     return SIGTERM if error.code in (None, SIGTERM) else SIGINT
 

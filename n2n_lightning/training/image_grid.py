@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.residuals import (
     NEAR_PX,
     autocorrelation_picture,
@@ -56,7 +57,9 @@ class ImageGrid(pl.Callback):
             estimate = outputs[:missing]
             target = batch.target if batch.clean is None else batch.clean
             shown = (images for images in (batch.source, estimate, target) if images is not None)
-            new = [images.clamp(0, 1).cpu() for images in shown]
+            assert isinstance(pl_module, DenoiserModule)
+            low, high = pl_module.limits  # black and white of the pictures
+            new = [((images - low) / (high - low)).clamp(0, 1).cpu() for images in shown]
             self.columns = [torch.cat(both) for both in zip(self.columns, new, strict=True)] if self.columns else new
             self.residual = append(self.residual, batch.source - estimate)
             if batch.target is not None:

@@ -41,6 +41,7 @@ from n2n_lightning.training.resuming import (
     wait_for_next_second,
 )
 from n2n_lightning.training.run_metadata import describe_run, hyper_parameters
+from n2n_lightning.training.value_checks import check_initial_scale, range_line, value_warnings
 
 
 class Interrupted(Exception):
@@ -62,6 +63,7 @@ class PreparedRun:
     resume_from: Path | None
     resume_step: int  # global step of resume_from; 0 without one
     metadata: dict[str, Any]  # for result.json
+    warnings: list[str]
 
 
 def train(
@@ -115,13 +117,15 @@ def prepare_run(config: Config, folder: Path, labels: dict[str, Any]) -> Prepare
     module = build_module(config, datamodule.image_shape[0])
     if initial is not None:
         copy_weights(initial, module, config["init_from"])
+        check_initial_scale(initial, datamodule)
+    warnings = value_warnings(module, datamodule)
     metadata = describe_run(config, labels, module, datamodule)
     if config["compile"]:
         mode = config["compile"] if isinstance(config["compile"], str) else None
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
     if resume_from:
         check_fingerprint(metadata["data"]["fingerprint"], folder)
-    return PreparedRun(config, folder, module, datamodule, resume_from, resume_step, metadata)
+    return PreparedRun(config, folder, module, datamodule, resume_from, resume_step, metadata, warnings)
 
 
 def check_limits(trainer: Config, datamodule: NoisyPairDataModule) -> None:
@@ -154,10 +158,11 @@ def announce(run: PreparedRun) -> None:
     """Print what is trained, and advice on the loss and the value range."""
     resumed = ", resumed" if run.resume_from else ""
     print(f"{run.folder.name}: training in {run.folder}{resumed}", flush=True)
-    if advice := loss_advice(run.config):
-        print(f"warning: {advice}", file=sys.stderr, flush=True)
+    advice = loss_advice(run.config)
+    for warning in [*([advice] if advice else []), *run.warnings]:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     if run.datamodule.data.sample_type != "uint8":
-        print(f"range 0 to {run.datamodule.data.peak:g}; data.range=... sets another", flush=True)
+        print(f"{range_line(run.datamodule.data)}; data.range=... sets another", flush=True)
 
 
 def fit(run: PreparedRun, callbacks: Sequence[pl.Callback]) -> RunRecord:

@@ -13,6 +13,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.pairs import PairData
+from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system.folders import PACKAGE, config_folder
 from n2n_lightning.training.build import Config, compose_model
@@ -35,7 +37,7 @@ def describe_run(
         "own_optimizer": has_own_optimizer(config, labels["model"], labels.get("overrides", {})),
         "scheduler": config["scheduler"] if config["scheduler"]["name"] else None,
         "loss": config["loss"],
-        "data": config["data"] | {"fingerprint": datamodule.data.fingerprint(), "peak": datamodule.data.peak},
+        "data": config["data"] | describe_data(datamodule.data),
         "noise": config["noise"] if config["noise"]["name"] else None,
         **{f"{part}_pairs": len(source) for part, source in datamodule.sources.items()},
         "image_shape": list(datamodule.image_shape),
@@ -49,6 +51,18 @@ def describe_run(
         "git_commit": git_commit(),
         "config": config,
     }
+
+
+def describe_data(data: PairData) -> dict[str, Any]:
+    """Return what was found in the data: fingerprint and range, the span of values below 0, and values far out."""
+    found = {"fingerprint": data.fingerprint(), "peak": data.peak}
+    if not isinstance(data, SceneData):
+        return found
+    if data.values.span.low < 0:
+        found["span"] = list(data.span)
+    if outliers := data.values.span.outliers:
+        found |= {"outliers": outliers, "outlier_files": data.values.outlier_files}
+    return found
 
 
 def has_own_optimizer(config: Config, model: str, overrides: dict[str, str]) -> bool:

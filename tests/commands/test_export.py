@@ -58,6 +58,7 @@ def noisy_images(*shape: int) -> Tensor:
 # What comes out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", MODELS)
 def test_the_file_computes_what_the_net_does_at_any_size(command: Command, tmp_path: Path, model: str, kind: str):
@@ -100,6 +101,7 @@ def parts_of(path: Path) -> list[bytes]:
         return [archive.read(name) for name in archive.namelist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_tells_what_it_is_and_nothing_of_the_machine(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -190,6 +192,7 @@ def test_a_trained_model_is_exported_by_its_name(command: Command, tmp_path: Pat
     assert torch.equal(exported[0].denoise(noisy), load_denoiser("convtrans_sigmoid").denoise(noisy))
 
 
+@pytest.mark.slow
 @NEEDS_ONNX
 def test_the_documentations_examples_run(
     command: Command, given: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

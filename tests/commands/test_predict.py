@@ -14,7 +14,7 @@ from conftest import Command
 from numbered_images import write
 from PIL import Image
 from predict_runs import MODEL, WEIGHTS, Array, assert_close, denoise, estimate, files, noise, pixels
-from small_runs import run_python
+from small_runs import run_python, write_checkpoint
 
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.file_runner import PROGRAM_BYTES
@@ -26,6 +26,7 @@ IN = Path("given/in")
 # What comes out
 
 
+@pytest.mark.slow
 def test_the_command_line_as_users_type_it(tmp_path: Path):
     """Run the module as a program in a process of its own: exit code, output, files."""
     images = {name: noise(40, 50, 3, seed=number) for number, name in enumerate(("a.png", "b.tif", "sub/c.bmp"))}
@@ -180,6 +181,66 @@ def test_transparency_passes_unchanged(command: Command, options: list[str]):
     np.testing.assert_array_equal(pixels("out/a.png")[..., 3], values[..., 3])
 
 
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("shape", [(37, 40, 4), (2, 37, 40, 4), (4, 37, 40)])
+def test_a_dye_that_is_marked_as_opacity_is_refused_and_denoised_where_the_axes_are_given(
+    command: Command, shape: tuple[int, ...], dtype: str
+):
+    values = noise(*shape, most=250, dtype=dtype)
+    axes = {37: "YXC", 2: "TYXC", 4: "CYX"}[shape[0]]
+    IN.mkdir(parents=True)
+    stored = "separate" if axes == "CYX" else "contig"
+    tifffile.imwrite(IN / "a.tif", values, photometric="rgb", planarconfig=stored, extrasamples=["unassalpha"])
+    options = (IN, "--per-channel", "--range", "256")
+    ended = denoise(command, *options)
+    assert ended.code == 2 and files("out") == set()
+    assert f"{IN}/a.tif has a channel 4 that is marked as opacity but varies like an image" in ended.err
+    assert f"give --axes {axes} to denoise it as a channel" in ended.err
+    ended = denoise(command, *options, "--axes", axes.lower())
+    assert ended.code == 0
+    made = pixels("out/a.tif")
+    images, found = ((v[None] if v.ndim == 3 else v) for v in (values, made))
+    if axes == "CYX":
+        images, found = (np.moveaxis(v, 1, -1) for v in (images, found))
+    assert (np.abs(found.astype(float) - images).mean((0, 1, 2)) > 0.01 * float(values.max())).all(), "each channel"
+    if dtype == "u1":
+        for image, denoised in zip(images, found, strict=True):
+            np.testing.assert_allclose(denoised.astype(int), alone(image).astype(int), atol=1)
+
+
+def test_opacity_of_a_format_that_has_no_other_fourth_channel_is_warned_of(command: Command):
+    write(IN / "a.png", noise(30, 40, 4))
+    ended = denoise(command, IN)
+    assert ended.code == 0 and "warning: given/in/a.png has a channel 4 that is marked as opacity" in ended.err
+    ended = denoise(command, IN, "--axes", "YXC", "--per-channel", "--overwrite")
+    assert ended.code == 0 and ended.err == ""
+    assert (pixels("out/a.png")[..., 3] != pixels(IN / "a.png")[..., 3]).any()
+
+
+def test_a_net_for_four_channels_names_the_axes(command: Command):
+    IN.mkdir(parents=True)
+    write_checkpoint(Path("given/four.ckpt"), MODEL, channels=4)
+    tifffile.imwrite(IN / "a.tif", noise(20, 24, 4), photometric="rgb")
+    ended = denoise(command, IN, model="given/four.ckpt")
+    assert ended.code == 2 and "has 3 channels, the net is for 4; --axes YXC makes its opacity one more" in ended.err
+    assert denoise(command, IN, "--axes", "YXC", model="given/four.ckpt").code == 0
+
+
+def test_other_axes_are_another_way_to_make_an_output(command: Command):
+    write(IN / "a.npy", noise(3, 30, 40))
+    assert denoise(command, IN, "--per-channel").code == 0
+    assert "1 done before" in denoise(command, IN, "--per-channel").out
+    ended = denoise(command, IN, "--per-channel", "--axes", "TYX")
+    assert ended.code == 2 and "not made by this command" in ended.err
+    assert denoise(command, IN, "--per-channel", "--axes", "TYX", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("axes", ["", "TZ", "TYXQ", "YXX"])
+def test_axes_that_are_none_are_refused(command: Command, axes: str):
+    ended = denoise(command, IN, "--axes", axes)
+    assert ended.code == 2 and f"got {axes!r}; set data.axes=TYX" in ended.err
+
+
 # Range
 
 
@@ -247,18 +308,48 @@ def test_the_range_of_the_training_holds_for_its_kind(command: Command, trained_
     assert [line.split(", ")[0].split()[-1] for line in printed_ranges(ended.out)] == [str(found)]
 
 
-def test_values_around_0_need_a_range(command: Command):
-    write(IN / "a.npy", noise(20, 24, 3, dtype="f4") - 128)
-    write(IN / "b.png", noise(20, 24, 3))
+def test_values_around_0(command: Command):
+    values = noise(20, 24, 3, dtype="f4") - 128
+    write(IN / "a.npy", values)
     ended = denoise(command, IN)
-    assert ended.code == 2 and files("out") == {"b.png"}
-    assert "1 of 2 files denoised, 1 failed" in ended.out
-    assert ended.err.endswith(
-        f"error: {IN / 'a.npy'} has no range: values go from -128 to 127, but black is taken to be 0 in float32; "
-        "give --range, the value that is to be 1 to the net\n"
-    )
-    ended = denoise(command, IN, "--range", "128")
-    assert ended.code == 0 and "1 of 2 files denoised, 1 done before" in ended.out
+    assert ended.code == 0
+    assert printed_ranges(ended.out)[0].startswith("range of float32: -128 to 127, 1 stands for 128, found in")
+    assert_close("out/a.npy", estimate(values, 128))
+
+
+def write_deep(peak: float, sample_type: str, reach: list[float] | None) -> Path:
+    """Write a checkpoint that was trained on values of this type."""
+    content = torch.load(WEIGHTS, weights_only=True)
+    content["n2n_lightning"] |= {"peak": peak, "sample_type": sample_type} | ({"reach": reach} if reach else {})
+    Path("given").mkdir(exist_ok=True)
+    torch.save(content, "given/deep.ckpt")
+    return Path("given/deep.ckpt")
+
+
+@pytest.mark.parametrize("dtype", ["f4", "u2"])
+@pytest.mark.parametrize("reach", [[900.0, 1000.0], None])
+def test_files_on_another_scale_are_refused(command: Command, dtype: str, reach: list[float] | None):
+    """Files are 10 times brighter, alike, and 1000 times darker. Without a record only what is brighter is refused."""
+    sizes = {"bright": 10_000, "same": 1000, "dark": 1}
+    for name, most in sizes.items():
+        write(IN / f"{name}.npy", noise(20, 24, 3, most=most, dtype=dtype))
+    model = write_deep(1024.0, "float" if dtype == "f4" else "uint16", reach)
+    ended = denoise(command, IN, model=model)
+    assert ended.code == 2 and files("out") == ({"same.npy"} if reach else {"same.npy", "dark.npy"})
+    assert f"error: {IN / 'bright.npy'}: values go from 0 to 10000" in ended.err and "--range 8192" in ended.err
+    assert f"{'error' if reach else 'warning'}: {IN / 'dark.npy'}: values go from 0 to 1" in ended.err
+    ended = denoise(command, IN, "--range", "8192", model=model, output="wide")
+    assert ended.code == 0 and ended.err == "", "a given range wins"
+
+
+def test_a_value_far_out_does_not_set_the_range(command: Command):
+    values = noise(64, 64, 3, most=400, dtype="u2")
+    values[10, 20, 1] = 65535
+    write(IN / "a.tif", values)
+    ended = denoise(command, IN)
+    assert ended.code == 0 and printed_ranges(ended.out)[0].startswith("range of uint16: 0 to 511, found in")
+    assert f"warning: {IN / 'a.tif'} has 1 value far out" in ended.err
+    assert_close("out/a.tif", estimate(values.clip(0, 511), 511))
 
 
 def test_a_file_of_another_type_has_a_range_of_its_own(command: Command):

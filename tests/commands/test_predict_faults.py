@@ -216,6 +216,7 @@ def test_what_cannot_be_written_is_named_and_the_rest_is_done(command: Command):
     assert files("out") - {"predict.jsonl"} == {"a.png", "b", f"{'c' * 251}.png", "d.png"}
 
 
+@pytest.mark.slow
 def test_memory_is_kept_with_many_channels():
     """Compare the memory of all arrays at one time with what was allowed beside the net's own."""
     values = np.zeros((1, 400, 400, 60), np.uint8)

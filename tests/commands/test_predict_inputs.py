@@ -239,3 +239,26 @@ def test_every_name_of_a_linked_file_gets_an_output(command: Command):
     Path("given/in/d/three.png").symlink_to("../one.png")
     assert denoise(command, "given/in").code == 0
     assert files("out") - {"predict.jsonl"} == {"one.png", "two.png", "d/three.png"}
+
+
+@pytest.mark.parametrize("text", ["given/in", "given/in/**/*.png", "given/**/*.png", "given/in/*/*.png"])
+def test_folders_behind_links_are_entered_once_each(command: Command, text: str):
+    write(Path("store/one/a.png"), noise(20, 24, 3))
+    Path("given/in").mkdir(parents=True)
+    for name in ("x", "y"):
+        Path(f"given/in/{name}").symlink_to("../../store/one")
+    for place in ("given/in/back", "store/one/up"):
+        Path(place).symlink_to("..")
+    ended = denoise(command, text)
+    below = "in/" if text == "given/**/*.png" else ""
+    assert ended.code == 0 and files("out") == {f"{below}x/a.png", f"{below}y/a.png"}
+
+
+@pytest.mark.parametrize("text", ["given/in", "given/in/*", "given/in/**", "given/in/b.png"])
+@pytest.mark.parametrize("target", ["nothing.png", "b.png"])
+def test_a_broken_link_is_named(command: Command, text: str, target: str):
+    write(Path("given/in/a.png"), noise(20, 24, 3))
+    Path("given/in/b.png").symlink_to(target)
+    ended = denoise(command, text)
+    assert ended.code == 2 and "error: given/in/b.png cannot be read" in ended.err
+    assert files("out") == (set() if text.endswith("b.png") else {"a.png"})

@@ -75,6 +75,7 @@ def stopped(line: list[str], number: int, place: str, messages: Path) -> None:
     sys.exit(predict.main(line))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_same_command_goes_on_after_a_signal(

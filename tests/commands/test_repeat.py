@@ -43,6 +43,7 @@ def change(run: Path, **entries: object) -> None:
     (run / "result.json").write_text(json.dumps(read_json(run / "result.json") | entries))
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_bit_for_bit_with_one_command(trained: Path, tmp_path: Path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (run,) = (path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))

@@ -45,6 +45,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_report_has_its_files(study: Path) -> None:
     figures = {"psnr.png", "train_loss.png", "val_loss.png", "architecture_unet.png"}
     figures |= {"unet_images.png", "sequential_images.png"}
@@ -89,6 +90,7 @@ def test_one_run_gives_a_page(tmp_path: Path) -> None:
     assert "5 cannot be judged yet" in page
 
 
+@pytest.mark.slow
 def test_an_unfinished_sweep_is_reported_and_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
     write_run(tmp_path / "nn_relu", "nn_relu", 23.1, status="interrupted", epochs=3)
     (tmp_path / "unet").mkdir()
@@ -235,6 +237,7 @@ def test_the_loss_has_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             assert axes.get_ylim()[0] < 0.0035
 
 
+@pytest.mark.slow
 def test_runs_without_clean_images_have_a_curve_of_their_estimate(tmp_path: Path) -> None:
     write_run(tmp_path / "a", psnr=31.2, kind="pairs", image_shape=[1, 32, 32])
     (tmp_path / "report").mkdir()
@@ -304,6 +307,7 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_writes_where_it_is_told_and_says_so(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "unet", "unet", 25.0)
     done = run_command(str(tmp_path / "runs"), "--output", str(tmp_path / "there"))

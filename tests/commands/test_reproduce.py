@@ -65,6 +65,7 @@ def test_a_runs_folder_is_the_one_of_earlier_versions(size: str, study: str, net
         (["--only", "gaussian,salt"], "got salt"),
         (["--seeds", "0,x"], "got 0,x"),
         (["seed=1"], "seed=1 is set by this command"),
+        (["size=full"], "size=full is set by this command"),
         (["noise.sigma=3"], "noise.sigma=3 is set by this command"),
         (["+data.root=x"], "is set by this command"),
         (["--kodak", "x", "nonsense"], "nonsense is neither"),
@@ -192,6 +193,7 @@ def test_a_child_that_is_killed_is_no_success():
     assert call("no_such_command") != errors.DONE
 
 
+@pytest.mark.slow
 def test_two_runs_for_real_then_nothing_left_to_do(tmp_path: Path):
     from PIL import Image
 

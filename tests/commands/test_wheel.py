@@ -52,6 +52,7 @@ def test_wheel_carries_every_configuration_file(wheel: Path):
     assert packed == {f"n2n_lightning/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
 
 
+@pytest.mark.slow
 def test_wheel_carries_the_trained_models(wheel: Path, python: Path, tmp_path: Path):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if "/weights/" in name}
     trained = {path.relative_to(ROOT) for path in (ROOT / "weights").rglob("*") if path.is_file()}
@@ -63,6 +64,7 @@ def test_wheel_carries_the_trained_models(wheel: Path, python: Path, tmp_path: P
         assert Image.open(tmp_path / name / "a.png").size == (50, 40)
 
 
+@pytest.mark.slow
 def test_wheel_trains_from_an_empty_folder(python: Path, tmp_path: Path):
     where = run(python, "-c", "import n2n_lightning; print(n2n_lightning.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(python.parents[1])

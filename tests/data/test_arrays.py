@@ -42,7 +42,7 @@ def forms(images: np.ndarray) -> dict[str, Any]:
 
 @pytest.mark.parametrize("channels", [3, None])
 def test_every_form_gives_the_same_batches(channels: int | None):
-    first, second = (scenes(frame) if channels else scenes(frame)[..., 1] for frame in (0, 1))
+    first, second = (scenes(frame) if channels else scenes(frame)[..., 1] + np.uint8(frame) for frame in (0, 1))
     for stage in STAGES:
         expected = load_all(arrays(source=first, target=second), stage)
         assert expected.source.shape[1:] == (channels or 1, 16, 16)
@@ -184,9 +184,17 @@ def test_scoring_takes_the_trainings_range_for_values_of_its_kind(
 ):
     most = 1.5 if "float" in dtype else 200 if dtype == "uint8" else 900
     images = np.linspace(0, most, 4 * 32 * 32).reshape(4, 32, 32).astype(dtype)
-    data, module = arrays(source=images, target=images[::-1]), SimpleNamespace(peak=peak, sample_type=trained_on)
+    data, module = (
+        arrays(source=images, target=images[::-1]),
+        SimpleNamespace(peak=peak, sample_type=trained_on, reach=None),
+    )
     evaluate.take_range(data, cast(Any, module))
     assert data.peak == used
     given = arrays(source=images, target=images[::-1], range=255 if dtype == "uint8" else 700)
     evaluate.take_range(given, cast(Any, module))
     assert given.peak == given.range
+
+
+def test_axes_are_for_files():
+    with pytest.raises(ValueError, match="axes are for files, got 'TYX'; move the axes"):
+        ArrayData(source=np.zeros((2, 16, 16)), axes="TYX")

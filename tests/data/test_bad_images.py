@@ -79,6 +79,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "words"), FAULTS)
 def test_one_bad_file_among_good_ones_is_named(command: Command, given: Path, tmp_path: Path, name: str, words: str):
     spoil(given / "clean" / name)
@@ -97,6 +98,7 @@ def test_every_source_names_an_unreadable_file(command: Command, given: Path, tm
     assert_refused(ended, tmp_path, f"given/{folder}/page.png cannot be read", "data.skip_bad=true")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -137,6 +139,7 @@ def test_a_refused_command_leaves_nothing_but_the_cache_and_no_part_of_a_file(
     assert kept == [".json"] * 3 + [".pixels"] * 3, "of the good files"
 
 
+@pytest.mark.slow
 def test_bad_files_are_skipped_on_request_and_named(command: Command, given: Path, tmp_path: Path):
     for name, _ in FAULTS:
         spoil(given / "clean" / name)
@@ -150,6 +153,7 @@ def test_bad_files_are_skipped_on_request_and_named(command: Command, given: Pat
     assert compose_config(*CLEAN)["data"]["skip_bad"] is False, "only on request"
 
 
+@pytest.mark.slow
 def test_evaluation_names_bad_files_too(command: Command, given: Path, tmp_path: Path):
     trained = command(*CLEAN, *SETTINGS, "hydra.run.dir=given/run", "data.cache_dir=given/cache")
     assert trained.code == 0, trained.err

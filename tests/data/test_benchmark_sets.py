@@ -79,6 +79,7 @@ def test_whole_images_are_scored_one_by_one_as_by_hand(command: Command, given: 
     assert [float(row[2]) for row in rows] == scores["per_image"]["psnr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian", "text", "bernoulli"])
 def test_scores_do_not_depend_on_the_batch_size(command: Command, given: Path, name: str):
     one, many = (scored(command, given, f"noise={name}", f"data.val_batch_size={size}")[0] for size in (1, 100))

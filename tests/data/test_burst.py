@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from numbered_images import Origin, load_all, make_data, numbered_image, origins, write
 
@@ -68,6 +69,7 @@ def test_many_scenes(tmp_path: Path, layout: str):
 # Which frames make a pair
 
 
+@pytest.mark.slow
 def test_every_ordered_pair_of_frames_is_drawn_equally_often_and_no_frame_with_itself(tmp_path: Path):
     data = burst(tmp_path, str(write_burst(tmp_path / "root", 0, 4)), train_pairs=1200, crop_px=4)
     pair = load_all(data, "train")
@@ -77,6 +79,7 @@ def test_every_ordered_pair_of_frames_is_drawn_equally_often_and_no_frame_with_i
     assert sum((count - 100) ** 2 / 100 for count in drawn.values()) < 45
 
 
+@pytest.mark.slow
 def test_scenes_of_any_number_of_frames_are_never_mixed(tmp_path: Path):
     for scene, frames in enumerate((2, 3, 5, 2)):
         write_burst(tmp_path / "root" / str(scene), scene, frames)
@@ -208,3 +211,100 @@ def test_a_burst_of_which_one_frame_is_left_is_left_out_and_named(tmp_path: Path
     assert {o.scene for o in seen(burst(tmp_path, skip_bad=True))} == {0, 2}
     told = capsys.readouterr().err
     assert "root/1/0.npy cannot be read" in told and "root/1/1.npy is a burst of one frame" in told
+
+
+# Axes: frames are counted by time, and slices are scenes
+
+
+def grey_frames(scenes: int, frames: int) -> np.ndarray:
+    """Return (T, Z, H, W) uint16 whose values tell time and slice: 100 * time + slice."""
+    times, slices = np.indices((frames, scenes))
+    return np.broadcast_to((100 * times + slices)[..., None, None], (frames, scenes, 40, 48)).astype(np.uint16)
+
+
+def scenes_of(data: BurstData) -> list[list[tuple[int, int]]]:
+    """Return (time, slice) of each image of each scene."""
+    return [[divmod(int(i.read(0, 0, 1, 1)[0, 0, 0]), 100) for i in scene.noisy] for scene in data.content.scenes]
+
+
+EXPECTED = [[(time, number) for time in range(5)] for number in range(3)]
+LAYOUTS: dict[str, tuple[str, tuple[int, ...], dict[str, Any], str | None]] = {
+    "imagej": ("a.tif", (0, 1, 2, 3), {"imagej": True, "metadata": {"axes": "TZYX"}}, None),
+    "ome": ("a.ome.tif", (0, 1, 2, 3), {"ome": True, "metadata": {"axes": "TZYX"}}, None),
+    "ome, slices first": ("a.ome.tif", (1, 0, 2, 3), {"ome": True, "metadata": {"axes": "ZTYX"}}, None),
+    "pages": ("a.tif", (0, 1, 2, 3), {}, "TZYX"),
+    "slices first": ("a.tif", (1, 0, 2, 3), {}, "ZTYX"),
+    "npy": ("a.npy", (0, 1, 2, 3), {}, "TZYX"),
+    "npy, slices first": ("a.npy", (1, 0, 2, 3), {}, "ztyx"),
+    "npy, time last": ("a.npy", (1, 2, 3, 0), {}, "ZYXT"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_frames_are_taken_over_time_and_each_slice_is_a_scene(tmp_path: Path, layout: str):
+    name, order, options, axes = LAYOUTS[layout]
+    (tmp_path / "root").mkdir()
+    values = grey_frames(3, 5).transpose(order)
+    if name.endswith(".npy"):
+        np.save(tmp_path / "root" / name, values)
+    else:
+        tifffile.imwrite(tmp_path / "root" / name, values, photometric="minisblack", **options)
+    assert scenes_of(burst(tmp_path, axes=axes)) == EXPECTED
+    assert scenes_of(burst(tmp_path, f"root/{name}", axes=axes)) == EXPECTED
+
+
+def test_files_of_slices_are_the_frames_where_the_axes_have_no_time(tmp_path: Path):
+    (tmp_path / "root").mkdir()
+    for number, volume in enumerate(grey_frames(3, 5)):
+        tifffile.imwrite(tmp_path / f"root/{number}.tif", volume, imagej=True, metadata={"axes": "ZYX"})
+    assert scenes_of(burst(tmp_path, axes="ZYX")) == EXPECTED
+    assert scenes_of(burst(tmp_path, axes="TYX")) == [[(time, z) for z in range(3)] for time in range(5)]
+    with pytest.raises(ValueError, match="5 images cannot be used") as caught:
+        burst(tmp_path).load("train")
+    assert "data.axes=TYX if they are frames of one scene" in str(caught.value)
+    assert len(burst(tmp_path, axes="TYX").content.scenes) == 5
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "fault"),
+    [
+        ((5, 40, 48), {"imagej": True, "metadata": {"axes": "ZYX"}}, "calls slices .* data.axes=TYX .* data=single"),
+        ((2, 5, 40, 48), {"metadata": None}, None),  # pages of one axis: tifffile counts them all
+        ((2, 5, 40, 48), {}, "2 of unknown meaning x 5 of unknown meaning.* set data.axes=TZYX"),
+        ((5, 40, 48), {"imagej": True}, "is a burst of one frame; .* set data.axes=TYX if its channels are frames"),
+    ],
+)
+def test_a_file_that_does_not_tell_its_frames_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], options: dict[str, Any], fault: str | None
+):
+    (tmp_path / "root").mkdir()
+    values = np.random.default_rng(0).integers(0, 99, shape).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "root/a.tif", values, photometric="minisblack", **options)
+    if fault is None:
+        assert [len(scene.noisy) for scene in burst(tmp_path).content.scenes] == [10]
+        return
+    with pytest.raises(ValueError, match=fault):
+        burst(tmp_path).load("train")
+    axes = {3: "TYX", 4: "TZYX"}[len(shape)]
+    assert burst(tmp_path, axes=axes).content.scenes
+
+
+def test_axes_that_are_none_are_refused_at_once(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"axes must be letters of T, Z, C, Y, X .* got 'TQ'; set data.axes=TYX"):
+        burst(tmp_path, axes="TQ")
+
+
+# Links
+
+
+def test_scenes_behind_links_are_found_and_broken_links_named(tmp_path: Path):
+    for scene in range(4):
+        write_burst(tmp_path / f"store/{scene}", scene, 2)
+        (tmp_path / "root").mkdir(exist_ok=True)
+        (tmp_path / f"root/{scene}").symlink_to(f"../store/{scene}")
+    (tmp_path / "root/self").symlink_to(".")
+    assert seen(burst(tmp_path)) == {Origin(scene, frame, 0, 0) for scene in range(4) for frame in (0, 1)}
+    (tmp_path / "root/4").symlink_to("../store/4")
+    with pytest.raises(ValueError, match=r"root/4 cannot be read \(FileNotFoundError"):
+        burst(tmp_path).load("train")
+    assert len(burst(tmp_path, skip_bad=True).content.scenes) == 4

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numbered_images import Array, coded, made, origins, whole, write
+from numbered_images import Array, load_all, make_data, numbered_image, origins, write
 from torch import Tensor
 
 from n2n_lightning.data.clean import CleanData
@@ -24,7 +24,7 @@ def correlation(one: Tensor, other: Tensor) -> float:
 
 
 def clean(folder: Path, **settings: Any) -> CleanData:
-    return made(CleanData, folder, **{"root": str(folder / "root"), "noise": {"name": "gaussian"}} | settings)
+    return make_data(CleanData, folder, **{"root": str(folder / "root"), "noise": {"name": "gaussian"}} | settings)
 
 
 def write_flat(folder: Path, level: int = 128, count: int = 4, dtype: type[np.generic] = np.uint8) -> None:
@@ -44,9 +44,9 @@ def equal(one: NoisyPair, other: NoisyPair) -> bool:
 
 def test_crops_are_of_one_place_and_validation_has_the_clean_one(tmp_path: Path):
     for scene in range(4):
-        write(tmp_path / f"root/{scene}.png", coded(scene))
+        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
     data = clean(tmp_path, noise={"name": "gaussian", "sigma": 0.001})
-    train, val = (whole(data, stage) for stage in ("train", "val"))
+    train, val = (load_all(data, stage) for stage in ("train", "val"))
     assert train.clean is None and train.group is None
     trained = [origins(images.round().byte()) for images in (train.source, train.target)]
     scored = [origins(images.round().byte()) for images in (val.source, val.target, val.clean)]
@@ -63,7 +63,7 @@ def test_the_two_noises_are_independent_of_each_other_and_from_crop_to_crop(
     tmp_path: Path, draws: str, stage: Any, noise: dict[str, Any]
 ):
     write_flat(tmp_path / "root")
-    pair = whole(clean(tmp_path, draws=draws, noise=noise, val_fraction=0.5), stage)
+    pair = load_all(clean(tmp_path, draws=draws, noise=noise, val_fraction=0.5), stage)
     first, second = ((images - 128)[:, 1:] for images in (pair.source, pair.target))  # without the pixel that differs
     sigma = 25 if noise["name"] == "gaussian" else 255 * (128 / 255 / 30) ** 0.5
     for images in (first, second):
@@ -89,7 +89,7 @@ def test_fresh_noise_and_places_follow_the_batchs_generator(tmp_path: Path):
 )
 def test_fixed_noise_and_places_are_the_same_for_any_batch_and_epoch(tmp_path: Path, noise: dict[str, Any]):
     for scene in range(4):
-        write(tmp_path / f"root/{scene}.png", coded(scene))
+        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
     settings = {"draws": "fixed", "noise": noise, "crop_px": 8}
     source = clean(tmp_path, **settings).load("train")
     at_once = source.batch(torch.arange(64), seeded_generator(0))
@@ -99,7 +99,7 @@ def test_fixed_noise_and_places_are_the_same_for_any_batch_and_epoch(tmp_path: P
     if at_once.mask is not None:
         assert torch.equal(torch.cat([p.mask for p in parts if p.mask is not None]), at_once.mask)
     assert len(at_once.source.unique(dim=0)) > 50, "not the same for all crops"
-    assert not torch.equal(at_once.source, whole(clean(tmp_path, seed=1, **settings), "train").source)
+    assert not torch.equal(at_once.source, load_all(clean(tmp_path, seed=1, **settings), "train").source)
 
 
 @pytest.mark.parametrize("draws", ["fresh", "fixed"])
@@ -113,7 +113,7 @@ def test_validation_does_not_depend_on_its_batch_size_nor_on_the_epoch(tmp_path:
             batches = list(datamodule.val_dataloader())
             seen.append(NoisyPair(*(None if p[0] is None else torch.cat(p) for p in zip(*batches, strict=True))))
     assert len(seen[0].source) == 2 * 9 and all(equal(one, seen[0]) for one in seen)
-    assert equal(seen[0], whole(clean(tmp_path, val_fraction=0.5), "val")), (
+    assert equal(seen[0], load_all(clean(tmp_path, val_fraction=0.5), "val")), (
         "the same for fresh and fixed training noise"
     )
 
@@ -121,23 +121,23 @@ def test_validation_does_not_depend_on_its_batch_size_nor_on_the_epoch(tmp_path:
 def test_validations_noise_is_not_trainings(tmp_path: Path):
     write_flat(tmp_path / "root")
     data = clean(tmp_path, draws="fixed")
-    train, val = (torch.cat(whole(data, stage)[:2])[:, 1] for stage in ("train", "val"))
+    train, val = (torch.cat(load_all(data, stage)[:2])[:, 1] for stage in ("train", "val"))
     assert not any(torch.equal(one, other) for one in train for other in val)
 
 
 def test_the_strength_is_in_units_of_the_range(tmp_path: Path):
     write_flat(tmp_path / "root", level=2000, dtype=np.uint16)
     data = clean(tmp_path, range=4095, train_pairs=200)
-    noise = whole(data, "train").source[:, 1] - 2000
+    noise = load_all(data, "train").source[:, 1] - 2000
     sigma = 25 / 255 * 4095
     assert noise.std() == pytest.approx(sigma, rel=0.03) and abs(noise.mean()) < 5 * sigma / noise.numel() ** 0.5
 
 
 def test_pixelation_reads_what_it_makes_crops_of(tmp_path: Path):
     for scene in range(4):
-        write(tmp_path / f"root/{scene}.png", coded(scene))
+        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
     data = clean(tmp_path, noise={"name": "pixelate", "cell_px": 3}, crop_px=4)
-    source, pair = data.load("val"), whole(data, "val")
+    source, pair = data.load("val"), load_all(data, "val")
     assert source.image_shape == (3, 4, 4) and len(source) == 3 * 4  # of 12x12 px in 40x48
     assert pair.clean is not None and pair.clean.shape == (12, 3, 4, 4)
     steps = pair.clean.diff(dim=-1)[:, 2]
@@ -145,17 +145,17 @@ def test_pixelation_reads_what_it_makes_crops_of(tmp_path: Path):
     assert (pair.clean[:, 1:] % 3 - 1).abs().max() < 1e-3, "cells of 3 begin at multiples of 12"
     off = torch.stack([pair.source, pair.target]) - pair.clean
     assert off[:, :, 1:].abs().max() < 1.001 and off[:, :, 1:].abs().max() > 0.9
-    train = whole(data, "train")
+    train = load_all(data, "train")
     assert train.source.shape == (64, 3, 4, 4)
     assert (train.source - train.target)[:, 1:].abs().max() <= 2.001, "of one place"
 
 
 def test_whole_images_are_pixelated_without_what_is_left_over(tmp_path: Path):
     for scene in range(3):
-        write(tmp_path / f"root/{scene}.png", coded(scene))
+        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
     data = clean(tmp_path, noise={"name": "pixelate", "cell_px": 7}, crop_px=None)
     assert data.load("train").image_shape == (3, 5, 6)
-    assert [images.shape for images in whole(data, "val")[:3]] == [(1, 3, 5, 6)] * 3
+    assert [images.shape for images in load_all(data, "val")[:3]] == [(1, 3, 5, 6)] * 3
 
 
 def test_images_of_any_size_are_not_trained_on_whole(tmp_path: Path):
@@ -179,7 +179,7 @@ def test_a_file_in_both_sets_is_refused(tmp_path: Path):
 def test_a_range_gives_the_two_images_of_a_pair_a_strength_each(tmp_path: Path):
     write_flat(tmp_path / "root")
     for draws in ("fresh", "fixed"):
-        pair = whole(clean(tmp_path, draws=draws, noise={"name": "gaussian", "sigma": [5, 90]}), "train")
+        pair = load_all(clean(tmp_path, draws=draws, noise={"name": "gaussian", "sigma": [5, 90]}), "train")
         first, second = (images[:, 1:].std((1, 2, 3)) for images in (pair.source, pair.target))
         assert first.min() < 20 and first.max() > 75 and second.min() < 20 and second.max() > 75
         assert abs(correlation(first, second)) < 5 / len(first) ** 0.5
@@ -189,10 +189,10 @@ def test_validation_may_have_a_noise_of_its_own(tmp_path: Path):
     write_flat(tmp_path / "root")
     noise = {"name": "gaussian", "sigma": [50, 90]}
     data = clean(tmp_path, noise=noise, val_noise={"sigma": 10}, val_fraction=0.5)
-    train, val = ((whole(data, stage).source - 128)[:, 1:].std((1, 2, 3)) for stage in ("train", "val"))
+    train, val = ((load_all(data, stage).source - 128)[:, 1:].std((1, 2, 3)) for stage in ("train", "val"))
     assert train.min() > 45 and val.min() > 9 and val.max() < 11
-    alone = whole(clean(tmp_path, noise={"name": "gaussian", "sigma": 10}, val_fraction=0.5), "val")
-    assert equal(alone, whole(data, "val")), "whatever the training's"
+    alone = load_all(clean(tmp_path, noise={"name": "gaussian", "sigma": 10}, val_fraction=0.5), "val")
+    assert equal(alone, load_all(data, "val")), "whatever the training's"
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,9 @@ def test_training_has_masks_and_validation_a_second_image_where_the_noise_gives_
     tmp_path: Path, noise: dict[str, Any], masked: bool, paired: bool
 ):
     for scene in range(4):
-        write(tmp_path / f"root/{scene}.png", coded(scene))
+        write(tmp_path / f"root/{scene}.png", numbered_image(scene))
     data = clean(tmp_path, noise=noise)
-    train, val = (whole(data, stage) for stage in ("train", "val"))
+    train, val = (load_all(data, stage) for stage in ("train", "val"))
     assert train.target is not None and (train.mask is not None) == masked
     if train.mask is not None:
         assert train.mask.shape == (64, 1, 16, 16) and not train.target[~train.mask.expand(64, 3, 16, 16)].any()

@@ -14,7 +14,7 @@ from PIL import Image
 from small_runs import photo_data, tensors, write_photograph
 
 from n2n_lightning.data import photos
-from n2n_lightning.data.pairs import CellPairs
+from n2n_lightning.data.pairs import STAGES, CellPairs
 from n2n_lightning.data.photos import PhotoData, box_mean, read_photograph, render_cells
 from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.noise.pixelation import draw_cell_pixels
@@ -155,6 +155,19 @@ def test_a_validation_photograph_below_root_is_refused(tmp_path: Path):
     data = PhotoData(root=str(tmp_path / "root"), val_root=str(seen.parent), cache_dir=str(tmp_path / "cache"))
     with pytest.raises(ValueError, match=r"b\.png is among the training photographs too"):
         data.load("val")
+
+
+def test_photographs_behind_links_are_found_and_broken_links_named(tmp_path: Path):
+    write_photograph(tmp_path / "store/a.png", seed=1)
+    write_photograph(tmp_path / "root/b.png", seed=2)
+    (tmp_path / "root/more").symlink_to("../store")
+    (tmp_path / "root/more/back").symlink_to("../root")
+    data = PhotoData(root=str(tmp_path / "root"))
+    found = sorted(path.name for stage in STAGES for path in data.photographs(stage))
+    assert found == ["a.png", "b.png"]
+    (tmp_path / "root/gone").symlink_to("nothing")
+    with pytest.raises(ValueError, match="root/gone cannot be read, the link leads nowhere"):
+        data.photographs("train")
 
 
 def test_val_root_holds_all_of_the_validation_photographs(photographs: Path, tmp_path: Path):

@@ -77,11 +77,26 @@ def test_copies_of_an_image_go_to_one_stage(tmp_path: Path):
         assert all(stages) and not stages[0] & stages[1]
 
 
-@pytest.mark.parametrize(("low", "most"), [(-10.0, 5.0), (-2.0, 0.0), (0.0, 0.0)])
-def test_values_mostly_below_zero_are_refused(tmp_path: Path, low: float, most: float):
-    write_images(tmp_path / "root", grey(most, "<f4", low), grey(most, "<f4", low))
-    with pytest.raises(ValueError, match=rf"values go from {low:g} to {most:g}.* in .*0[01]\.npy.*data\.range"):
+@pytest.mark.parametrize(
+    ("low", "most", "dtype", "found"),
+    [
+        (-10.0, 5.0, "<f4", 16.0),
+        (-2.0, 0.0, "<f4", 2.0),
+        (-1000.0, 1400.0, "<i2", 2047.0),
+        (-5000.0, -3.0, "<i2", 8191.0),
+    ],
+)
+def test_the_range_covers_values_below_zero(tmp_path: Path, low: float, most: float, dtype: str, found: float):
+    write_images(tmp_path / "root", grey(most, dtype, low), grey(most, dtype, low))
+    data = clean(tmp_path)
+    assert data.peak == found and data.span == (low, most)
+
+
+def test_images_that_are_0_everywhere_have_no_range(tmp_path: Path):
+    write_images(tmp_path / "root", grey(0, "<f4"), grey(0, "<f4"))
+    with pytest.raises(ValueError, match=r"all values are 0.*0[01]\.npy.*data\.range"):
         clean(tmp_path).load("train")
+    assert clean(tmp_path, range=1).load("train")
 
 
 def test_noise_around_black_is_no_obstacle(tmp_path: Path):

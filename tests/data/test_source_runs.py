@@ -142,6 +142,7 @@ def test_validation_does_not_depend_on_its_batch_size(
 # Resuming, fine-tuning, grey images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["burst", "single"])
 def test_two_epochs_and_one_more_equal_three_at_once(noisy_images: Path, tmp_path: Path, kind: str):
     turned = "data.augment=[flip]" if kind == "single" else "data.augment=[flip,swap]"

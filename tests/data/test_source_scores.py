@@ -28,6 +28,7 @@ def write_deep(folder: Path, peak: float) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_checkpoint_keeps_the_range_and_evaluation_takes_it(command: Command, tmp_path: Path):
     write_deep(tmp_path / "deep", 4095)
     options = ("data=burst", *CROPS, "data.cache_dir=cache")

@@ -13,6 +13,7 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*PAGES, CHANGELOG], ids=name)
 def test_links_commands_names_and_paths_exist_and_lines_are_short(path: Path):
     assert not list(faults(path, path.read_text()))

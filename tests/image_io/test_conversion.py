@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from known_nets import ICC, Array, denoised, fresh, ramp, refusal
+from known_nets import ICC, Array, denoised, fresh, ramp, refusal, with_opacity
 from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin
 
 from n2n_lightning.image_io.decoding import open_image_file
@@ -76,7 +76,7 @@ CASES = [  # from, to, channels, type
 def test_values(tmp_path: Path, suffix: str, form: str, channels: int, dtype: str):
     whole = dtype.startswith("u") and form != "jpeg"
     values = fresh(H, W, channels, dtype=dtype) if whole else ramp(H, W, channels, dtype=dtype) * 2
-    path = write(tmp_path / f"a{suffix}", values)
+    path = write(tmp_path / f"a{suffix}", with_opacity(values) if suffix == ".tif" and channels in (2, 4) else values)
     expected = read(path)
     found = read(denoised(path, FORMAT_SUFFIXES[form], form))
     assert found.shape == expected.shape and found.dtype == np.dtype(dtype).newbyteorder("=")

@@ -22,7 +22,8 @@ from PIL import Image, ImageOps
 from small_runs import stamps
 
 from n2n_lightning.image_io import stack as image_stack
-from n2n_lightning.image_io.stack import ImageError, ImageStack, list_images, open_stack, open_stacks
+from n2n_lightning.image_io.listing import list_images
+from n2n_lightning.image_io.stack import ImageError, ImageStack, open_stack, open_stacks
 
 Array = npt.NDArray[Any]
 H, W = 20, 30
@@ -280,6 +281,7 @@ def test_windows_are_slices(tmp_path: Path, cache: Path, monkeypatch: pytest.Mon
         assert held.nbytes == window.nbytes, "the window keeps more than itself in memory"
 
 
+@pytest.mark.slow
 def test_reading_many_windows_takes_no_memory(tmp_path: Path, cache: Path):
     statm = Path("/proc/self/statm")
     if not statm.exists():

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from known_nets import ICC, Negative, denoised, fresh, ramp, refusal, replaced
+from known_nets import ICC, Negative, denoised, fresh, ramp, refusal, replaced, with_opacity
 from tiff_comparison import GREY, RGB, H, W, assert_kept, assert_rewritten, by_libtiff, renumber
 
 from n2n_lightning.image_io import tiff_rewriting
-from n2n_lightning.image_io.tiff import TiffReader
+from n2n_lightning.image_io.tiff_reading import TiffReader
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_lower_levels_and_thumbnails_stay(tif: Path, compression: str | None, om
 @pytest.mark.parametrize("channels", [2, 4])
 @pytest.mark.parametrize("settings", [{}, {"compression": "zlib"}], ids=str)
 def test_alpha_passes_unchanged(tif: Path, channels: int, planarconfig: str, kind: str, settings: dict[str, Any]):
-    values = fresh(2, H, W, channels)
+    values = with_opacity(fresh(2, H, W, channels))
     stored = values if planarconfig == "contig" else np.moveaxis(values, -1, 1)
     colours = RGB if channels == 4 else GREY
     tifffile.imwrite(tif, stored, planarconfig=planarconfig, extrasamples=[kind], rowsperstrip=8, **colours, **settings)

@@ -119,6 +119,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert ours and all(torch.equal(ours[key], theirs[key]) for key in ours | theirs)
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_both(averaged: tuple[Path, Steps], course_data: Path, tmp_path: Path):
     folder, _ = averaged
     parts = train_with_callback(tmp_path / "run", course_data, "trainer.max_epochs=1", callback=Steps())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,26 @@ def test_weights_that_do_not_fit_their_description_are_refused(checkpoint: Path,
     torch.save(content, tmp_path / "odd.ckpt")
     with pytest.raises(ValueError, match="do not fit its own description"):
         load_denoiser(tmp_path / "odd.ckpt")
+
+
+@pytest.mark.parametrize("span", [[1.0, -1.0], [0.0], [0.0, math.inf], [0.0, math.nan], "wide", [0.0, None]])
+@pytest.mark.parametrize("name", ["span", "reach"])
+def test_a_span_of_no_use_is_refused(checkpoint: Path, tmp_path: Path, name: str, span: object):
+    content = torch.load(checkpoint, weights_only=True)
+    content["n2n_lightning"][name] = span
+    torch.save(content, tmp_path / "wrong.ckpt")
+    with pytest.raises(ValueError, match="is not a checkpoint of n2n_lightning"):
+        load_denoiser(tmp_path / "wrong.ckpt")
+
+
+def test_estimates_are_clipped_to_the_training_datas_span(checkpoint: Path, tmp_path: Path):
+    content = torch.load(checkpoint, weights_only=True)
+    about = content["n2n_lightning"]
+    about.pop("span", None)
+    for span, limits in ((None, (0, 1)), ([-1000, 1500], (-0.5, 0.75))):
+        about |= {"peak": 2000.0} | ({"span": span} if span else {})
+        torch.save(content, tmp_path / "signed.ckpt")
+        assert load_denoiser(tmp_path / "signed.ckpt").limits == limits, "an old checkpoint has none"
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path):

@@ -143,6 +143,7 @@ STRENGTHS: list[tuple[Noise, Callable[[Tensor], Tensor], tuple[float, float]]] =
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "measure", "limits"), STRENGTHS)
 def test_each_image_has_one_strength_anywhere_in_the_range(
     noise: Noise, measure: Callable[[Tensor], Tensor], limits: tuple[float, float]

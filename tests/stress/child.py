@@ -191,7 +191,7 @@ def on_write(look: Callable[[str, int, int], None]) -> None:
 
     def watched(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         file = original(self, mode, *args, **kwargs)
-        if not set(mode) & set("wax+"):
+        if not set(mode) & set("wax"):
             return file
         opened[str(self)] = opened.get(str(self), 0) + 1
         return Watched(file, str(self))

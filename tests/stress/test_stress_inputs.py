@@ -12,6 +12,7 @@ from stress.mutations import mutated
 from stress.originals import originals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [inputs, pickles])
 def test_every_figure_is_met(tmp_path: Path, part: type[inputs]):
     figures = part.run(tmp_path, quick=True)
@@ -41,6 +42,7 @@ class Misbehaving(inputs.Worker):
         return super().ask(path)
 
 
+@pytest.mark.slow
 def test_a_crash_and_a_hang_are_named_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inputs, "Worker", Misbehaving)
     monkeypatch.setattr(inputs, "QUICK_FILES", 0)

@@ -10,6 +10,7 @@ from small_runs import ROOT, read_json, run_python
 from stress.parts import PARTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [part for part in PARTS if part not in ("inputs", "pickles")])
 def test_every_figure_is_met(part: str, tmp_path: Path):
     output = tmp_path / "figures.json"

@@ -56,6 +56,7 @@ with exclusive_build(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_until_the_file_is_built(tmp_path: Path):
     made = tmp_path / "made"
     with exclusive_build(made):

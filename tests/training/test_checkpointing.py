@@ -39,6 +39,7 @@ def breaking_at(epoch: int, batch: int, error: Exception) -> Any:
     return broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "kept"), [("save_steps=4", 16), ("save_minutes=1e-9", 17), ("save_minutes=null", 12)]
 )
@@ -91,6 +92,7 @@ def test_starting_over_deletes_the_old_checkpoints(course_data: Path, tmp_path: 
     assert not list(folder.glob("checkpoints/*.ckpt"))
 
 
+@pytest.mark.slow
 def test_the_plateau_scheduler_steps_before_the_checkpoint_is_saved(course_data: Path, tmp_path: Path):
     """With a patience of 0, each epoch that is not better lowers the rate."""
     extra = ["model=convtrans_relu", "scheduler=plateau", "++scheduler.patience=0", "++scheduler.threshold=0.5"]

@@ -39,7 +39,7 @@ def test_every_group_is_there():
 
 def test_every_file_is_an_application_a_choice_a_group_or_part_of_a_choice():
     top = {path.stem for path in (ROOT / "conf").glob("*.yaml")}
-    assert top == {"train", "evaluate", *ONE_FILE_GROUPS}
+    assert top == {"train", "evaluate", "doctor", *ONE_FILE_GROUPS}
     choices = {ROOT / "conf" / group / f"{name}.yaml" for group, names in GROUPS.items() for name in names}
     assert {path for folder in FOLDERS for path in folder.rglob("*.yaml")} <= choices | PARTS
     texts = {path: path.read_text() for path in (ROOT / "conf").rglob("*.yaml")}

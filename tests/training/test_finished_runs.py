@@ -89,6 +89,7 @@ def test_a_record_without_a_fingerprint_is_skipped_as_before(tmp_path: Path, cap
     assert "already done, skipped" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_in_a_sweep_a_job_whose_data_has_changed_is_refused_and_the_others_are_skipped(
     command: Command, tmp_path: Path
 ):

@@ -17,6 +17,7 @@ TRAIN = ("-m", "n2n_lightning.train", "-m", "hydra/launcher=joblib", "hydra.laun
 SMALL = ("model=convtrans_relu", "data.train_pairs=32", "data.val_pairs=8", "data.batch_size=8")
 
 
+@pytest.mark.slow
 def test_parallel_jobs_share_one_data_set_and_are_all_listed(photographs: Path, tmp_path: Path):
     line = [*TRAIN, *SMALL, f"data.root={photographs}", "trainer.max_epochs=1", "optimizer.lr=0.1,1e+30", "seed=0,1"]
     ended = run_python(line, tmp_path)
@@ -40,6 +41,7 @@ def test_parallel_jobs_share_one_data_set_and_are_all_listed(photographs: Path, 
     assert sorted(states(again.stdout).values()) == ["failed", "failed", "skipped", "skipped"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the workers where Linux lists them")
 def test_a_signal_ends_a_parallel_sweep_with_its_workers(photographs: Path, tmp_path: Path):
     line = [sys.executable, *TRAIN, *SMALL, f"data.root={photographs}", "trainer.max_epochs=10000", "seed=0,1"]

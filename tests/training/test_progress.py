@@ -90,6 +90,7 @@ def test_each_step_has_the_loss_of_its_progress(course_data: Path, tmp_path: Pat
     assert len(watch.progress) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["loss=l0", "scheduler=rampdown"])
 def test_an_interrupted_run_resumes_at_the_same_progress(course_data: Path, tmp_path: Path, option: str):
     whole, parts = tmp_path / "whole", tmp_path / "parts"

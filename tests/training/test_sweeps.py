@@ -25,6 +25,7 @@ def states(out: str) -> dict[str, str]:
     return {line.split()[1]: line.split()[0] for line in lines}
 
 
+@pytest.mark.slow
 def test_a_sweep_lists_every_job_and_repeats_only_the_failed_ones(command: Command, course_data: Path, tmp_path: Path):
     line = ["-m", *ONE_EPOCH, "optimizer.lr=1e30,0.1", *tiny_overrides(course_data), "data.batch_size=8,0"]
     ended = command(*line)
@@ -44,6 +45,7 @@ def test_a_sweep_lists_every_job_and_repeats_only_the_failed_ones(command: Comma
     assert "done before, best val/psnr" in again.out and stamps(done) == before
 
 
+@pytest.mark.slow
 def test_a_failure_before_training_has_its_log_too(
     command: Command, course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -58,6 +60,7 @@ def test_a_failure_before_training_has_its_log_too(
     assert len(logs) == 2 and all("in two lines" in Path(log).read_text() for log in logs)
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_lists_the_jobs_that_have_ended(
     command: Command, course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -97,6 +100,7 @@ def test_outcomes_of_all_processes_are_read_in_the_sweeps_order(tmp_path: Path):
 # Two processes, one folder
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_changes_nothing(command: Command, course_data: Path, tmp_path: Path):
     line = [*ONE_EPOCH, *tiny_overrides(course_data)]
     assert command(*line).code == 0
@@ -112,6 +116,7 @@ def test_a_second_process_is_refused_and_changes_nothing(command: Command, cours
     assert not (folder / LOCK).exists()
 
 
+@pytest.mark.slow
 def test_in_a_sweep_the_refused_job_is_listed_and_the_others_train(command: Command, course_data: Path, tmp_path: Path):
     line = ["-m", *ONE_EPOCH, "seed=0,1", *tiny_overrides(course_data)]
     assert command(*line).code == 0

@@ -94,6 +94,7 @@ def values(get: Get, run: str, tag: str) -> list[Any]:
     return [value for _, _, value in get("plugin/scalars/scalars", run=run, tag=tag)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_every_epoch_is_shown_once(get: Get, outputs: Path, run: str):
     best = np.maximum.accumulate([float(row["val/psnr"]) for row in read_table(outputs / run)])

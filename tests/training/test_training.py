@@ -37,6 +37,7 @@ from n2n_lightning.training.run_metadata import has_own_optimizer
 # A sweep, and the same command again
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_every_combination_and_the_same_command_again_none(
     command: Command, course_data: Path, tmp_path: Path
 ):
@@ -70,6 +71,7 @@ def test_a_sweep_trains_every_combination_and_the_same_command_again_none(
     assert after.pop("multirun.yaml") and before.pop("multirun.yaml") and after == before
 
 
+@pytest.mark.slow
 def test_a_sweep_over_models_alone_takes_each_models_own_optimizer(command: Command, course_data: Path, tmp_path: Path):
     limits = ["trainer.max_epochs=1", "trainer.limit_train_batches=1"]
     ended = command("-m", "model=nn_relu,unet", "optimizer.lr=0.03", *limits, *tiny_overrides(course_data))
@@ -81,6 +83,7 @@ def test_a_sweep_over_models_alone_takes_each_models_own_optimizer(command: Comm
     }
 
 
+@pytest.mark.slow
 def test_another_configuration_in_a_runs_folder_is_refused_and_the_run_untouched(
     command: Command, course_data: Path, tmp_path: Path
 ):
@@ -93,6 +96,7 @@ def test_another_configuration_in_a_runs_folder_is_refused_and_the_run_untouched
     assert stamps(tmp_path / "here") == before
 
 
+@pytest.mark.slow
 def test_settings_that_do_not_change_the_result_may_change(command: Command, course_data: Path):
     short = ["model=convtrans_relu", "trainer.max_epochs=1", *tiny_overrides(course_data), "hydra.run.dir=here"]
     assert command(*short).code == 0
@@ -160,7 +164,8 @@ def test_best_and_last_hold_the_epochs_they_should(four_epochs: Path):
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_a_checkpoint_holds_tensors_and_plain_types_and_no_folder(four_epochs: Path, name: str):
     content = torch.load(four_epochs / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    assert content["n2n_lightning"] == {"format": FORMAT, "family": "sequential", "peak": 255.0, "sample_type": "uint8"}
+    about = {"format": FORMAT, "family": "sequential", "peak": 255.0, "sample_type": "uint8", "span": [0.0, 255.0]}
+    assert content["n2n_lightning"] == about
     described = content["hyper_parameters"]
     assert described["optimizer"] == {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0, "nesterov": False}
     assert described["loss"] == {"name": "l2"} and described["scheduler"] is None
@@ -213,6 +218,7 @@ def test_validation_does_not_depend_on_its_batch_size(
 # Options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lr", "learns"), [("0.1", True), ("1e-9", False)])
 def test_overfitting_one_batch_gives_a_verdict(tmp_path: Path, lr: str, learns: bool):
     data = write_course_data(tmp_path / "data", sigma_255=5)

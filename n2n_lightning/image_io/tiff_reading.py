@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
+from n2n_lightning.image_io.axes import image_axes_order, name_dimensions, plain_axes
 from n2n_lightning.image_io.image_file import ORIENTATION_TAG, Array, ImageError, ImageReader, Metadata, check_size
 from n2n_lightning.image_io.tiff_checks import (
     PILLOW_CODECS,
@@ -35,14 +36,15 @@ class TiffReader(ImageReader):
 
     form = "tiff"
 
-    def __init__(self, tiff: TiffFile, path: Path) -> None:
-        self.path = path
+    def __init__(self, tiff: TiffFile, path: Path, axes: str | None = None) -> None:
+        self.path, self.given_axes = path, axes
         check_ome(tiff)
         if not tiff.series:
             raise ImageError("holds no images; fix or remove it")
         check_pages(tiff)
         full = [s for s in tiff.series if not (s.keyframe.is_subifd or s.keyframe.subfiletype & REDUCED_OR_MASK)]
-        self.series = [TiffSeries(tiff, series) for series in full or tiff.series]
+        chosen = full or tiff.series
+        self.series = [TiffSeries(tiff, series, axes, len(chosen)) for series in chosen]
         kinds = dict.fromkeys(f"{'x'.join(map(str, s.upright_shape[1:]))} {s.dtype.name}" for s in self.series)
         if len(kinds) > 1:
             sizes = ", ".join(kinds)
@@ -52,7 +54,9 @@ class TiffReader(ImageReader):
         self.count, self.shape, self.dtype = len(self.groups), first.shape, first.dtype
         self.alphas, self.orientation, self.held_bytes = first.alphas, first.orientation, first.held_bytes
         self.offset = first.offset if len(self.series) == 1 else None
-        self.image_axes = first.image_axes if len(self.series) == 1 else (("?", self.upright_shape[0]),)
+        self.axes, self.image_axes = first.axes, first.image_axes
+        if len({series.image_axes for series in self.series}) > 1:
+            self.image_axes = (("?", self.upright_shape[0]),)
 
     @property
     def parts(self) -> Sequence[TiffSeries]:
@@ -70,27 +74,34 @@ class TiffSeries(ImageReader):
     """Reads pages of one kind, which tifffile calls a series.
 
     Axes S and C are channels; axes other than these, Y and X count images. Pages that hold one channel each of the same
-    images form a group.
+    images form a group. Several series of a file are counted by an axis of their own, the slowest.
+
+    Args:
+        tiff: the file.
+        series: the pages.
+        given_axes: letters of the dimensions, which win over those that the file names.
+        number_of_series: of the file.
     """
 
-    def __init__(self, tiff: TiffFile, series: TiffPageSeries) -> None:
+    def __init__(self, tiff: TiffFile, series: TiffPageSeries, given_axes: str | None, number_of_series: int) -> None:
         self.tiff, self.series, self.page = tiff, series, series.keyframe
         if 0 in series.shape:
             raise ImageError(f"holds no pixels, its shape is {series.shape}; remove it")
         check_colours(self.page)
         check_compression(self.page)
         check_length(tiff, series)
-        kept = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if n > 1 or axis in "YX"]
+        counted, kept = named_axes(series, given_axes, number_of_series)
         axes, sizes = [axis for axis, _ in kept], [n for _, n in kept]
+        self.axes = plain_axes([axis for axis, _ in (*counted, *kept)])
         # axes[:inner] count pages, axes[inner:] lie within a page
         starts = (i for i in range(len(kept)) if math.prod(sizes[i:]) == self.page.size)
         inner = next(starts, len(kept))
+        if given_axes and series.dataoffset is not None and not {"Y", "X"} <= set(axes[inner:]):
+            inner = 0  # the values lie in the file one after the other, and all of them may be taken for one page
         self.page_axes, self.page_shape = axes[inner:], tuple(sizes[inner:])
         if not {"Y", "X"} <= set(self.page_axes):
-            raise ImageError(f"has axes {series.axes}; save it with Y and X within a page")
-        self.image_axes = tuple(
-            (axis if axis in "TZ" else "?", n) for axis, n in zip(axes, sizes, strict=True) if axis not in "YXCS"
-        )
+            raise ImageError(f"has axes {given_axes or series.axes}; save it with Y and X within a page")
+        self.image_axes = tuple((plain_axes(axis), n) for axis, n in (*counted, *kept) if axis not in "YXCS")
         order = image_axes_order(axes)
         outer = [i for i in order if i < inner]
         numbers = np.arange(math.prod(sizes[:inner])).reshape(sizes[:inner]).transpose(outer)
@@ -104,7 +115,7 @@ class TiffSeries(ImageReader):
         extras = self.page.extrasamples
         first = self.page.samplesperpixel - len(extras)
         within = [first + i for i, kind in enumerate(extras) if kind in ALPHA_SAMPLES]
-        self.alphas = [page * samples + i for page in range(pages) for i in within]
+        self.alphas = [] if given_axes else [page * samples + i for page in range(pages) for i in within]
         self.is_raw = series.dataoffset is not None  # the pages' values lie in the file one after the other
         in_order = order == list(range(len(axes))) and self.orientation == 1 and not self.alphas
         self.offset = series.dataoffset if in_order else None
@@ -212,6 +223,17 @@ class Segments:
         return rows
 
 
-def image_axes_order(axes: Sequence[str]) -> list[int]:
-    """Return the order in which ``axes`` become (images..., Y, X, channels...)."""
-    return sorted(range(len(axes)), key=lambda i: {"Y": 1, "X": 2, "C": 3, "S": 3}.get(axes[i], 0))
+def named_axes(
+    series: TiffPageSeries, given: str | None, number_of_series: int
+) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """Return axis and length of what counts the series of a file, if it has several, and of a series' dimensions.
+
+    Axes of length 1 are left out, except for Y and X.
+    """
+    outer = [number_of_series] if number_of_series > 1 else []
+    shape = (*outer, *series.shape)
+    named = name_dimensions(shape, given) if given else list(zip("?" * len(outer) + series.axes, shape, strict=True))
+    counted, kept = named[: len(outer)], [(axis, n) for axis, n in named[len(outer) :] if n > 1 or axis in "YX"]
+    if counted and counted[0][0] not in "TZ?":
+        raise ImageError(f"holds {outer[0]} series of images, got data.axes={given}; give T or Z as its first letter")
+    return counted, kept

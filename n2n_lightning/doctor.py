@@ -1,0 +1,162 @@
+"""Look at noisy images before training: ``python -m n2n_lightning.doctor data=burst data.root=FOLDER``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from n2n_lightning.reporting.printing import TextTable
+from n2n_lightning.system import errors, hydra_app
+from n2n_lightning.system.folders import config_folder, write_fault
+
+if TYPE_CHECKING:
+    from n2n_lightning.data.scenes import Scene
+    from n2n_lightning.diagnosis import Finding, Findings
+    from n2n_lightning.diagnosis.sample import Scene as SampledScene
+
+SOURCES = ("burst", "pairs", "single")  # choices of data= whose images are noisy
+VERDICTS = {"fatal": "cannot", "harmful": "advice", "note": "fine"}  # by the worst finding
+
+
+@hydra.main(config_path=str(config_folder()), config_name="doctor", version_base="1.3")
+def job(cfg: DictConfig) -> None:
+    """Examine the images. Errors are reported here, because Hydra would add a line of its own to them."""
+    try:
+        verdict = examine_data(hydra_app.resolve_config(cfg))
+    except errors.InputError as error:
+        errors.report_error(error)
+        verdict = VERDICTS["fatal"]
+    if verdict == VERDICTS["fatal"]:
+        sys.exit(errors.BAD_INPUT)
+
+
+def examine_data(config: dict[str, Any]) -> str:
+    """Examine a sample of the images, print what was found, write it as JSON and as a picture; return the verdict.
+
+    Raises:
+        errors.InputError: the configuration is wrong, or no image can be read.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from n2n_lightning.data.scene_data import SceneData
+    from n2n_lightning.diagnosis import examine, judge
+    from n2n_lightning.reporting.diagnosis_figure import draw_findings
+    from n2n_lightning.system.atomic import atomic_write, write_json
+    from n2n_lightning.training.build import build_datamodule
+    from n2n_lightning.training.check import check_data
+
+    source, folder = config["data"]["name"], Path(config["output"])
+    try:
+        if source not in SOURCES:
+            raise ValueError(f"data must be one of {', '.join(SOURCES)}, got {source}; set data=burst")
+        check_data(config)
+        if fault := write_fault(folder / "doctor.json"):
+            raise ValueError(f"{folder} cannot be written ({fault}); set output=FOLDER")
+        data = build_datamodule(config).data
+        assert isinstance(data, SceneData)
+        scenes, faults = data.find_scenes("train") or ([], [])
+        if not scenes:
+            raise ValueError("\n".join(faults) or "no image was found; set data.root=FOLDER")
+    except (ValueError, OSError) as error:
+        raise errors.InputError(error) from error
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("examining scenes", total=None)
+        findings = examine(
+            [sampled_scene(scene) for scene in scenes],
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    known = {f"data.{key}" for key in config["data"]}
+    found = [with_known_settings(finding, known) for finding in judge(findings, source)]
+    worst = "fatal" if faults else min((f.severity for f in found), key=list(VERDICTS).index, default="note")
+    summary = summarize(scenes, findings)
+    print("\n".join(f"{name}: {text}" for name, text in summary.items()))
+    print_findings(found, faults)
+    write_json(folder / "doctor.json", as_json(VERDICTS[worst], summary, found, faults))
+    with atomic_write(folder / "doctor.png") as file:
+        file.write(draw_findings(findings))
+    print(f"verdict: {VERDICTS[worst]}\n{folder / 'doctor.json'}\n{folder / 'doctor.png'}")
+    return VERDICTS[worst]
+
+
+def with_known_settings(finding: Finding, known: set[str]) -> Finding:
+    """Drop advice on settings of ``data`` that this choice of ``data=`` does not have."""
+    kept = [word for word in finding.settings if not word.startswith("data.") or word.partition("=")[0] in known]
+    return replace(finding, settings=tuple(kept))
+
+
+def sampled_scene(scene: Scene) -> SampledScene:
+    """Return the noisy images of a scene in the form that ``diagnosis`` takes; values stay as stored."""
+    from n2n_lightning.diagnosis.sample import Scene as SampledScene
+
+    def read(number: int, top: int, left: int, height: int, width: int) -> Any:
+        image = scene.noisy[number]
+        return image.stack.read(image.number, top, left, height, width)
+
+    several_files = len({image.stack.name for image in scene.noisy}) > 1
+    names = [image.stack.name if several_files else f"image {image.number}" for image in scene.noisy]
+    return SampledScene(scene.name, tuple(names), scene.noisy[0].stack.shape[1:], read)
+
+
+def summarize(scenes: list[Scene], findings: Findings) -> dict[str, str]:
+    """Return the images as they were understood, and the noise of the median scene, in words."""
+    stacks = [image.stack for scene in scenes for image in scene.noisy]
+    height, width, channels = stacks[0].shape[1:]
+    counts = sorted({len(scene.noisy) for scene in scenes})
+    frames = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    axes = " x ".join(f"{axis}={count}" for axis, count in stacks[0].image_axes) or "one image a file"
+    summary = {
+        "scenes": f"{len(scenes)}, noisy images of each: {frames}",
+        "images": f"{width}x{height} px, {channels} channels of {stacks[0].dtype}, {axes} (of the first file)",
+        "values": f"{min(s.low for s in stacks):g} to {max(s.high for s in stacks):g}"
+        f", {sum(s.outliers for s in stacks)} values far out",
+    }
+    noises = sorted((s.noise for s in findings.scenes if s.noise is not None), key=lambda noise: noise.sd)
+    if noises:
+        noise = noises[len(noises) // 2]
+        fit = "" if noise.gain is None else f", variance {noise.gain:.4g} a value, {noise.intercept:.4g} at value 0"
+        rough = " (of single images, rough)" if noise.frames == 1 else ""
+        summary["noise"] = f"standard deviation {noise.sd:.4g}{fit}{rough}"
+    near = [s.spatial.rho for s in findings.scenes if s.spatial is not None]
+    if near:
+        most = max((max(rho, key=abs) for rho in near), key=abs)
+        summary["noise of neighbouring pixels"] = f"largest correlation {most:.2f}"
+    return summary
+
+
+def print_findings(found: list[Finding], faults: list[str]) -> None:
+    """Print a row for each finding, the worst first."""
+    rows = [("fatal", fault, "fix it, or data.skip_bad=true") for fault in faults]
+    rows += [(f.severity, f"{f.scene}: {f.message}" if f.scene else f.message, " ".join(f.settings)) for f in found]
+    if rows:
+        TextTable(("severity", "finding", "what to set"), rows).show()
+    else:
+        print("nothing was found that harms training or the estimate of quality")
+
+
+def as_json(verdict: str, summary: dict[str, str], found: list[Finding], faults: list[str]) -> dict[str, Any]:
+    """Return what ``doctor.json`` holds, in plain types."""
+    import math
+
+    findings: list[dict[str, Any]] = [{"kind": "file", "severity": "fatal", "message": fault} for fault in faults]
+    for finding in found:
+        effect = None if math.isnan(finding.effect_db) else round(finding.effect_db, 3)
+        value = finding.value if math.isfinite(finding.value) else None
+        parts = {"scene": finding.scene, "frames": list(finding.frames), "value": value, "effect_db": effect}
+        about = {"kind": finding.kind, "severity": finding.severity, "message": finding.message}
+        findings.append(about | parts | {"settings": list(finding.settings)})
+    return {"verdict": verdict, "summary": summary, "findings": findings}
+
+
+def main() -> int:
+    """Run the command and return the exit code: 0 fine or with advice, 2 if the images cannot work."""
+    return hydra_app.run_hydra(job, "doctor")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The doctor's picture: the scene, its noise by brightness, and the level and place of each frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from n2n_lightning.diagnosis import Findings, SceneMeasures
+from n2n_lightning.reporting.figures import png_bytes
+
+SHOWN_SCENES = 4
+
+
+def draw_findings(findings: Findings) -> bytes:
+    """Draw a row of three charts for each of the first scenes; return a PNG file."""
+    scenes = findings.scenes[:SHOWN_SCENES]
+    figure = Figure(figsize=(10, 2.8 * len(scenes)), layout="constrained")
+    grid = figure.subplots(len(scenes), 3, squeeze=False)
+    for scene, (noise, levels, places) in zip(scenes, grid, strict=True):
+        draw_noise(noise, scene)
+        draw_levels(levels, scene)
+        draw_places(places, scene)
+    return png_bytes(figure)
+
+
+def draw_noise(axes: Axes, scene: SceneMeasures) -> None:
+    """Draw the noise variance of classes of brightness, and the fitted line."""
+    axes.set(title=f"noise of {scene.name[-28:]}", xlabel="brightness (values as stored)", ylabel="variance")
+    noise = scene.noise
+    if noise is None or not noise.level:
+        axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
+        return
+    level = np.array(noise.level)
+    axes.plot(level, noise.variance, "o", ms=4)
+    if noise.gain is not None and noise.intercept is not None:
+        axes.plot(level, noise.intercept + noise.gain * level, "-", lw=1, label=f"gain {noise.gain:.3g}")
+        axes.legend(frameon=False)
+
+
+def draw_levels(axes: Axes, scene: SceneMeasures) -> None:
+    """Draw the mean of each frame as it is stored."""
+    axes.set(title="mean of each frame", xlabel="frame", ylabel="value")
+    axes.plot(scene.indices, [values.mean for values in scene.values], "o-", ms=4, lw=1)
+
+
+def draw_places(axes: Axes, scene: SceneMeasures) -> None:
+    """Draw the place of each frame against the first, px."""
+    axes.set(title="place of each frame (px)", xlabel="columns", ylabel="rows")
+    if scene.shifts is None or scene.shifts.place is None:
+        axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
+        return
+    rows, columns = np.array(scene.shifts.place).T
+    axes.plot(columns, rows, "o-", ms=4, lw=1)
+    reach = max(1.0, 1.2 * float(np.abs([rows, columns]).max()))
+    axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
