@@ -20,6 +20,8 @@ from n2n_lightning.system.folders import config_folder, run_name, write_fault
 MAX_STEM_BYTES = 200  # of a file's name; most file systems allow 255
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Callback
+
     from n2n_lightning.data.datamodule import NoisyPairDataModule
     from n2n_lightning.data.pairs import PairData
     from n2n_lightning.models.module import DenoiserModule
@@ -123,13 +125,19 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
         ``val/psnr``, ``val/psnr_pooled``, ``val/ssim``, ``val/loss``, ``noisy_psnr``, ``gain_db`` (mean over images of
         ``psnr - noisy_psnr``) with ``gain_standard_error_db``, ``images`` (their number), and ``per_image``. Without
         clean images only ``val/psnr_pairs``, ``noisy_psnr_pairs`` and ``val/loss``, as far as they can be measured.
+        ``residual_correlation`` is the autocorrelation of noisy minus denoised that is farthest from 0, at lags of 1
+        and 2 px.
     """
     from n2n_lightning.data.clean import CleanPairs
+    from n2n_lightning.training.image_grid import ResidualCorrelation
 
-    validate(module, datamodule)
+    residual = ResidualCorrelation()
+    validate(module, datamodule, residual)
     unprefixed = ("noisy_psnr_pairs", "noisy_psnr", "constant_channels")
     scores = {f"val/{name}": value for name, value in module.scores.items() if name not in unprefixed}
     scores |= {name: module.scores[name] for name in unprefixed[:2] if name in module.scores}
+    if (correlation := residual.value()) is not None:
+        scores["residual_correlation"] = correlation
     if "val/psnr" not in scores:
         return scores
     per_image = module.quality.per_image()
@@ -148,7 +156,7 @@ def evaluate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> dict[st
     }
 
 
-def validate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> None:
+def validate(module: DenoiserModule, datamodule: NoisyPairDataModule, callback: Callback) -> None:
     """Run the validation set through the module, which then has the scores; exit with a signal's code on a signal."""
     import pytorch_lightning as pl
 
@@ -158,6 +166,7 @@ def validate(module: DenoiserModule, datamodule: NoisyPairDataModule) -> None:
     trainer = pl.Trainer(
         devices=1,
         logger=False,
+        callbacks=[callback],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=sys.stdout.isatty(),
@@ -214,7 +223,9 @@ def image_table(per_image: dict[str, list[Any]]) -> TextTable:
 
 def mean_table(scores: dict[str, Any]) -> TextTable:
     """Return a table with a row for each mean over the images."""
-    rows = [(key, f"{value:.4f}") for key, value in scores.items() if key.startswith(("val/", "noisy_psnr"))]
+    rows = [
+        (key, f"{value:.4f}") for key, value in scores.items() if key.startswith(("val/", "noisy_psnr", "residual_"))
+    ]
     if "noisy_psnr_pairs" in scores:
         rows.append(("gain of pairs, dB", f"{scores['val/psnr_pairs'] - scores['noisy_psnr_pairs']:.2f}"))
     if "gain_db" in scores:

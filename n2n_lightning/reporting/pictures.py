@@ -1,4 +1,4 @@
-"""Rows of images from a run's ``images.npz``: noisy, denoised and target (Figures 5 and 6 of the report)."""
+"""Rows of images from a run's ``images.npz``: noisy, denoised, target (Figures 5 and 6 of the report), residual."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from n2n_lightning.reporting.study import STUDY_MODELS
 from n2n_lightning.reporting.table import format_signed
 
 CLEAN = "target"  # the row of clean images, which PSNR is measured against
+RESIDUAL = "residual"  # the row of noisy minus denoised, scaled so that it can be seen
 MAX_IMAGES = 8  # in a row
 
 ExampleImages = dict[str, NDArray[np.uint8]]  # name of the row -> (N, H, W, C)
@@ -22,7 +23,8 @@ ExampleImages = dict[str, NDArray[np.uint8]]  # name of the row -> (N, H, W, C)
 def read_images(run: Run) -> ExampleImages | None:
     """Read a run's images by row; None if the file is missing or damaged.
 
-    A run without ``val/psnr`` had no clean images: its target, if it has one, is a second noisy image.
+    A run without ``val/psnr`` had no clean images: its target, if it has one, is a second noisy image. Runs of earlier
+    versions have no residual.
     """
     target = CLEAN if run.number(PSNR) is not None else "second noisy image"
     try:
@@ -30,6 +32,8 @@ def read_images(run: Run) -> ExampleImages | None:
             images = {row: np.asarray(file[row])[:MAX_IMAGES] for row in ("noisy", "denoised")}
             if "target" in file:
                 images[target] = np.asarray(file["target"])[:MAX_IMAGES]
+            if RESIDUAL in file:
+                images[RESIDUAL] = np.asarray(file[RESIDUAL])[:MAX_IMAGES]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     fits = len({array.shape for array in images.values()}) == 1 and images["noisy"].ndim == 4
@@ -43,6 +47,16 @@ def image_psnr_db(image: NDArray[np.uint8], clean: NDArray[np.uint8]) -> float:
     from n2n_lightning.metrics import psnr_db  # loads torch, which takes seconds
 
     return psnr_db(float(np.mean((image / 255 - clean / 255) ** 2))).item()
+
+
+def residual_correlation(residual: NDArray[np.uint8]) -> float:
+    """Return the autocorrelation of a residual that is farthest from 0, at lags of 1 and 2 px; (H, W, C) uint8."""
+    import torch  # takes seconds
+
+    from n2n_lightning.residuals import NEAR_PX, autocovariance, largest_correlation
+
+    images = torch.from_numpy(residual.astype(np.float32)).permute(2, 0, 1)[None]
+    return largest_correlation(autocovariance(images, NEAR_PX)[0])
 
 
 def draw_best(comparison: Comparison) -> list[PngFigure]:
@@ -87,10 +101,15 @@ def _draw_run(comparison: Comparison, run: Run, images: ExampleImages, name: str
         caption += "; there are no clean images to measure them against"
     if channels not in (1, 3):
         caption += f"; only the first of {channels} channels is shown"
+    texts = {row: [f"{value:.1f} dB" for value in values] for row, values in scores.items()}
+    if RESIDUAL in images:
+        texts[RESIDUAL] = [f"r = {residual_correlation(image):+.2f}" for image in images[RESIDUAL]]
+        caption += (
+            "; residual: noisy minus denoised, white and black at 3 standard deviations; structure in it is signal "
+            "that was removed; r: its largest autocorrelation at 1 or 2 px, near 0 if it is white noise"
+        )
     rows = {
-        row.replace(" ", "\n"): [
-            (image, f"{scores[row][index]:.1f} dB" if row in scores else "") for index, image in enumerate(array)
-        ]
+        row.replace(" ", "\n"): [(image, texts[row][i] if row in texts else "") for i, image in enumerate(array)]
         for row, array in images.items()
     }
     figure = draw_image_rows(rows, cell_width=min(11 / max(count, 3), 2.2) - 0.05, text_size=10)

@@ -1,4 +1,4 @@
-"""Callbacks: image grids, progress lines, and the record of the run on disk."""
+"""Callbacks: progress lines, and the record of the run on disk."""
 
 from __future__ import annotations
 
@@ -11,56 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor
 
-from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.metrics import psnr_db, why_dead
 from n2n_lightning.models.module import LOGGED, DenoiserModule
+from n2n_lightning.residuals import residual_picture
 from n2n_lightning.system.atomic import atomic_write, write_json
+from n2n_lightning.training.image_grid import ImageGrid, to_bytes
 
 CSV_COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
 PAIR_COLUMNS = ("val/loss_floor", "val/psnr_pairs", "val/psnr_pairs_low", "val/psnr_pairs_high")  # if they exist
-
-
-class ImageGrid(pl.Callback):
-    """Show ``val/images`` in TensorBoard: the first validation images as rows of noisy | denoised | target.
-
-    The target is the clean image, or the second noisy one if there is no clean one. Single images have none.
-    """
-
-    def __init__(self, count: int = 8) -> None:
-        self.count = count
-        self.columns: list[Tensor] = []  # noisy, denoised and any target: (n, C, H, W) float32 in [0, 1] on the CPU
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: NoisyPair,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if batch_idx == 0:
-            self.columns = []
-        missing = self.count - (len(self.columns[0]) if self.columns else 0)
-        if missing > 0:
-            target = batch.target if batch.clean is None else batch.clean
-            shown = (images for images in (batch.source, outputs, target) if images is not None)
-            assert isinstance(pl_module, DenoiserModule)
-            low, high = pl_module.limits  # black and white of the pictures
-            new = [((images[:missing] - low) / (high - low)).clamp(0, 1).cpu() for images in shown]
-            self.columns = [torch.cat(both) for both in zip(self.columns, new, strict=True)] if self.columns else new
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if isinstance(trainer.logger, TensorBoardLogger) and self.columns:
-            rows = torch.cat(self.columns, dim=3)  # side by side
-            grid = rows.transpose(0, 1).flatten(1, 2)  # (C, n * H, 3 * W)
-            if grid.shape[0] not in (1, 3):
-                grid = grid[:1]
-            trainer.logger.experiment.add_image("val/images", grid, trainer.global_step)
 
 
 class EpochLines(pl.Callback):
@@ -158,8 +117,10 @@ class RunRecord(pl.Callback):
         self.write("interrupted")
 
     def _save_images(self) -> None:
-        arrays = [(images * 255).round().byte().permute(0, 2, 3, 1).numpy() for images in self.image_grid.columns]
+        arrays = [to_bytes(images) for images in self.image_grid.columns]
         named: Any = dict(zip(("noisy", "denoised", "target"), arrays, strict=False))  # single images have no target
+        if self.image_grid.residual is not None:
+            named["residual"] = to_bytes(residual_picture(self.image_grid.residual))
         with atomic_write(self.folder / "images.npz") as file:
             np.savez_compressed(file, **named)
 

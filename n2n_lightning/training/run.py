@@ -28,9 +28,10 @@ from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
 from n2n_lightning.training.build import Config, build_datamodule, build_module
-from n2n_lightning.training.callbacks import EpochLines, ImageGrid, RunRecord
+from n2n_lightning.training.callbacks import EpochLines, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import AtomicCheckpointIO, FiniteLoss, RunCheckpoints
+from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.resuming import (
     check_data_unchanged,
     check_fingerprint,

@@ -192,6 +192,22 @@ def test_only_clean_targets_give_pictures_a_psnr(
     assert (f"the first of {channels} channels" in picture.caption) == (channels in (2, 4))
 
 
+def test_the_residual_has_a_row_where_the_run_kept_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of earlier versions have none. Below each is its autocorrelation, here of stripes and of white noise."""
+    figures = caught_figures(monkeypatch, pictures)
+    file = write_run(tmp_path / "unet", kind="pairs", image_shape=[1, 32, 24]) / "images.npz"
+    with np.load(file) as kept:
+        arrays = dict(kept)
+    residual = np.random.default_rng(0).integers(0, 255, arrays["noisy"].shape).astype(np.uint8)
+    residual[0] = np.arange(24)[None, :, None] % 2 * 200
+    np.savez(file, **arrays, residual=residual)
+    (picture,) = draw_best(comparison_of(tmp_path))
+    assert picture.title.endswith(", residual") and "signal that was removed" in picture.caption
+    assert len(figures[0].axes) == 4 * 4
+    shown = [float(text.get_text()[4:]) for text in figures[0].texts if text.get_text().startswith("r = ")]
+    assert abs(shown[0]) > 0.9 and len(shown) == 4 and all(abs(value) < 0.15 for value in shown[1:])
+
+
 def test_the_best_seed_without_clean_images_is_pictured(tmp_path: Path) -> None:
     for seed, loss in (("0", 0.2), ("1", 0.1), ("2", 0.3)):
         write_run(tmp_path / seed, kind="single", val_loss=[loss], curve=[20.0], overrides={"seed": seed})

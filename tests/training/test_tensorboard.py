@@ -134,6 +134,25 @@ def test_pictures_are_rows_of_noisy_denoised_target(get: Get, outputs: Path):
     assert np.abs(shown.astype(int) - np.concatenate(columns, 1)).max() <= 1
 
 
+def pictures_of(get: Get, run: str, tag: str) -> list[np.ndarray]:
+    listed = get("plugin/images/images", run=run, tag=tag, sample=0)
+    return [
+        np.asarray(Image.open(io.BytesIO(get(f"plugin/images/individualImage?{entry['query']}")))) for entry in listed
+    ]
+
+
+def test_residuals_stand_beside_the_pictures(get: Get, outputs: Path):
+    shown = pictures_of(get, "study/good", "val/residual")
+    assert len(shown) == 3 and shown[-1].shape == (8 * 16, 2 * 16, 3), "residual | autocorrelation"
+    with np.load(outputs / "study/good/images.npz") as kept:
+        assert kept["residual"].shape == kept["noisy"].shape and kept["residual"].dtype == np.uint8
+        assert np.abs(shown[-1][:, :16].astype(int) - kept["residual"].reshape(8 * 16, 16, 3)).max() <= 1
+        inside = (kept["noisy"] > 0) & (kept["noisy"] < 255)
+        removed = kept["noisy"].astype(float) - kept["denoised"]
+        assert np.corrcoef(removed[inside], kept["residual"][inside])[0, 1] > 0.95
+    assert "val/error_map" not in get("plugin/images/tags")["study/good"], "this data has no pairs in validation"
+
+
 def test_hyper_parameters_rank_the_runs_by_their_best_psnr(get: Get, outputs: Path):
     body = {
         "experimentName": "",
