@@ -86,7 +86,7 @@ ANNEALED = ("l0", "neighbor2neighbor")  # these change over the training, so a f
 
 
 def noise_floor(name: str, noisy: Tensor, target: Tensor, third: Tensor | None) -> Tensor | None:
-    """Estimate the loss that a perfect estimate would have, from two or three noisy images of the same scene.
+    """Estimate the loss that a perfect estimate would have, from two or more noisy images of the same scene.
 
     For ``l2`` this is the variance of the target's noise, whatever the noises are. For ``l1`` it is right if both
     images have Gaussian noise of the same strength. Other losses give None. (N, C, H, W) each -> scalar.

@@ -42,7 +42,8 @@ def pair_error(
 def triple_error(estimate: Tensor, second: Tensor, third: Tensor, limits: Limits = UNIT) -> Tensor:
     """Estimate the MSE of one estimate from two noisy images that it was not made from, without bias.
 
-    The conditions are those of ``pair_error``. (N, C, H, W) three times -> (N,), which may be negative.
+    Either may be the mean of several. The conditions are those of ``pair_error``. (N, C, H, W) three times -> (N,),
+    which may be negative.
     """
     clipped = estimate.clamp(*limits)
     return ((clipped - second) * (clipped - third)).flatten(1).mean(1)
@@ -149,7 +150,7 @@ class RestorationQuality(Metric):
 
 
 class PairQuality(Metric):
-    """Quality of a validation set without clean images, from two or three noisy images of each scene."""
+    """Quality of a validation set without clean images, from two or more noisy images of each scene."""
 
     full_state_update = False
     errors: list[Tensor]

@@ -19,9 +19,11 @@ from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage
 from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.image_io.listing import list_images
 
+COMPARED_FRAMES = 10  # at most, for each score without a clean image; more add little precision
+
 
 class FramePairs(SceneSource):
-    """Crops of two noisy images of a scene; in validation also of a third and the clean one, if all scenes have them.
+    """Crops of two noisy images of a scene; in validation also the mean of the others and the clean one, where known.
 
     Args:
         any_order: draw any ordered pair of frames, or in validation let them take turns; otherwise the first is the
@@ -33,7 +35,7 @@ class FramePairs(SceneSource):
         self.any_order = any_order
         self.counts = np.array([len(scene.noisy) for scene in scenes])
         self.has_pairs = bool(self.counts.min() > 1)
-        self.has_third = bool(self.counts.min() > 2)
+        self.compared = min(int(self.counts.min()), COMPARED_FRAMES)
         self.has_clean = self.groups is not None and all(scene.clean is not None for scene in scenes)
 
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
@@ -53,11 +55,12 @@ class FramePairs(SceneSource):
             return NoisyPair(read_noisy(first), read_noisy(first + step))
         if self.any_order:
             first = indices.numpy()
+        others = range(2, self.compared)
         return NoisyPair(
             read_noisy(first),
             read_noisy(first + 1) if self.has_pairs else None,
             self.read([scene.clean for scene in scenes if scene.clean], windows) if self.has_clean else None,
-            read_noisy(first + 2) if self.has_third else None,
+            torch.stack([read_noisy(first + n) for n in others]).float().mean(0) if others else None,
             self.groups[indices],
         )
 

@@ -25,7 +25,7 @@ class NoisyPair(NamedTuple):
     source: Tensor
     target: Tensor | None  # a second image with noise of its own; None if there is only one
     clean: Tensor | None = None
-    third: Tensor | None = None  # in validation: another noisy image
+    third: Tensor | None = None  # in validation: the mean of further noisy images
     group: Tensor | None = None  # in validation: (N,) int64, images of the same group are resampled together
     mask: Tensor | None = None  # (N, 1, H, W) bool: the pixels of the target to learn from; None for all
     choice: Tensor | None = None  # single images: (N, H / 2, W / 2) uint8, see ``neighbors.subsample``

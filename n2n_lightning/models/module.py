@@ -165,7 +165,7 @@ class DenoiserModule(pl.LightningModule):
         return estimate
 
     def score_pair(self, pair: NoisyPair, estimate: Tensor) -> None:
-        """Score an estimate by two or three noisy images of a scene, without a clean one. (N, C, H, W) float32."""
+        """Score an estimate by two or more noisy images of a scene, without a clean one. (N, C, H, W) float32."""
         noisy, second, third = pair.source, pair.target, pair.third
         assert second is not None
         if third is None:

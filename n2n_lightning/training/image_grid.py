@@ -107,7 +107,7 @@ def append(images: Tensor | None, more: Tensor) -> Tensor:
 
 
 def estimated_error(module: pl.LightningModule, pair: NoisyPair, estimate: Tensor) -> Tensor:
-    """Estimate the error of regions from two or three noisy images. (N, C, H, W) float32 -> (N, 1, H, W) in [0, 1]."""
+    """Estimate the error of regions from two or more noisy images. (N, C, H, W) float32 -> (N, 1, H, W) in [0, 1]."""
     noisy, second, third = pair.source, pair.target, pair.third
     assert second is not None
     if third is None:

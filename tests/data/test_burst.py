@@ -308,3 +308,14 @@ def test_scenes_behind_links_are_found_and_broken_links_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"root/4 cannot be read \(FileNotFoundError"):
         burst(tmp_path).load("train")
     assert len(burst(tmp_path, skip_bad=True).content.scenes) == 4
+
+
+def test_a_score_compares_with_all_other_frames_up_to_ten(tmp_path: Path):
+    for frames, others in ((5, (2, 3, 4)), (12, range(2, 10))):
+        file = write(tmp_path / f"{frames}.npy", pages(0, frames))
+        pair = load_all(burst(tmp_path, file.name), "val")
+        assert pair.third is not None and pair.third.dtype == torch.float32
+        for own, third in zip(pair.source, pair.third, strict=True):
+            number = int(own[0, 0, 0])  # the first channel of a frame holds its number
+            mean = sum((number + n) % frames for n in others) / len(others)
+            assert third[0].min().item() == third[0].max().item() == pytest.approx(mean, abs=1e-5)
