@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = ["ArrayData", "Denoiser", "DenoiserModule", "NoisyPairDataModule", "__version__", "load_denoiser"]
 __all__ += ["DnCnnDenoiser", "NafNetDenoiser", "Red30Denoiser", "SequentialDenoiser", "UNetDenoiser"]
-MODULES = {  # public name -> its module; the others are in models.families
+MODULES = {  # public name -> its module; those of models.families end in "Denoiser"
     "ArrayData": "data.arrays",
     "Denoiser": "inference.denoiser",
     "DenoiserModule": "models.module",
@@ -33,10 +33,10 @@ MODULES = {  # public name -> its module; the others are in models.families
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that commands show ``--help`` without loading torch."""
-    if name not in __all__:
+    module = MODULES.get(name, "models.families" if name.endswith("Denoiser") else None)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{MODULES.get(name, 'models.families')}")
-    return getattr(module, name)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
 def __dir__() -> list[str]:
