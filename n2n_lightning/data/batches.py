@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from n2n_lightning.data.pairs import NoisyPair, PairSource
 from n2n_lightning.data.seeding import generator_on, seeded_generator
 
-AUGMENTATIONS = ("flip", "rotate", "swap")
+AUGMENTATIONS = ("flip", "rotate", "swap", "grey")
 
 
 class BatchKey(NamedTuple):
@@ -88,7 +88,11 @@ class PairLoader(DataLoader[NoisyPair]):
 
 
 def augment(pair: NoisyPair, kinds: Sequence[str], rng: torch.Generator) -> NoisyPair:
-    """Flip, rotate by 90 degrees and swap the two images at random; all images of a scene are treated alike."""
+    """Change half of the scenes, chosen at random for each kind; all images of a scene are changed alike.
+
+    "flip" mirrors, "rotate" turns by 90 degrees, "swap" exchanges the two noisy images, and "grey" puts one channel,
+    chosen at random, into all, so that one net learns grey and colour images.
+    """
     device = pair.source.device
     rng = generator_on(device, rng) if kinds else rng
 
@@ -108,4 +112,8 @@ def augment(pair: NoisyPair, kinds: Sequence[str], rng: torch.Generator) -> Nois
         pair = turn_some(pair, lambda images: images.flip(-2))
     if "rotate" in kinds:
         pair = turn_some(pair, lambda images: images.rot90(1, (-2, -1)))
+    if "grey" in kinds:
+        shape = pair.source.shape
+        channel = torch.randint(shape[1], (shape[0], 1, 1, 1), generator=rng, device=device)
+        pair = turn_some(pair, lambda x: x.take_along_dim(channel, 1).expand_as(x) if x.shape == shape else x)
     return pair

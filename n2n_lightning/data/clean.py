@@ -17,7 +17,7 @@ from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.data.seeding import generator_on, index_generators
 from n2n_lightning.image_io.listing import list_images
 from n2n_lightning.noise.choices import make_noise
-from n2n_lightning.noise.kinds import Noise, Poisson
+from n2n_lightning.noise.kinds import Noise, Poisson, PoissonGaussian
 
 
 class CleanPairs(SceneSource):
@@ -121,9 +121,10 @@ class CleanData(SceneData):
         return [SceneFiles((), path) for path in paths], []
 
     def make_source(self, scenes: list[Scene], crops: CropSampler, stage: Stage) -> PairSource:
-        if self.values.span.low < 0 and isinstance(self.noises[stage], Poisson):
+        if self.values.span.low < 0 and isinstance(self.noises[stage], Poisson | PoissonGaussian):
             raise ValueError(
-                f"noise=poisson needs images without values below 0, got {self.values.span.low:g}; set noise=gaussian"
+                f"noise={self.noise['name']} needs images without values below 0, got {self.values.span.low:g}; "
+                "set noise=gaussian"
             )
         fixed = self.seed if self.draws == "fixed" else None
         seed = fixed if stage == "train" else self.seed + 1  # + 1: the stages' noise must differ

@@ -20,7 +20,8 @@ class NoisyPairDataModule(pl.LightningDataModule):
         data: where the pairs come from; read at ``setup``.
         batch_size: training pairs a step.
         val_batch_size: validation pairs a step, if images have one size; changes no result.
-        augment: any of "flip" (both axes), "rotate" (90 degrees, square images only), "swap" (source and target).
+        augment: any of "flip" (both axes), "rotate" (90 degrees, square images only), "swap" (source and target),
+            "grey" (one channel in all).
         seed: seed of the order, the draws and the augmentation.
         num_workers: loader processes; 0 loads in the training process, best for data in memory.
         overfit_steps: train on the first batch alone, this many times an epoch (0: off).

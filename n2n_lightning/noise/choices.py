@@ -32,8 +32,9 @@ class Chain(Noise):
         if any(step.cell_px > 1 for step in self.steps[1:]):
             raise ValueError("pixelate can only be the first of noise.steps; put it there")
         for before, step in pairwise(self.steps):
-            if isinstance(step, kinds.Poisson) and isinstance(before, (kinds.Gaussian, kinds.Brown)):
-                raise ValueError("poisson counts photons and cannot follow noise that goes below 0; put it before that")
+            below_zero = isinstance(before, kinds.Gaussian | kinds.Brown | kinds.PoissonGaussian)
+            if below_zero and isinstance(step, kinds.Poisson | kinds.PoissonGaussian):
+                raise ValueError("photons cannot be counted after noise that goes below 0; put poisson before that")
         self.cell_px, self.masks = self.steps[0].cell_px, any(step.masks for step in self.steps)
         self.preserves = frozenset[Statistic].intersection(*(step.preserves for step in self.steps))
         if any(step.preserves != kinds.ALL for step in self.steps[:-1]):
@@ -63,6 +64,7 @@ NOISES: dict[str, Callable[..., Noise]] = {
     "gaussian": kinds.Gaussian,
     "brown": kinds.Brown,
     "poisson": kinds.Poisson,
+    "poisson_gaussian": kinds.PoissonGaussian,
     "bernoulli": kinds.Bernoulli,
     "impulse": kinds.Impulse,
     "text": kinds.Text,

@@ -22,6 +22,7 @@ MEAN: frozenset[Statistic] = frozenset({"mean"})
 MEDIAN: frozenset[Statistic] = frozenset({"median"})
 MODE: frozenset[Statistic] = frozenset({"mode"})
 ALL = MEAN | MEDIAN | MODE
+LEAST_GAIN = 1e-6  # below, photon noise is less than 0.1 % of the range, and counts would lose their last digits
 
 
 class Noise:
@@ -142,6 +143,40 @@ class Poisson(Noise):
     def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
         lam = self.draw_strength(images, rng)
         return torch.poisson(images.clamp_min(0) * lam, generator=rng).div_(lam)
+
+
+@dataclass(frozen=True)
+class PoissonGaussian(Noise):
+    """Noise of a camera: photon counting and read-out, with the variance gain x + (sigma / 255)^2.
+
+    ``noise=poisson_gaussian`` (Foi et al. 2008). A gain of 0 is Gaussian noise alone, a sigma of 0 is ``poisson`` with
+    lam = 1 / gain. Of a range of gains the square root is drawn uniformly, so that strong and weak noise are as common.
+    Both images of a pair share the drawn values, as two exposures do. Values below 0 count no photons.
+    """
+
+    gain: Strength = 0.03  # value of one photon, where the range is 1
+    sigma: Strength = 10.0  # standard deviation of the Gaussian part in units of 1/255 of the range
+    preserves, strength, shares_strength = MEAN, "gain", True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Gaussian(self.sigma)  # checks it
+
+    def draw_strength(self, images: Tensor, rng: torch.Generator) -> float | Tensor:
+        if isinstance(self.gain, Sequence):
+            low, high = (value**0.5 for value in self.gain)
+            return torch.empty((len(images), 1, 1, 1), device=images.device).uniform_(low, high, generator=rng).square()
+        return self.gain
+
+    def with_shared_strength(self, images: Tensor, rng: torch.Generator) -> Noise:
+        gain = self.draw_strength(images, rng)
+        return replace(self, gain=gain, sigma=Gaussian(self.sigma).draw_strength(images, rng))
+
+    def corrupt(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        gain = torch.as_tensor(self.draw_strength(images, rng), device=images.device)
+        photon = gain.clamp_min(LEAST_GAIN)
+        counted = torch.poisson(images.clamp_min(0) / photon, generator=rng).mul_(photon)
+        return Gaussian(self.sigma).corrupt(torch.where(gain < LEAST_GAIN, images, counted), rng)
 
 
 def draw_mask(images: Tensor, p: float | Tensor, rng: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from n2n_lightning.data.batches import BatchKey, EpochBatches, PairBatches, augm
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.ee559 import Ee559Data, write_pkl
 from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.data.seeding import seeded_generator
 
 # The loaders
 
@@ -182,6 +183,17 @@ def test_swapping_exchanges_whole_images_of_about_half_of_the_pairs():
     assert (swapped ^ kept).all() and 60 <= int(swapped.sum()) <= 140
     assert torch.equal(pair.source + pair.target, 2 * images + 1)
     assert pair.clean is not None and torch.equal(pair.clean, images + 2)
+
+
+def test_grey_puts_one_channel_of_half_of_the_scenes_into_all_its_channels():
+    images = torch.arange(3.0).reshape(1, 3, 1, 1).expand(300, -1, 4, 4)
+    mask = torch.ones(300, 1, 4, 4, dtype=torch.bool)
+    pair = augment(NoisyPair(images, images + 10, images + 20, mask=mask), ["grey"], seeded_generator(0))
+    assert pair.clean is not None and torch.equal(pair.target, pair.source + 10)
+    assert torch.equal(pair.clean, pair.source + 20) and torch.equal(pair.mask, mask)
+    grey = (pair.source == pair.source[:, :1]).flatten(1).all(1)
+    assert 110 <= int(grey.sum()) <= 190 and torch.equal(pair.source[~grey], images[~grey])
+    assert set(pair.source[grey].unique().tolist()) == {0, 1, 2}, "any channel"
 
 
 def test_a_lone_noisy_image_is_turned_and_not_swapped():

@@ -25,6 +25,7 @@ from n2n_lightning.noise.kinds import (
     Noise,
     Pixelate,
     Poisson,
+    PoissonGaussian,
     Text,
 )
 from n2n_lightning.system.hydra_app import group_choices
@@ -206,7 +207,10 @@ def test_steps_of_a_chain_share_their_strength_in_a_pair_where_they_do_alone():
         (lambda: Pixelate(1), "cell_px must be 2 or more, got 1; set noise.cell_px=8"),
         (lambda: Chain([]), r"steps .* got none; set noise\.steps="),
         (lambda: chain("gaussian", "pixelate"), "pixelate can only be the first of noise.steps; put it there"),
-        (lambda: chain("gaussian", "poisson"), "poisson counts photons and cannot follow noise that goes below 0"),
+        (lambda: chain("gaussian", "poisson"), "after noise that goes below 0; put poisson before"),
+        (lambda: chain("poisson_gaussian", "poisson"), "after noise that goes below 0; put poisson before"),
+        (lambda: PoissonGaussian(-1), "gain must be 0 or more.*got -1"),
+        (lambda: PoissonGaussian(0.1, [5, 2]), r"sigma must be 0 or more.*got \[5, 2\]"),
         (lambda: chain({"name": "gaussian", "sigma": -1}), "sigma must be 0 or more"),
     ],
 )

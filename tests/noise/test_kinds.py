@@ -11,12 +11,29 @@ from scipy import stats
 from torch import Tensor
 
 from n2n_lightning.data.seeding import seeded_generator
-from n2n_lightning.noise.kinds import Bernoulli, Brown, Gaussian, Impulse, Noise, Pixelate, Poisson, Text
+from n2n_lightning.noise.kinds import (
+    Bernoulli,
+    Brown,
+    Gaussian,
+    Impulse,
+    Noise,
+    Pixelate,
+    Poisson,
+    PoissonGaussian,
+    Text,
+)
 
 DRAWS = 20_000
 LEVELS = torch.tensor([0.0, 0.03, 0.2, 0.4, 0.6, 0.75, 0.9, 1.0])  # of a row of pixels; the outer ones are at edges
-ALL = [Gaussian(30), Brown(30, 1.5), Poisson(20), Bernoulli(0.3), Impulse(0.4), Text(0.25), Pixelate(4)]
-MODELS = ALL[:5]  # whose pixels can be looked at one by one
+MODELS = [
+    Gaussian(30),
+    Brown(30, 1.5),
+    Poisson(20),
+    PoissonGaussian(0.05, 20),
+    Bernoulli(0.3),
+    Impulse(0.4),
+]  # whose pixels can be looked at one by one
+ALL = [*MODELS, Text(0.25), Pixelate(4)]
 
 
 def moments(noise: Noise, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,6 +43,8 @@ def moments(noise: Noise, x: Tensor) -> tuple[Tensor, Tensor]:
             return x, torch.full_like(x, (noise.sigma / 255) ** 2)
         case Poisson():
             return x, x / noise.lam
+        case PoissonGaussian():
+            return x, noise.gain * x + (noise.sigma / 255) ** 2
         case Bernoulli():
             return (1 - noise.p) * x, noise.p * (1 - noise.p) * x**2
         case Impulse():  # a uniform value has the mean 1/2 and the mean square 1/3
@@ -48,7 +67,18 @@ BOUND = 5 / DRAWS**0.5  # of a correlation that is none
 
 
 @pytest.mark.parametrize(
-    "noise", [*MODELS, Poisson(2.5), Brown(50, 0.3), Bernoulli(0.0), Bernoulli(1.0), Impulse(0.7), Gaussian(0)]
+    "noise",
+    [
+        *MODELS,
+        PoissonGaussian(0, 30),
+        PoissonGaussian(0.1, 0),
+        Poisson(2.5),
+        Brown(50, 0.3),
+        Bernoulli(0.0),
+        Bernoulli(1.0),
+        Impulse(0.7),
+        Gaussian(0),
+    ],
 )
 def test_mean_and_variance_of_every_pixel_are_as_the_formula_says(noise: Noise):
     drawn = rows(noise, LEVELS)
@@ -68,6 +98,15 @@ def test_photons_come_in_whole_numbers_and_below_black_there_are_none():
     images = torch.linspace(-0.5, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
     counts = Poisson(8).corrupt(images, seeded_generator(0)) * 8
     assert torch.equal(counts, counts.round()) and (counts[images <= 0] == 0).all() and counts.max() > 8
+
+
+def test_both_images_of_a_pair_share_a_drawn_gain_and_sigma_and_each_pair_has_its_own():
+    images = torch.full((400, 1, 16, 16), 0.5)
+    source, target, _ = PoissonGaussian([0, 0.1], [0, 40]).corrupt_pair(images, seeded_generator(0))
+    spreads = [noisy.flatten(1).std(1) for noisy in (source, target)]
+    assert correlation(*spreads) > 0.9 and correlation(source - 0.5, target - 0.5) == pytest.approx(0, abs=0.02)
+    least, greatest = spreads[0].min().item(), spreads[0].max().item()
+    assert least < 0.05 and greatest > 0.9 * (0.1 * 0.5 + (40 / 255) ** 2) ** 0.5
 
 
 @pytest.mark.parametrize("noise", MODELS)
@@ -157,7 +196,7 @@ def test_the_same_generator_draws_the_same_and_leaves_the_images_alone(noise: No
     assert torch.equal(target, one), "a target is a version like the source"
 
 
-@pytest.mark.parametrize("noise", ALL[:6])
+@pytest.mark.parametrize("noise", ALL[:7])
 def test_any_size_and_any_channels_can_be_corrupted(noise: Noise):
     for shape in ((1, 1, 1, 1), (2, 4, 1, 7), (1, 3, 9, 2)):
         assert noise.corrupt(torch.rand(shape), seeded_generator(0)).shape == shape
@@ -176,7 +215,7 @@ def test_the_statistics_that_are_kept_are_the_clean_value_and_others_are_not(noi
     counts = np.histogram(values, bins=np.linspace(-0.0125, 1.0125, 42))[0]
     smooth = counts if isinstance(noise, Impulse | Bernoulli) else np.convolve(counts, np.ones(11), "same")
     found["mode"] = abs(0.025 * smooth.argmax() - x) < 0.08
-    if isinstance(noise, Poisson):
+    if isinstance(noise, Poisson | PoissonGaussian):
         del found["mode"], found["median"]  # near it where there are many counts
     if isinstance(noise, Impulse) and noise.p > 0.5:
         del found["median"]  # kept all the same where fewer pixels than half lie on either side of x
