@@ -85,7 +85,7 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
     with atomic_write(folder / "doctor.png") as file:
         file.write(draw_findings(findings))
     print(f"verdict: {VERDICTS[worst]}\n{folder / 'doctor.json'}\n{folder / 'doctor.png'}")
-    if worst != "fatal":
+    if not faults and all(f.settings for f in found if f.severity == "fatal"):
         print(f"next: {training_command(overrides, found)}")
     return VERDICTS[worst]
 
@@ -117,7 +117,8 @@ def summarize(scenes: list[Scene], findings: Findings) -> dict[str, str]:
     height, width, channels = stacks[0].shape[1:]
     counts = sorted({len(scene.noisy) for scene in scenes})
     frames = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    axes = " x ".join(f"{axis}={count}" for axis, count in stacks[0].image_axes) or "one image a file"
+    counted = [f"{count} images a file" if axis == "?" else f"{axis}={count}" for axis, count in stacks[0].image_axes]
+    axes = " x ".join(counted) or "one image a file"
     summary = {
         "scenes": f"{len(scenes)}, noisy images of each: {frames}",
         "images": f"{width}x{height} px, {channels} channel{'s' * (channels > 1)} of {np.dtype(stacks[0].dtype)}, "
@@ -130,7 +131,8 @@ def summarize(scenes: list[Scene], findings: Findings) -> dict[str, str]:
         noise = noises[len(noises) // 2]
         fit = "" if noise.gain is None else f", variance {noise.gain:.4g} x value {noise.intercept:+.4g}"
         rough = " (of single images, rough)" if noise.frames == 1 else ""
-        summary["noise"] = f"standard deviation {noise.sd:.4g}{fit}{rough}"
+        median = f" (the median of {len(noises)} scenes)" if len(noises) > 1 else ""
+        summary["noise"] = f"standard deviation {noise.sd:.4g}{fit}{rough}{median}"
     near = [s.spatial.rho for s in findings.scenes if s.spatial is not None]
     if near:
         most = max((max(rho, key=abs) for rho in near), key=abs)
