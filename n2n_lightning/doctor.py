@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from n2n_lightning.reporting.printing import TextTable
 from n2n_lightning.system import errors, hydra_app
 from n2n_lightning.system.folders import config_folder, write_fault
 
@@ -27,7 +29,7 @@ VERDICTS = {"fatal": "cannot", "harmful": "advice", "note": "fine"}  # by the wo
 def job(cfg: DictConfig) -> None:
     """Examine the images. Errors are reported here, because Hydra would add a line of its own to them."""
     try:
-        verdict = examine_data(hydra_app.resolve_config(cfg))
+        verdict = examine_data(hydra_app.resolve_config(cfg), list(HydraConfig.get().overrides.task))
     except errors.InputError as error:
         errors.report_error(error)
         verdict = VERDICTS["fatal"]
@@ -35,8 +37,10 @@ def job(cfg: DictConfig) -> None:
         sys.exit(errors.BAD_INPUT)
 
 
-def examine_data(config: dict[str, Any]) -> str:
+def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
     """Examine a sample of the images, print what was found, write it as JSON and as a picture; return the verdict.
+
+    ``overrides`` are those of the command line, for the command that is advised.
 
     Raises:
         errors.InputError: the configuration is wrong, or no image can be read.
@@ -72,7 +76,7 @@ def examine_data(config: dict[str, Any]) -> str:
             lambda done, total: progress.update(task, completed=done, total=total),
         )
     known = {f"data.{key}" for key in config["data"]}
-    found = [with_known_settings(finding, known) for finding in judge(findings, source)]
+    found = [with_useful_settings(finding, known, source) for finding in judge(findings, source)]
     worst = "fatal" if faults else min((f.severity for f in found), key=list(VERDICTS).index, default="note")
     summary = summarize(scenes, findings)
     print("\n".join(f"{name}: {text}" for name, text in summary.items()))
@@ -81,13 +85,15 @@ def examine_data(config: dict[str, Any]) -> str:
     with atomic_write(folder / "doctor.png") as file:
         file.write(draw_findings(findings))
     print(f"verdict: {VERDICTS[worst]}\n{folder / 'doctor.json'}\n{folder / 'doctor.png'}")
+    if not faults and all(f.settings for f in found if f.severity == "fatal"):
+        print(f"next: {training_command(overrides, found)}")
     return VERDICTS[worst]
 
 
-def with_known_settings(finding: Finding, known: set[str]) -> Finding:
-    """Drop advice on settings of ``data`` that this choice of ``data=`` does not have."""
+def with_useful_settings(finding: Finding, known: set[str], source: str) -> Finding:
+    """Drop advice that is followed already, and on settings of ``data`` that this choice of ``data=`` does not have."""
     kept = [word for word in finding.settings if not word.startswith("data.") or word.partition("=")[0] in known]
-    return replace(finding, settings=tuple(kept))
+    return replace(finding, settings=tuple(word for word in kept if word != f"data={source}"))
 
 
 def sampled_scene(scene: Scene) -> SampledScene:
@@ -105,23 +111,28 @@ def sampled_scene(scene: Scene) -> SampledScene:
 
 def summarize(scenes: list[Scene], findings: Findings) -> dict[str, str]:
     """Return the images as they were understood, and the noise of the median scene, in words."""
+    import numpy as np
+
     stacks = [image.stack for scene in scenes for image in scene.noisy]
     height, width, channels = stacks[0].shape[1:]
     counts = sorted({len(scene.noisy) for scene in scenes})
     frames = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    axes = " x ".join(f"{axis}={count}" for axis, count in stacks[0].image_axes) or "one image a file"
+    counted = [f"{count} images a file" if axis == "?" else f"{axis}={count}" for axis, count in stacks[0].image_axes]
+    axes = " x ".join(counted) or "one image a file"
     summary = {
         "scenes": f"{len(scenes)}, noisy images of each: {frames}",
-        "images": f"{width}x{height} px, {channels} channels of {stacks[0].dtype}, {axes} (of the first file)",
+        "images": f"{width}x{height} px, {channels} channel{'s' * (channels > 1)} of {np.dtype(stacks[0].dtype)}, "
+        f"{axes} (of the first file)",
         "values": f"{min(s.low for s in stacks):g} to {max(s.high for s in stacks):g}"
-        f", {sum(s.outliers for s in stacks)} values far out",
+        f", {sum(s.outliers for s in stacks) or 'none'} far out",
     }
     noises = sorted((s.noise for s in findings.scenes if s.noise is not None), key=lambda noise: noise.sd)
     if noises:
         noise = noises[len(noises) // 2]
-        fit = "" if noise.gain is None else f", variance {noise.gain:.4g} a value, {noise.intercept:.4g} at value 0"
+        fit = "" if noise.gain is None else f", variance {noise.gain:.4g} x value {noise.intercept:+.4g}"
         rough = " (of single images, rough)" if noise.frames == 1 else ""
-        summary["noise"] = f"standard deviation {noise.sd:.4g}{fit}{rough}"
+        median = f" (the median of {len(noises)} scenes)" if len(noises) > 1 else ""
+        summary["noise"] = f"standard deviation {noise.sd:.4g}{fit}{rough}{median}"
     near = [s.spatial.rho for s in findings.scenes if s.spatial is not None]
     if near:
         most = max((max(rho, key=abs) for rho in near), key=abs)
@@ -130,13 +141,26 @@ def summarize(scenes: list[Scene], findings: Findings) -> dict[str, str]:
 
 
 def print_findings(found: list[Finding], faults: list[str]) -> None:
-    """Print a row for each finding, the worst first."""
-    rows = [("fatal", fault, "fix it, or data.skip_bad=true") for fault in faults]
-    rows += [(f.severity, f"{f.scene}: {f.message}" if f.scene else f.message, " ".join(f.settings)) for f in found]
-    if rows:
-        TextTable(("severity", "finding", "what to set"), rows).show()
-    else:
+    """Print what was found, the worst kind first, and what to set."""
+    for fault in faults:
+        print(f"fatal: {fault}\n    set: data.skip_bad=true, or correct it")
+    shared = os.path.commonpath([Path(f.scene).parent.parent for f in found if f.scene] or [Path()])
+    kinds = {finding.kind: [other for other in found if other.kind == finding.kind] for finding in found}
+    for findings in kinds.values():
+        for finding in findings:
+            scene = os.path.relpath(finding.scene, shared) if finding.scene else ""
+            print(": ".join(part for part in (finding.severity, scene, finding.message) if part))
+        if settings := dict.fromkeys(word for finding in findings for word in finding.settings):
+            print(f"    set: {' '.join(settings)}")
+    if not found and not faults:
         print("nothing was found that harms training or the estimate of quality")
+
+
+def training_command(overrides: list[str], found: list[Finding]) -> str:
+    """Return the command line that trains on these images with the settings that were advised."""
+    given = [word for word in overrides if word.partition(".")[0].partition("=")[0] == "data"]
+    advised = [word for finding in found for word in finding.settings if word.startswith("data.")]
+    return shlex.join(["python", "-m", "n2n_lightning.train", *dict.fromkeys([*given, *advised])])
 
 
 def as_json(verdict: str, summary: dict[str, str], found: list[Finding], faults: list[str]) -> dict[str, Any]:

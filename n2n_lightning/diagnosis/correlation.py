@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-LAGS = {"(0, 1)": (0, 1), "(1, 0)": (1, 0), "(1, 1)": (1, 1), "(1, -1)": (1, -1), "(0, 2)": (0, 2), "(2, 0)": (2, 0)}
+LAGS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0))  # px down and to the right
 PROFILE_PX = 15  # rows over which a slow change of brightness is taken out of row means
 
 
@@ -65,7 +65,7 @@ def spatial(residual: np.ndarray) -> Spatial:
     power = float(np.mean(some**2, dtype=np.float64))
     taken = 1 / side**2 + 1 / h + 1 / w  # what the means that were taken out held of each pixel's own noise
     rho = []
-    for y, x in LAGS.values():
+    for y, x in LAGS:
         a = some[..., y:, max(x, 0) : w + min(x, 0)]
         b = some[..., : h - y, max(-x, 0) : w - max(x, 0)]
         rho.append(float(np.mean(a * b, dtype=np.float64)) / power * (1 - taken) + taken_at(y, x, side, h, w))
@@ -119,7 +119,7 @@ def flat_patches(image: np.ndarray, patch: int = 16) -> Spatial:
     left = left.reshape(-1, patch, patch) / np.maximum(left.std(axis=1), 1e-30)[:, None, None]
     taken = 3 / patch**2
     rho = []
-    for y_lag, x_lag in LAGS.values():
+    for y_lag, x_lag in LAGS:
         a = left[:, y_lag:, max(x_lag, 0) : patch + min(x_lag, 0)]
         b = left[:, : patch - y_lag, max(-x_lag, 0) : patch - max(x_lag, 0)]
         rho.append(float(np.mean(a * b)) * (1 - taken) + taken)

@@ -47,6 +47,8 @@ class SceneMeasures:
     outliers: Outliers | None = None
     shared: float = 0.0  # of two frames: how much of their noise is the same
     samples: int = 0  # independent noise values behind `spatial`
+    picture: np.ndarray | None = None  # (H, W), the part of the first good frame that was examined, first channel
+    residual: np.ndarray | None = None  # (H, W), its noise: the mean of all frames is taken off
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,6 @@ def examine_scene(scene: Scene, max_frames: int = 400) -> SceneMeasures:
     copied = {k for group in groups for k in group[1:]}
     good = [k for k in range(len(index)) if k not in dead and k not in copied]
     stack = sample.stack[good] if good else sample.stack
-    stack = sample.stack[good] if good else sample.stack
-    stack = sample.stack[good] if good else sample.stack
-    stack = sample.stack[good] if good else sample.stack
     empty = SceneMeasures(
         name=scene.name,
         frames=scene.frames,
@@ -101,6 +100,7 @@ def examine_scene(scene: Scene, max_frames: int = 400) -> SceneMeasures:
         apart=(),
         piles=measure_piles(stack),
         span=supported_span(stack, raw_span(sample, good)),
+        picture=stack[0, 0],
     )
     if not good or min(scene.shape[:2]) < MIN_SIDE_PX:
         return empty
@@ -222,6 +222,7 @@ def with_noise(clean: np.ndarray, found: SceneMeasures, place: np.ndarray | None
     """
     clean, place = clean[:NOISE_FRAMES], None if place is None else place[:NOISE_FRAMES]
     mean, residual = clean.mean(axis=0), correlation.without_picture(clean, place)
+    found = replace(found, residual=residual[0, 0].copy())
     measured = noise.measure_noise(mean, residual, (found.piles.lowest, found.piles.highest))
     if measured.sd <= 0:
         return replace(found, noise=measured)

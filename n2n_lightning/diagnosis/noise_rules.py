@@ -105,11 +105,11 @@ def neighbours(findings: Findings, source: str) -> list[Finding]:
     if excess <= 0:
         return []
     k = int(np.argmax(np.abs(worst)))
+    down, right = LAGS[k]
     text = (
-        f"the noise of neighbouring pixels is correlated, {worst[k]:.2f} at "
-        f"{list(LAGS)[k]}{' in ' + scene.name if scene else ''}"
+        f"the noise of neighbouring pixels is correlated, {worst[k]:.2f} at {down} px down, {right} px right: "
+        "harmless with frames, but data=single with its usual loss fails"
     )
-    text += ": harmless with frames, but data=single with its usual loss fails"
     severity = "harmful" if source == "single" else "note"
     return [report("correlated_noise", severity, scene, text, worst[k], settings=("data=burst",))]
 

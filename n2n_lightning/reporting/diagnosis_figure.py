@@ -1,4 +1,4 @@
-"""The doctor's picture: the scene, its noise by brightness, and the level and place of each frame."""
+"""The doctor's picture: a frame and its noise, the noise by brightness, and the level and place of each frame."""
 
 from __future__ import annotations
 
@@ -13,20 +13,32 @@ SHOWN_SCENES = 4
 
 
 def draw_findings(findings: Findings) -> bytes:
-    """Draw a row of three charts for each of the first scenes; return a PNG file."""
+    """Draw a row of two pictures and three charts for each of the first scenes; return a PNG file."""
     scenes = findings.scenes[:SHOWN_SCENES]
-    figure = Figure(figsize=(10, 2.8 * len(scenes)), layout="constrained")
-    grid = figure.subplots(len(scenes), 3, squeeze=False)
-    for scene, (noise, levels, places) in zip(scenes, grid, strict=True):
+    figure = Figure(figsize=(16, 3.2 * len(scenes)), layout="constrained")
+    grid = figure.subplots(len(scenes), 5, squeeze=False)
+    for scene, (frame, residual, noise, levels, places) in zip(scenes, grid, strict=True):
+        draw_picture(frame, scene.picture, scene.name[-32:])
+        draw_picture(residual, scene.residual, "its noise")
         draw_noise(noise, scene)
         draw_levels(levels, scene)
         draw_places(places, scene)
     return png_bytes(figure)
 
 
+def draw_picture(axes: Axes, image: np.ndarray | None, title: str) -> None:
+    """Draw an image (H, W), from black at its 1st to white at its 99th percentile."""
+    axes.set(title=title, xticks=[], yticks=[])
+    if image is None:
+        axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
+        return
+    low, high = np.percentile(image, (1, 99))
+    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-12), interpolation="nearest")
+
+
 def draw_noise(axes: Axes, scene: SceneMeasures) -> None:
     """Draw the noise variance of classes of brightness, and the fitted line."""
-    axes.set(title=f"noise of {scene.name[-28:]}", xlabel="brightness (values as stored)", ylabel="variance")
+    axes.set(title="noise by brightness", xlabel="value as stored", ylabel="variance")
     noise = scene.noise
     if noise is None or not noise.level:
         axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
@@ -34,7 +46,7 @@ def draw_noise(axes: Axes, scene: SceneMeasures) -> None:
     level = np.array(noise.level)
     axes.plot(level, noise.variance, "o", ms=4)
     if noise.gain is not None and noise.intercept is not None:
-        axes.plot(level, noise.intercept + noise.gain * level, "-", lw=1, label=f"gain {noise.gain:.3g}")
+        axes.plot(level, noise.intercept + noise.gain * level, "-", lw=1, label=f"{noise.gain:.3g} a value")
         axes.legend(frameon=False)
 
 

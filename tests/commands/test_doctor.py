@@ -47,6 +47,16 @@ def test_frames_that_cannot_work_are_named(command: Command, tmp_path: Path, cha
     assert kind in [finding["kind"] for finding in found["findings"]]
 
 
+def test_the_last_line_is_the_command_with_what_was_advised(command: Command, tmp_path: Path):
+    pages = frames()
+    pages[3:] = np.roll(pages[3:], 3, axis=1)
+    tifffile.imwrite(tmp_path / "burst.tif", pages, photometric="minisblack")
+    ended = command("data=burst", "data.root=burst.tif", "data.cache_dir=cache", "output=found", main=doctor.main)
+    *_, last = ended.out.splitlines()
+    assert last.split()[:2] == ["next:", "python"] and {"data.root=burst.tif", "data.align=true"} < set(last.split())
+    assert "output=found" not in last
+
+
 def test_data_without_noisy_images_are_refused(command: Command, tmp_path: Path):
     ended = command("data=photos", "output=found", main=doctor.main)
     assert ended.code == 2 and "data must be one of" in ended.err and not Path("found").exists()
