@@ -23,6 +23,7 @@ TOP_LEVEL: dict[str, Any] = {
     "seed": int,
     "resume": bool,
     "init_from": str | None,
+    "minutes": float | None,
     "patience": int | None,
     "ema": float | None,
     "compile": bool | Literal["reduce-overhead", "max-autotune"],
@@ -69,7 +70,7 @@ def top_level_faults(config: Config) -> list[str]:
             faults.append(f"{key} must be {describe_type(hint)}, got {config.get(key)!r}; leave it out for its default")
     if isinstance(config.get("patience"), int) and config["patience"] < 1:
         faults.append(f"patience must be 1 or more, got {config['patience']}; set patience=5, or null for no early end")
-    for key, value in (("save_minutes", 5), ("save_steps", 1000)):
+    for key, value in (("minutes", 5), ("save_minutes", 5), ("save_steps", 1000)):
         if isinstance(config.get(key), (int, float)) and not config[key] > 0:
             faults.append(f"{key} must be above 0, got {config[key]}; set {key}={value}, or null for none")
     if isinstance(config.get("ema"), (int, float)) and not 0 < config["ema"] < 1:

@@ -17,11 +17,22 @@ from n2n_lightning.training.checkpointing import LAST, PREVIOUS
 from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
 
 LATER_SETTINGS = {  # settings that earlier versions did not record -> their value in those versions
-    **{"compile": False, "save_minutes": None, "save_steps": None},
+    **{"compile": False, "save_minutes": None, "save_steps": None, "minutes": None},
     "data.targets": "noisy",
     "data.resident": None,
     **{"data.match_levels": False, "data.align": False},
 }
+
+
+def recall_defaults(config: Config, folder: Path, overrides: dict[str, str]) -> None:
+    """Set in ``config`` what the same command of an earlier version, with other defaults, has recorded in ``folder``.
+
+    Versions up to 0.2.0 recorded no ``minutes``.
+    """
+    earlier = read_json(folder / "result.json")
+    recorded = earlier.get("config") or {}
+    if recorded and "minutes" not in recorded and earlier.get("overrides", {}) == overrides and config["resume"]:
+        config |= {key: value for key, value in recorded.items() if key not in RESULT_NEUTRAL}
 
 
 def is_finished(config: Config, folder: Path) -> bool:

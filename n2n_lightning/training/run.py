@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,20 +24,22 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.neighbors import subsample
 from n2n_lightning.data.pairs import STAGES, NoisyPair
-from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
+from n2n_lightning.training.budget import has_length, recall_length, set_length
 from n2n_lightning.training.build import Config, build_datamodule, build_module
 from n2n_lightning.training.callbacks import EpochLines, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import AtomicCheckpointIO, FiniteLoss, RunCheckpoints
 from n2n_lightning.training.image_grid import ImageGrid
+from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.resuming import (
     check_data_unchanged,
     check_fingerprint,
     find_resume_checkpoint,
     is_finished,
+    recall_defaults,
     remove_stale_results,
     wait_for_next_second,
 )
@@ -87,8 +90,11 @@ def train(
         Interrupted: by a signal; the state is saved.
     """
     quiet_lightning()
+    began = time.monotonic()
     try:
         check_config(config)
+        recall_defaults(config, folder, labels.get("overrides", {}))
+        recall_length(config, folder)
         if is_finished(config, folder):
             check_data_unchanged(config, folder)
             print(f"{folder.name}: already done, skipped", flush=True)
@@ -96,7 +102,7 @@ def train(
         if fault := write_fault(folder / "result.json"):
             fix = "set hydra.run.dir=FOLDER (with -m hydra.sweep.dir), or start in another folder"
             raise ValueError(f"{folder} cannot be written ({fault}); {fix}")
-        run = prepare_run(config, folder, labels)
+        run = prepare_run(config, folder, labels, began)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
     on_start()
@@ -106,20 +112,25 @@ def train(
     return True
 
 
-def prepare_run(config: Config, folder: Path, labels: dict[str, Any]) -> PreparedRun:
-    """Load the data, and the checkpoints to resume from and to start from; build the model."""
+def prepare_run(config: Config, folder: Path, labels: dict[str, Any], began: float) -> PreparedRun:
+    """Load the data, and the checkpoints to resume from and to start from; build the model.
+
+    With a budget of time the length is set in ``config``; ``began`` is the monotonic time at which the budget began.
+    """
     resume_from, resume_step = find_resume_checkpoint(folder) if config["resume"] else (None, 0)
-    initial = None if config["init_from"] is None else load_denoiser(config["init_from"])  # before data takes minutes
+    initial = find_initial(config)  # before data takes minutes
     datamodule = build_datamodule(config)
     datamodule.setup("fit")
     check_limits(config["trainer"], datamodule)
+    if config["minutes"] and not has_length(config, folder):
+        print(set_length(config, datamodule, time.monotonic() - began), flush=True)
     pl.seed_everything(config["seed"], verbose=False)
     module = build_module(config, datamodule.image_shape[0])
-    if initial is not None:
-        copy_weights(initial, module, config["init_from"])
+    start = None if initial is None else start_from(initial, module, config["init_from"])
+    if initial is not None and start:
         check_initial_scale(initial, datamodule)
     warnings = value_warnings(module, datamodule)
-    metadata = describe_run(config, labels, module, datamodule)
+    metadata = describe_run(config, labels, module, datamodule) | {"start": start or "starting from random weights"}
     if config["compile"]:
         mode = config["compile"] if isinstance(config["compile"], str) else None
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
@@ -139,25 +150,11 @@ def check_limits(trainer: Config, datamodule: NoisyPairDataModule) -> None:
             )
 
 
-def copy_weights(initial: DenoiserModule, module: DenoiserModule, path: str) -> None:
-    """Copy the weights of another run, loaded from ``path``, into the module."""
-    channels, theirs = (m.hparams["channels"] for m in (module, initial))
-    if channels != theirs:
-        raise ValueError(
-            f"init_from={path} is for images of {theirs} channels, the data has {channels}; choose other data"
-        )
-    try:
-        module.net.load_state_dict(initial.net.state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"init_from={path} holds a {initial.family} net that does not fit this model; set model=... to its model"
-        ) from error
-
-
 def announce(run: PreparedRun) -> None:
     """Print what is trained, and advice on the loss and the value range."""
     resumed = ", resumed" if run.resume_from else ""
-    print(f"{run.folder.name}: training in {run.folder}{resumed}", flush=True)
+    start = resumed or f", {run.metadata['start']}"
+    print(f"{run.folder.name}: training in {run.folder}{start}", flush=True)
     advice = loss_advice(run.config)
     for warning in [*([advice] if advice else []), *run.metadata["data_warnings"], *run.warnings]:
         print(f"warning: {warning}", file=sys.stderr, flush=True)

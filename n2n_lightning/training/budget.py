@@ -1,0 +1,104 @@
+"""The length of a run from a budget of time: ``minutes``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.scene_data import SceneData
+from n2n_lightning.system.atomic import read_json
+from n2n_lightning.training.build import Config, build_module, split_data
+
+WARM_STEPS = 3  # the first steps are slower
+MEASURED_S, MEASURED_STEPS = 4.0, 200  # of steps that are measured, at most
+VALIDATION_SHARE = 0.15  # of the time, at most: there are fewer epochs where it would take more
+SPENT_ON_THE_REST = 0.04  # part of the time: start-up, checkpoints, pictures, filters
+
+
+class StepTimes(pl.Callback):
+    """Measure the seconds of a training step and of a validation, and end the training when they are known."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.step_s, self.validation_s = 0.0, 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        elapsed, done = time.monotonic() - self.began, trainer.global_step
+        if done <= WARM_STEPS:
+            self.step_s, self.began = elapsed, time.monotonic()
+        else:
+            self.step_s = elapsed / (done - WARM_STEPS)
+            trainer.should_stop = elapsed > MEASURED_S
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.began = time.monotonic()
+
+    def on_validation_end(self, *_: Any) -> None:
+        self.validation_s = time.monotonic() - self.began
+
+
+def has_length(config: Config, folder: Path) -> bool:
+    """Return whether a run of the same budget in ``folder`` has recorded its length, and is to go on."""
+    recorded = read_json(folder / "result.json").get("config") or {}
+    return bool(config["resume"]) and recorded.get("minutes") == config["minutes"]
+
+
+def recall_length(config: Config, folder: Path) -> None:
+    """Set in ``config`` the length that a run of the same budget in ``folder`` has recorded, if there is one."""
+    if config["minutes"] is None or not has_length(config, folder):
+        return
+    recorded = read_json(folder / "result.json")["config"]
+    if "train_pairs" in config["data"]:
+        config["data"] = config["data"] | {"train_pairs": recorded["data"]["train_pairs"]}
+    config["trainer"] = config["trainer"] | {"max_epochs": recorded["trainer"]["max_epochs"]}
+
+
+def set_length(config: Config, datamodule: NoisyPairDataModule, spent_s: float) -> str:
+    """Measure the speed of training, and set the length so that the run ends within ``minutes``.
+
+    Args:
+        config: of the run; ``trainer.max_epochs``, and ``data.train_pairs`` of data that are cropped, are set.
+        datamodule: set up for "fit"; its ``train_pairs`` is set likewise.
+        spent_s: seconds of the budget that are gone.
+
+    Returns:
+        A line about the length.
+    """
+    began, data, batch = time.monotonic(), datamodule.data, datamodule.batch_size
+    times = measure(config, datamodule)
+    left_s = config["minutes"] * 60 * (1 - SPENT_ON_THE_REST) - spent_s - (time.monotonic() - began)
+    epochs, steps = config["trainer"]["max_epochs"], len(datamodule.loader("train"))
+    if isinstance(data, SceneData):
+        epochs = max(min(epochs, int(left_s * VALIDATION_SHARE / max(times.validation_s, 1e-3))), 1)
+        steps = max(int((left_s / epochs - times.validation_s) / times.step_s), 1)
+        data.train_pairs = steps * batch
+        config["data"] = config["data"] | {"train_pairs": data.train_pairs}
+        datamodule.sources.clear()
+        datamodule.setup("fit")
+    else:
+        epochs = max(int(left_s / (steps * times.step_s + times.validation_s)), 1)
+    config["trainer"] = config["trainer"] | {"max_epochs": epochs}
+    milliseconds = times.step_s * 1000
+    return f"{config['minutes']:g} minutes: {epochs} epochs of {steps} steps of {batch} ({milliseconds:.0f} ms a step)"
+
+
+def measure(config: Config, datamodule: NoisyPairDataModule) -> StepTimes:
+    """Train a net like that of the run for some seconds, and forget it."""
+    times = StepTimes()
+    trainer = pl.Trainer(
+        **config["trainer"] | {"max_epochs": 1, "limit_train_batches": MEASURED_STEPS},
+        callbacks=[times],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    _, loader = split_data(config["data"])
+    trial = NoisyPairDataModule(datamodule.data, **{"seed": config["seed"]} | loader)
+    trainer.fit(build_module(config, datamodule.image_shape[0]), trial)
+    return times

@@ -1,0 +1,93 @@
+"""The weights that a run starts from: drawn, of a checkpoint, or by default trained ones that fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
+from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.training.build import Config
+
+GENERAL = "general"  # the name under weights/ of the denoiser for any Gaussian and Poisson noise
+OWN_IMAGES = ("burst", "clean", "pairs", "single")  # choices of data= that start from it
+LEARNT_NOISES = ("gaussian", "poisson", "poisson_gaussian", None)  # None: the noise of the images themselves
+NOT_OF_THE_NET = ("optimizer", "loss", "scheduler", "channels")  # arguments of a family that describe no net
+
+
+def find_initial(config: Config) -> DenoiserModule | None:
+    """Return the denoiser that ``init_from`` names, or with "auto" the general one if it is of this model.
+
+    Raises:
+        ValueError: there is no such checkpoint, or it cannot be used.
+    """
+    name = config["init_from"]
+    if name != "auto":
+        return None if name is None else load_denoiser(name)
+    if config["data"]["name"] not in OWN_IMAGES or config["noise"]["name"] not in LEARNT_NOISES:
+        return None
+    if not is_available(GENERAL):
+        return None
+    initial = load_denoiser(GENERAL)
+    return initial if initial.family == config["model"]["family"] else None
+
+
+def is_available(name: str) -> bool:
+    """Return whether trained weights of this name are installed."""
+    try:
+        find_checkpoint(name)
+    except ValueError:
+        return False
+    return True
+
+
+def net_arguments(module: DenoiserModule) -> dict[str, Any]:
+    """Return what describes the module's net, but for its channels."""
+    return {key: value for key, value in dict(module.hparams).items() if key not in NOT_OF_THE_NET}
+
+
+def start_from(initial: DenoiserModule, module: DenoiserModule, name: str) -> str | None:
+    """Copy the weights of ``initial`` into the module; return a line about it, or None if the default does not fit.
+
+    Args:
+        initial: of as many channels as the module, or of 3 for a module of 1: then the result is the mean over the
+            channels of what it gives for an image whose channels are equal.
+        name: ``init_from``.
+
+    Raises:
+        ValueError: the weights do not fit.
+    """
+    channels, theirs = (m.hparams["channels"] for m in (module, initial))
+    fits = channels == theirs or (channels, theirs) == (1, 3)
+    if name == "auto" and not (fits and net_arguments(module) == net_arguments(initial)):
+        return None
+    if not fits:
+        raise ValueError(
+            f"init_from={name} is for images of {theirs} channels, the data has {channels}; set init_from=null"
+        )
+    weights = initial.net.state_dict()
+    try:
+        module.net.load_state_dict(weights if channels == theirs else for_grey(weights, module.net.state_dict()))
+    except RuntimeError as error:
+        raise ValueError(
+            f"init_from={name} holds a {initial.family} net that does not fit this model; set model=... to its model"
+        ) from error
+    source = f"weights/{GENERAL}" if name == "auto" else Path(name).as_posix()
+    return f"starting from {source}"
+
+
+def for_grey(weights: dict[str, Tensor], shapes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a net for one channel, from those of a net for three.
+
+    Its first layer adds up what the three equal channels would give, and its last one takes the mean of three.
+    """
+
+    def fold(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+        for axis in range(min(weight.ndim, 2)):
+            if weight.shape[axis] == 3 and shape[axis] == 1:
+                weight = weight.sum(1, keepdim=True) if axis == 1 else weight.mean(0, keepdim=True)
+        return weight
+
+    return {name: fold(weight, tuple(shapes[name].shape)) for name, weight in weights.items() if name in shapes}
