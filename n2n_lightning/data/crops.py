@@ -138,16 +138,23 @@ def grid_crops(regions: Sequence[Region], size: tuple[int, int], most: int | Non
 
 
 def assign_regions(
-    train: Sequence[Scene], val: Sequence[Scene] | None, val_fraction: float, crop: tuple[int, int], seed: int
+    train: Sequence[Scene],
+    val: Sequence[Scene] | None,
+    val_fraction: float,
+    crop: tuple[int, int],
+    seed: int,
+    *,
+    by_area: bool = False,
 ) -> Regions:
-    """Give each scene as a whole to one stage; cut a lone one into two parts that hold a crop each.
+    """Give each scene as a whole to one stage; cut a lone one, or all if ``by_area``, into two parts with a crop each.
 
     Args:
         train: scenes for training.
         val: scenes for validation, numbered after those for training; None takes some of ``train``.
-        val_fraction: part of ``train``, or of a lone scene's area, that validation takes; 1 for all.
+        val_fraction: part of ``train``, or of the area of scenes that are cut, that validation takes; 1 for all.
         crop: height and width of a crop, px.
         seed: decides which scenes validation takes.
+        by_area: cut each scene.
     """
     whole = [Region(number, 0, 0, *scene.size) for number, scene in enumerate([*train, *(val or ())])]
     if val is not None:
@@ -160,11 +167,13 @@ def assign_regions(
         return {"train": [], "val": whole}
     group = group_scenes(train)  # scenes that share an image go to one stage together
     count = group.max() + 1
-    if count == 1:
+    if count == 1 or by_area:
         distinct = {scene.identity: region for region, scene in zip(whole, train, strict=True)}.values()
         try:
             parts = [split_region(region, val_fraction, crop) for region in distinct]
         except ValueError as error:
+            if by_area:
+                raise ValueError(f"data.val_split=areas cuts each scene, but {error}") from error
             only = "is the only image" if len(distinct) == 1 else "shares images with all other scenes"
             raise ValueError(f"{train[0].name} {only}, and its {error}") from error
         return {"train": [part for part, _ in parts], "val": [part for _, part in parts]}

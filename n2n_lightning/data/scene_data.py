@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -43,7 +44,9 @@ class SceneData:
             there is nothing but validation (``val_fraction=1``).
         train_pairs: number of training crops in an epoch.
         val_pairs: maximum number of validation crops, tiles of a grid over the images; None for all.
-        val_fraction: part of the images that validation holds back, or of a lone image's area; 1 for all.
+        val_fraction: part of the scenes that validation holds back, or of the area of scenes that are cut; 1 for all.
+        val_split: "scenes" gives each scene as a whole to training or validation, and cuts a lone one; "areas" cuts
+            each, across its longer side, and validates on the last part.
         range: the value that becomes 1; None finds it: 255 for 8-bit images, else the smallest 2^k - 1 (integers) or
             2^k (floats) that no absolute value exceeds, outliers left out.
         axes: letters of the files' dimensions, slowest first, such as "TZYX": T, Z, C, Y, X, and S for C; None takes
@@ -57,6 +60,7 @@ class SceneData:
     train_pairs: int = 4096
     val_pairs: int | None = 400
     val_fraction: float = 0.2
+    val_split: Literal["scenes", "areas"] = "scenes"
     range: float | None = None
     axes: str | None = None
     skip_bad: bool = False
@@ -201,7 +205,8 @@ class SceneData:
         if self.range not in (None, 255.0) and scenes[0].pixel_format[1] == "uint8":
             raise ValueError(f"8-bit images have the range 255, got {self.range:g}; set data.range=null")
         crop = self._crop_size(scenes)
-        regions = assign_regions(train, val if found else None, self.val_fraction, crop, self.seed)
+        by_area = self.val_split == "areas"
+        regions = assign_regions(train, val if found else None, self.val_fraction, crop, self.seed, by_area=by_area)
         return CheckedImages(scenes, regions, crop)
 
     def _find_usable_scenes(self, stage: Stage) -> tuple[list[Scene], list[str]] | None:

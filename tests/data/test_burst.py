@@ -319,3 +319,14 @@ def test_a_score_compares_with_all_other_frames_up_to_ten(tmp_path: Path):
             number = int(own[0, 0, 0])  # the first channel of a frame holds its number
             mean = sum((number + n) % frames for n in others) / len(others)
             assert third[0].min().item() == third[0].max().item() == pytest.approx(mean, abs=1e-5)
+
+
+def test_every_scene_can_be_cut_instead_of_held_back(tmp_path: Path):
+    for scene in range(3):
+        write_burst(tmp_path / "root" / str(scene), scene, 2)
+    data = burst(tmp_path, val_split="areas", val_pairs=None)
+    seen = {stage: origins(load_all(data, stage).source) for stage in STAGES}
+    for stage in STAGES:
+        assert {origin.scene for origin in seen[stage]} == {0, 1, 2}, stage
+    right = {stage: [origin.left for origin in seen[stage]] for stage in STAGES}
+    assert max(right["train"]) + 16 <= min(right["val"]), "no pixel is in both"
