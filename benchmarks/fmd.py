@@ -112,7 +112,7 @@ def main() -> None:
     print(
         f"mean over {sum(counts.values())} frames: noisy {whole[0]:.2f}, denoised {whole[1]:.2f}, blur {whole[2]:.2f} dB"
     )
-    print(f"estimate less truth: mean over scenes {gaps.mean():+.2f} dB, from {gaps.min():+.2f} to {gaps.max():+.2f}")
+    print(f"estimate less truth: mean over scenes {gaps.mean():+.2f} dB, {gaps.min():+.2f} to {gaps.max():+.2f}")
     means = dict(zip(("noisy", "denoised", "blurred"), whole[:3].tolist(), strict=True))
     scenes = {name: scores._asdict() for name, scores in found.items()}
     write_json(arguments.json, {"run": arguments.run, "means": means, "gap": gaps.mean(), "scenes": scenes})

@@ -173,7 +173,7 @@ def assign_regions(
             parts = [split_region(region, val_fraction, crop) for region in distinct]
         except ValueError as error:
             if by_area:
-                raise ValueError(f"data.val_split=areas cuts each scene, but {error}") from error
+                raise ValueError(f"data.val_areas=true cuts each scene, but {error}") from error
             only = "is the only image" if len(distinct) == 1 else "shares images with all other scenes"
             raise ValueError(f"{train[0].name} {only}, and its {error}") from error
         return {"train": [part for part, _ in parts], "val": [part for _, part in parts]}

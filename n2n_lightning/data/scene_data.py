@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -45,8 +44,8 @@ class SceneData:
         train_pairs: number of training crops in an epoch.
         val_pairs: maximum number of validation crops, tiles of a grid over the images; None for all.
         val_fraction: part of the scenes that validation holds back, or of the area of scenes that are cut; 1 for all.
-        val_split: "scenes" gives each scene as a whole to training or validation, and cuts a lone one; "areas" cuts
-            each, across its longer side, and validates on the last part.
+        val_areas: cut each scene across its longer side, and validate on the last part; otherwise each scene is as a
+            whole for training or for validation, and only a lone one is cut.
         range: the value that becomes 1; None finds it: 255 for 8-bit images, else the smallest 2^k - 1 (integers) or
             2^k (floats) that no absolute value exceeds, outliers left out.
         axes: letters of the files' dimensions, slowest first, such as "TZYX": T, Z, C, Y, X, and S for C; None takes
@@ -60,7 +59,7 @@ class SceneData:
     train_pairs: int = 4096
     val_pairs: int | None = 400
     val_fraction: float = 0.2
-    val_split: Literal["scenes", "areas"] = "scenes"
+    val_areas: bool = False
     range: float | None = None
     axes: str | None = None
     skip_bad: bool = False
@@ -205,8 +204,8 @@ class SceneData:
         if self.range not in (None, 255.0) and scenes[0].pixel_format[1] == "uint8":
             raise ValueError(f"8-bit images have the range 255, got {self.range:g}; set data.range=null")
         crop = self._crop_size(scenes)
-        by_area = self.val_split == "areas"
-        regions = assign_regions(train, val if found else None, self.val_fraction, crop, self.seed, by_area=by_area)
+        held_back = val if found else None
+        regions = assign_regions(train, held_back, self.val_fraction, crop, self.seed, by_area=self.val_areas)
         return CheckedImages(scenes, regions, crop)
 
     def _find_usable_scenes(self, stage: Stage) -> tuple[list[Scene], list[str]] | None:

@@ -20,7 +20,7 @@ LATER_SETTINGS = {  # settings that earlier versions did not record -> their val
     **{"compile": False, "save_minutes": None, "save_steps": None, "minutes": None},
     "data.targets": "noisy",
     "data.resident": None,
-    **{"data.match_levels": False, "data.align": False, "data.val_split": "scenes"},
+    **{"data.match_levels": False, "data.align": False, "data.val_areas": False},
 }
 
 

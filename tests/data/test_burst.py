@@ -324,7 +324,7 @@ def test_a_score_compares_with_all_other_frames_up_to_ten(tmp_path: Path):
 def test_every_scene_can_be_cut_instead_of_held_back(tmp_path: Path):
     for scene in range(3):
         write_burst(tmp_path / "root" / str(scene), scene, 2)
-    data = burst(tmp_path, val_split="areas", val_pairs=None)
+    data = burst(tmp_path, val_areas=True, val_pairs=None)
     seen = {stage: origins(load_all(data, stage).source) for stage in STAGES}
     for stage in STAGES:
         assert {origin.scene for origin in seen[stage]} == {0, 1, 2}, stage
