@@ -9,6 +9,9 @@ TITLES = {"median": "median", "gaussian": "Gaussian blur", "non_local_means": "n
 NET = "net"  # beside the filters' names, where the net was scored on the same part of the validation images
 
 
+ADVICE = "train longer (trainer.max_epochs=...), or start from trained weights (init_from=...)"  # if the net loses
+
+
 class FilterScores(NamedTuple):
     """The scores of a net and of filters on the same validation images, dB."""
 
@@ -46,10 +49,7 @@ class FilterScores(NamedTuple):
         return f"on a part of the validation images: net {self.net:.1f}, {scores}" if self.part else scores
 
     @property
-    def advice(self) -> str:
-        """What helps a net that loses to a filter."""
+    def difference(self) -> str:
+        """The best filter's lead: ``non-local means is 2.13 dB better``."""
         title, score = self.best
-        return (
-            f"{title} is {score - self.net:.2f} dB better than the net; train longer (trainer.max_epochs=...), or "
-            "start from trained weights (init_from=...)"
-        )
+        return f"{title} is {score - self.net:.2f} dB better"

@@ -92,10 +92,13 @@ def non_local_means(images: Images, strength: float, noise: NoiseVariance) -> Im
     """
     from skimage.restoration import denoise_nl_means
 
-    settings = {"patch_size": PATCH_PX, "patch_distance": SEARCH_PX, "h": strength, "sigma": 1.0}
-    stabilised = noise.stabilise(images)
-    denoised = [denoise_nl_means(image, fast_mode=True, channel_axis=0, **settings) for image in stabilised]
-    return noise.restore(np.stack(denoised))
+    def denoise(image: Images) -> Images:
+        last = np.moveaxis(image, 0, -1)
+        settings = {"patch_size": PATCH_PX, "patch_distance": SEARCH_PX, "h": strength, "sigma": 1.0}
+        denoised = denoise_nl_means(last, fast_mode=True, channel_axis=-1, **settings)
+        return np.moveaxis(denoised.reshape(last.shape), -1, 0)  # scikit-image drops axes of length 1
+
+    return noise.restore(np.stack([denoise(image) for image in noise.stabilise(images)]))
 
 
 class Filter(NamedTuple):

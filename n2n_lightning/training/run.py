@@ -23,7 +23,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.neighbors import subsample
 from n2n_lightning.data.pairs import STAGES, NoisyPair
-from n2n_lightning.filter_scores import FilterScores
+from n2n_lightning.filter_scores import ADVICE, FilterScores
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
@@ -254,7 +254,7 @@ def conclude(run: PreparedRun, record: RunRecord) -> None:
         summary + (f" ({scores.text})" if scores else "") + (f"; {overfit['verdict']}" if overfit else ""), flush=True
     )
     if scores and scores.net_loses:
-        print(f"{run.folder.name}: {scores.advice}", flush=True)
+        print(f"{run.folder.name}: {scores.difference} than the net; {ADVICE}", flush=True)
 
 
 def filter_entries(run: PreparedRun) -> dict[str, Any]:
