@@ -110,6 +110,8 @@ class Filter(NamedTuple):
 
 FILTERS = {
     "median": Filter((3, 5, 7), lambda images, side_px, _: median(images, side_px)),
-    "gaussian": Filter((0.5, 0.7, 1.0, 1.4, 2.0, 2.8), lambda images, sigma_px, _: gaussian_blur(images, sigma_px)),
+    "gaussian": Filter(
+        (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0), lambda images, sigma_px, _: gaussian_blur(images, sigma_px)
+    ),
     "non_local_means": Filter((0.3, 0.4, 0.55, 0.75, 1.0), non_local_means),
 }
