@@ -32,7 +32,7 @@ from n2n_lightning.training.build import Config, build_datamodule, build_module
 from n2n_lightning.training.callbacks import EpochLines, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import BEST, AtomicCheckpointIO, FiniteLoss, RunCheckpoints
-from n2n_lightning.training.filter_scores import compare_filters
+from n2n_lightning.training.filter_comparison import compare_filters
 from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.resuming import (
     check_data_unchanged,

@@ -21,8 +21,8 @@ from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.filter_scores import TITLES
 from n2n_lightning.filters import FILTERS, NoiseVariance, gaussian_blur
 from n2n_lightning.metrics import psnr_db, squared_error
-from n2n_lightning.training import filter_scores
-from n2n_lightning.training.filter_scores import read_pair, score_filter, spread_indices
+from n2n_lightning.training import filter_comparison
+from n2n_lightning.training.filter_comparison import read_pair, score_filter, spread_indices
 
 UNIT = (0.0, 1.0)
 
@@ -83,10 +83,10 @@ def test_a_part_of_many_crops_and_the_middle_of_large_ones_is_read(monkeypatch: 
     module = array_module(64, 16)
     whole = module.sources["val"].batch(torch.arange(32), torch.Generator())
     assert torch.equal(read_pair(module).source, whole.source.float())
-    monkeypatch.setattr(filter_scores, "SCORED_PX", 5 * 16 * 16)
+    monkeypatch.setattr(filter_comparison, "SCORED_PX", 5 * 16 * 16)
     assert torch.equal(read_pair(module).source, whole.source[spread_indices(32, 5)].float())
 
-    monkeypatch.setattr(filter_scores, "SCORED_PX", 20 * 20)
+    monkeypatch.setattr(filter_comparison, "SCORED_PX", 20 * 20)
     module = array_module(64, 64)
     middle = module.sources["val"].batch(torch.tensor([0]), torch.Generator()).source[..., 22:42, 22:42]
     assert torch.equal(read_pair(module).source, middle.float())
@@ -145,8 +145,8 @@ def write_dots(folder: Path) -> Path:
 def test_a_net_that_wins_gets_no_advice_and_on_a_part_has_its_own_score_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ):
-    monkeypatch.setattr(filter_scores, "SCORED_PX", 2 * 16 * 16)
-    monkeypatch.setattr(filter_scores, "net_of", lambda best, datamodule: two_levels)
+    monkeypatch.setattr(filter_comparison, "SCORED_PX", 2 * 16 * 16)
+    monkeypatch.setattr(filter_comparison, "net_of", lambda best, datamodule: two_levels)
     folder = write_dots(tmp_path / "frames")
     options = (f"data.root={folder}", f"data.cache_dir={tmp_path / 'cache'}")
     train_with(tmp_path / "run", "data=burst", *options, *ALL)
@@ -161,7 +161,7 @@ def test_a_net_that_wins_gets_no_advice_and_on_a_part_has_its_own_score_there(
 def test_the_nets_own_score_on_all_images_is_that_of_its_best_epoch(
     noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
-    monkeypatch.setattr(filter_scores, "score_filter", lambda *_: (1, 20.0))
+    monkeypatch.setattr(filter_comparison, "score_filter", lambda *_: (1, 20.0))
     options = ["trainer.limit_val_batches=100", "trainer.max_epochs=3"]
     result = read_json(train_with(tmp_path / "run", *source(kind, noisy_images), *ALL, *options) / "result.json")
     key = "psnr" if kind == "clean" else "psnr_pairs"
@@ -179,3 +179,19 @@ def test_a_resumed_run_records_the_same_filters(trained_on: Trained, noisy_image
     train_with(tmp_path / "run", *options)
     once, twice = (read_json(run / "result.json") for run in (trained_on("burst"), tmp_path / "run"))
     assert once["filters"] == twice["filters"] and timeless(once) == timeless(twice)
+
+
+def test_a_run_stopped_while_filters_are_scored_is_finished_by_the_same_command(
+    trained_on: Trained, noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    options = (*source("burst", noisy_images), *ALL)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(filter_comparison, "score_filter", stop)
+        train_with(tmp_path / "run", *options)
+    assert read_json(tmp_path / "run/result.json")["status"] == "interrupted"
+    train_with(tmp_path / "run", *options)
+    once, twice = (read_json(run / "result.json") for run in (trained_on("burst"), tmp_path / "run"))
+    assert timeless(once) == timeless(twice)
