@@ -109,11 +109,10 @@ def main() -> None:
     gaps = np.array([scores.estimate - scores.truth for scores in found.values()])
     rows = [[name, *(f"{v:.2f}" for v in (*s[:5], s.estimate - s.truth, *s[5:]))] for name, s in found.items()]
     show(TITLES, rows)
-    print(
-        f"mean over {sum(counts.values())} frames: noisy {whole[0]:.2f}, denoised {whole[1]:.2f}, blur {whole[2]:.2f} dB"
-    )
+    noisy, denoised, blurred = whole[:3].tolist()
+    print(f"mean over {sum(counts.values())} frames: noisy {noisy:.2f}, denoised {denoised:.2f}, blur {blurred:.2f} dB")
     print(f"estimate less truth: mean over scenes {gaps.mean():+.2f} dB, {gaps.min():+.2f} to {gaps.max():+.2f}")
-    means = dict(zip(("noisy", "denoised", "blurred"), whole[:3].tolist(), strict=True))
+    means = {"noisy": noisy, "denoised": denoised, "blurred": blurred}
     scenes = {name: scores._asdict() for name, scores in found.items()}
     write_json(arguments.json, {"run": arguments.run, "means": means, "gap": gaps.mean(), "scenes": scenes})
 

@@ -74,6 +74,12 @@ class Group:
         gains = [psnr - noisy for psnr, noisy in pairs if psnr is not None and noisy is not None]
         return statistics.fmean(gains) if gains else None
 
+    @property
+    def best_filter_db(self) -> float | None:
+        """Score of the best filter on the validation images, mean over the seeds."""
+        scores = [found.best[1] for run in self.runs if (found := run.filter_scores)]
+        return statistics.fmean(scores) if scores else None
+
     def curves(self, column: str) -> list[Curve]:
         """Return each run's curve, at the epochs that all runs have."""
         curves = [run.history.get(column, {}) for run in self.runs]

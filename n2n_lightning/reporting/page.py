@@ -17,7 +17,7 @@ from n2n_lightning.reporting.figures import PngFigure, model_colours
 from n2n_lightning.reporting.printing import EMPTY_CELL
 from n2n_lightning.reporting.study import SEQUENTIAL_MODELS
 from n2n_lightning.reporting.summary import format_duration, headline, notes, settings_list
-from n2n_lightning.reporting.table import Column, columns, footnote, metric_title, row_texts, why_unranked
+from n2n_lightning.reporting.table import Column, columns, filter_line, footnote, metric_title, row_texts, why_unranked
 
 
 class PageFigures(NamedTuple):
@@ -59,6 +59,7 @@ def render_page(comparison: Comparison, figures: PageFigures, *, name: str, warn
         metric_title=metric_title(comparison.metric),
         seeds=any(len(group.runs) > 1 for group in comparison.ranked),
         footnote=footnote(shown),
+        filter_line=filter_line(comparison),
         figures=figures,
         sequential=_sequential_table(comparison),
         judgement=judge_study_claims(comparison),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from n2n_lightning.filter_scores import FilterScores
+
 Curve = dict[int, float]  # epoch, counted from 1 -> value
 
 
@@ -41,6 +43,11 @@ class Run:
     @property
     def monitor(self) -> str:
         return str(self.record.get("monitor") or "val/psnr")
+
+    @property
+    def filter_scores(self) -> FilterScores | None:
+        """The scores of filters on its validation images; None if it has none."""
+        return FilterScores.read(self.record)
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:

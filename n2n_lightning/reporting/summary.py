@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.reporting.runs import Run
 from n2n_lightning.reporting.study import model_title
-from n2n_lightning.reporting.table import METRIC_TITLES, format_signed, score_text
+from n2n_lightning.reporting.table import MAX_LISTED_GROUPS, METRIC_TITLES, filter_warning, format_signed, score_text
 
 SAME_NOISE_DB = 0.01  # noisy inputs whose PSNR differs by more are not the same images
-MAX_LISTED_GROUPS = 4  # a longer list of names becomes their number
 # settings of a run's data that do not change its images
 NEUTRAL_DATA = {"seed", "batch_size", "val_batch_size", "num_workers", "cache_dir", "overfit_steps", "augment"} | {
     *("matched", "aligned")  # what match_levels and align found
@@ -36,7 +35,7 @@ def headline(comparison: Comparison) -> Headline:
         title = "No run has finished yet" if statuses["interrupted"] else "No run has succeeded"
         return Headline(title, f"Of {total} {'run' if total == 1 else 'runs'}: {states}.", [])
     best, rival = comparison.ranked[0], _rival(comparison)
-    sentences = [_gain_sentence(best), _chance_sentence(best, rival)]
+    sentences = [_gain_sentence(best), _filter_sentence(best), _chance_sentence(best, rival)]
     if comparison.metric == PAIRS:
         sentences.append("There are no clean images: PSNR is estimated from pairs of noisy images.")
     elif comparison.metric != PSNR:
@@ -93,6 +92,14 @@ def _gain_sentence(best: Group) -> str:
     return f"The noisy validation images have {noisy:.2f} dB; {result}."
 
 
+def _filter_sentence(best: Group) -> str:
+    """Return what the best filter reaches on the same images; empty if the record has none."""
+    scores, mean = best.runs[0].filter_scores, best.best_filter_db
+    if scores is None or mean is None:
+        return ""
+    return f"The best filter there, {scores.best[0]}, has {score_text(best.metric, mean)}."
+
+
 def _chance_sentence(best: Group, rival: Group | None) -> str:
     """Return a warning if the lead is small compared with the standard deviation over the seeds."""
     deviations = [sd for group in (best, rival) if group and (sd := group.sd(group.metric)) is not None]
@@ -103,7 +110,7 @@ def _chance_sentence(best: Group, rival: Group | None) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Return what a reader must know before comparing rows of the table."""
-    found = []
+    found = [text] if (text := filter_warning(comparison)) else []
     metric, runs = comparison.metric, comparison.runs
     noisy = [value for run in runs if (value := run.number(noisy_key(metric))) is not None]
     if noisy and max(noisy) - min(noisy) > SAME_NOISE_DB:

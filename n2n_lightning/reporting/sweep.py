@@ -51,10 +51,12 @@ def one_line(error: object) -> str:
 
 
 def best_text(folder: Path) -> tuple[str, str]:
-    """Return a finished run's status, and its best score as text; for a dead run with the reason."""
+    """Return a finished run's status, and its best score as text, with a better filter and the reason of a dead run."""
     run = read_run(folder)
-    best = run.number(run.monitor)
+    best, filters = run.number(run.monitor), run.filter_scores
     score = "" if best is None else f"best {run.monitor} {score_text(run.monitor, best)}"
+    if score and filters and filters.net_loses:
+        score += f", {filters.difference}"
     return run.status, ": ".join(filter(None, [score, run.reason]))
 
 

@@ -7,10 +7,12 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from n2n_lightning.filter_scores import ADVICE
 from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.reporting.printing import EMPTY_CELL, TextTable
 from n2n_lightning.reporting.study import STUDY_MODELS
 
+MAX_LISTED_GROUPS = 4  # a longer list of names becomes their number
 METRIC_TITLES = {PSNR: "best PSNR (dB)", PAIRS: "PSNR from noisy pairs (dB)"}
 
 
@@ -41,6 +43,7 @@ def columns(comparison: Comparison) -> list[Column]:
         _number_column("gmac", "GMAC", ".3g"),
         _number_column("images_per_second", "images/s", ",.0f"),
         _number_column(noisy_key(metric), "noisy (dB)", ".2f"),
+        Column("best_filter", "best filter (dB)", _filter_text, lambda group: group.best_filter_db, terminal=False),
         Column("gain_db", "gain (dB)", lambda group: format_signed(group.gain_db), lambda group: group.gain_db),
         _number_column("report_psnr", "report (dB)*", ".2f", report_psnr_db),
         Column("status", "status", status_text, lambda group: group.status, numeric=False),
@@ -97,6 +100,12 @@ def _epoch_text(group: Group) -> str:
     if not epochs:
         return EMPTY_CELL
     return str(epochs[0]) if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
+
+
+def _filter_text(group: Group) -> str:
+    """Return ``29.76, non-local means``: the mean over the seeds, and the best filter of the first."""
+    scores, mean = group.runs[0].filter_scores, group.best_filter_db
+    return EMPTY_CELL if scores is None or mean is None else f"{mean:.2f}, {scores.best[0]}"
 
 
 def _integer(value: float | None) -> float | None:
@@ -175,7 +184,8 @@ def comparison_markdown(comparison: Comparison) -> str:
     shown = columns(comparison)
     rows = [[column.text(group) for column in shown] for group in comparison.groups]
     table = TextTable([column.title for column in shown], rows, [column.numeric for column in shown]).markdown()
-    return table + (f"\n{note}\n" if (note := footnote(shown)) else "")
+    below = (footnote(shown), filter_line(comparison), filter_warning(comparison))
+    return "\n".join([table, *(f"{text}\n" for text in below if text)])
 
 
 def footnote(shown: Sequence[Column]) -> str:
@@ -186,6 +196,26 @@ def footnote(shown: Sequence[Column]) -> str:
     if PAIRS in keys:
         return "In brackets: the estimate's 95 % bootstrap interval; for several seeds, the means of its ends."
     return ""
+
+
+def filter_line(comparison: Comparison) -> str:
+    """Return what each filter reaches on the validation images; empty without filters."""
+    scored = [(group, scores) for group in comparison.groups if (scores := group.runs[0].filter_scores)]
+    texts = list(dict.fromkeys(scores.text for _, scores in scored))
+    if len(texts) <= 1:
+        return f"Filters on the same validation images, each with its best strength: {texts[0]}." if texts else ""
+    listed = "; ".join(f"{group.label}: {scores.text}" for group, scores in scored)
+    return f"Filters on the validation images of each row, each with its best strength. {listed}."
+
+
+def filter_warning(comparison: Comparison) -> str:
+    """Return which nets a filter is better than, and what helps; empty if there is none."""
+    scored = [(group, scores) for group in comparison.groups if (scores := group.runs[0].filter_scores)]
+    losing = [f"{group.label}: {scores.difference}" for group, scores in scored if scores.net_loses]
+    if not losing:
+        return ""
+    which = "; ".join(losing) if len(losing) <= MAX_LISTED_GROUPS else f"{len(losing)} of {len(scored)} rows"
+    return f"A filter that needs no training is better than the net ({which}): {ADVICE}."
 
 
 def comparison_csv(comparison: Comparison) -> str:

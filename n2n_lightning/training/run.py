@@ -24,6 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.neighbors import subsample
 from n2n_lightning.data.pairs import STAGES, NoisyPair
+from n2n_lightning.filter_scores import ADVICE, FilterScores
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
@@ -31,7 +32,8 @@ from n2n_lightning.training.budget import has_length, recall_length, set_length
 from n2n_lightning.training.build import Config, build_datamodule, build_module
 from n2n_lightning.training.callbacks import EpochLines, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
-from n2n_lightning.training.checkpointing import AtomicCheckpointIO, FiniteLoss, RunCheckpoints
+from n2n_lightning.training.checkpointing import BEST, AtomicCheckpointIO, FiniteLoss, RunCheckpoints
+from n2n_lightning.training.filter_comparison import compare_filters
 from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.resuming import (
@@ -237,11 +239,26 @@ def conclude(run: PreparedRun, record: RunRecord) -> None:
     """Record and print the status of a run that reached its end."""
     overfit = overfit_verdict(run, record) if run.datamodule.overfit_steps else None
     status, reason = ("done", None) if overfit else record.verdict()  # one batch says nothing about the others
-    record.write(status, reason, **({"overfit": overfit} if overfit else {}))
+    more: dict[str, Any] = {"overfit": overfit} if overfit else {}
+    if record.best and not overfit and (found := filter_entries(run)):
+        more["filters"] = found
+    record.write(status, reason, **more)
     summary = f"{run.folder.name}: {status}" + (f" ({reason})" if reason else "")
     if "psnr" in record.monitor and record.best:
         summary += f", best {record.monitor} {record.best[record.monitor]:.2f} dB in epoch {record.best['best_epoch']}"
-    print(summary + (f"; {overfit['verdict']}" if overfit else ""), flush=True)
+    scores = FilterScores.read(record.best | more | {"monitor": record.monitor})
+    print(
+        summary + (f" ({scores.text})" if scores else "") + (f"; {overfit['verdict']}" if overfit else ""), flush=True
+    )
+    if scores and scores.net_loses:
+        print(f"{run.folder.name}: {scores.difference} than the net; {ADVICE}", flush=True)
+
+
+def filter_entries(run: PreparedRun) -> dict[str, Any]:
+    """Return the entry ``filters`` of ``result.json``."""
+    limit = run.config["trainer"].get("limit_val_batches")  # a number of batches, or as a float a share of them
+    part = isinstance(limit, int) or (limit is not None and limit < 1)
+    return compare_filters(run.datamodule, run.module.limits, run.folder / "checkpoints" / BEST, part=part)
 
 
 def overfit_verdict(run: PreparedRun, record: RunRecord) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import subprocess
@@ -25,6 +26,8 @@ from n2n_lightning.reporting.page import PageFigures, render_page
 from n2n_lightning.reporting.pictures import draw_best, image_psnr_db
 from n2n_lightning.reporting.runs import read_runs
 from n2n_lightning.reporting.summary import headline, notes
+from n2n_lightning.reporting.sweep import best_text
+from n2n_lightning.reporting.table import comparison_csv, comparison_markdown
 
 
 def comparison_of(root: Path) -> Comparison:
@@ -289,6 +292,45 @@ def test_mixed_runs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(line.get_marker() != "X" for line in figures[0].axes[0].lines)
     page = page_of(tmp_path)
     assert "no clean images: val/psnr_pairs 31.20 dB" in page and "independent" in page and "SSIM" in page
+
+
+# Filters beside the net
+
+
+def filters_of(best: float) -> dict[str, dict[str, float]]:
+    scores = {"median": best - 2, "gaussian": best - 1, "non_local_means": best}
+    return {name: {"strength": 1.0, "psnr_pairs": score} for name, score in scores.items()}
+
+
+def test_filters_stand_beside_the_noisy_input(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "unet", 31.0, kind="pairs", images=False, filters=filters_of(29.76))
+    comparison = comparison_of(tmp_path)
+    table = comparison_markdown(comparison)
+    assert "| noisy (dB) | best filter (dB) |" in table and "| 29.76, non-local means |" in table
+    assert "non-local means 29.8, Gaussian blur 28.8, median 27.8 dB." in table and "better than the net" not in table
+    assert "The best filter there, non-local means, has 29.76 dB." in headline(comparison).lede
+    assert "Gaussian blur 28.8" in page_of(tmp_path) and not notes(comparison)
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(comparison))))
+    assert float(rows[0]["best_filter"]) == 29.76
+
+
+def test_a_net_that_loses_to_a_filter_is_named_with_what_helps(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "unet", 26.13, kind="pairs", images=False, filters=filters_of(29.76))
+    write_run(tmp_path / "b", "nn_relu", 31.0, kind="pairs", images=False, filters=filters_of(29.76))
+    comparison = comparison_of(tmp_path)
+    (note,) = (text for text in notes(comparison) if "filter" in text)
+    assert "(U-Net: non-local means is 3.63 dB better)" in note and "init_from" in note
+    assert note in comparison_markdown(comparison) and note in page_of(tmp_path)
+    assert best_text(tmp_path / "a") == ("done", "best val/psnr_pairs 26.13 dB, non-local means is 3.63 dB better")
+    assert best_text(tmp_path / "b") == ("done", "best val/psnr_pairs 31.00 dB")
+
+
+def test_many_nets_that_lose_are_counted(tmp_path: Path) -> None:
+    for model, loss in zip(FIVE_MODELS, range(5), strict=True):
+        write_run(tmp_path / model, model, 26.0 - loss, kind="pairs", images=False, filters=filters_of(29.76 + loss))
+    comparison = comparison_of(tmp_path)
+    assert "(5 of 5 rows)" in notes(comparison)[0]
+    assert "U-Net: non-local means 29.8" in comparison_markdown(comparison), "filters differ from row to row"
 
 
 def test_the_drawn_unet_is_the_papers() -> None:

@@ -1,0 +1,55 @@
+"""What a run's record says of filters beside its net. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+TITLES = {"median": "median", "gaussian": "Gaussian blur", "non_local_means": "non-local means"}
+NET = "net"  # beside the filters' names, where the net was scored on the same part of the validation images
+
+
+ADVICE = "train longer (trainer.max_epochs=...), or start from trained weights (init_from=...)"  # if the net loses
+
+
+class FilterScores(NamedTuple):
+    """The scores of a net and of filters on the same validation images, dB."""
+
+    net: float
+    filters: dict[str, float]  # title -> score, best first
+    part: bool  # whether they were scored on a part of the validation images
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Self | None:
+        """Read the entry ``filters`` of a ``result.json``; None if it has none."""
+        monitor, entries = str(record.get("monitor")), record.get("filters")
+        if not isinstance(entries, dict):
+            return None
+        key = monitor.removeprefix("val/")
+        found = {name: entry[key] for name, entry in entries.items() if isinstance(entry, dict) and key in entry}
+        net = found.pop(NET, record.get(monitor))
+        if net is None or not found:
+            return None
+        ranked = sorted(found, key=lambda name: found[name], reverse=True)
+        return cls(net, {TITLES.get(name, name): found[name] for name in ranked}, NET in entries)
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The title of the best filter, and its score."""
+        return next(iter(self.filters.items()))
+
+    @property
+    def net_loses(self) -> bool:
+        return self.net < self.best[1]
+
+    @property
+    def text(self) -> str:
+        """All scores: ``non-local means 35.1, Gaussian blur 33.9, median 33.0 dB``."""
+        scores = ", ".join(f"{title} {score:.1f}" for title, score in self.filters.items()) + " dB"
+        return f"on a part of the validation images: net {self.net:.1f}, {scores}" if self.part else scores
+
+    @property
+    def difference(self) -> str:
+        """The best filter's lead: ``non-local means is 2.13 dB better``."""
+        title, score = self.best
+        return f"{title} is {score - self.net:.2f} dB better"

@@ -1,0 +1,126 @@
+"""Score filters on the validation images of a run, as its net was scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
+from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.data.scene_data import SceneData
+from n2n_lightning.data.seeding import seeded_generator
+from n2n_lightning.filter_scores import NET
+from n2n_lightning.filters import FILTERS, NoiseVariance
+from n2n_lightning.metrics import Limits, PairQuality, pair_error, psnr_db, squared_error, triple_error
+from n2n_lightning.models.checkpoint import load_denoiser
+
+SCORED_PX = 2_000_000  # of the validation images, spread evenly over them
+CHOOSING_PX = 200_000  # of these, to choose a strength by
+SHOWN_PX = 500_000  # from here on it takes more than about 5 s, and shows its progress
+Denoise = Callable[[Tensor], Tensor]
+
+
+def compare_filters(datamodule: NoisyPairDataModule, limits: Limits, best: Path, *, part: bool) -> dict[str, Any]:
+    """Score each filter with the strength that suits the images best; return an entry of ``result.json`` for each.
+
+    Where only a part of the validation images is used, there is an entry for the net too. The result is empty for
+    single images, which have nothing to be scored by, and for images that are not the user's own.
+
+    Args:
+        datamodule: as it was trained with.
+        limits: what estimates are clipped to, in units of the range.
+        best: the net's checkpoint.
+        part: whether the net was validated on a part of the images.
+    """
+    source = datamodule.sources["val"]
+    if not isinstance(datamodule.data, SceneData) or not (source.has_clean or source.has_pairs):
+        return {}
+    pair = read_pair(datamodule)
+    metric = datamodule.monitor.removeprefix("val/")
+    found: dict[str, Any] = {}
+    short = pair.source[:, 0].numel() < SHOWN_PX
+    for name in track(FILTERS, "comparing with filters", console=Console(stderr=True), disable=short):
+        strength, score = score_filter(name, pair, limits)
+        found[name] = {"strength": strength, metric: score}
+    if part or pair.source.shape != (len(source), *source.image_shape):
+        found[NET] = {metric: score_db(net_of(best, datamodule), pair, limits)}
+    return found
+
+
+def read_pair(datamodule: NoisyPairDataModule) -> NoisyPair:
+    """Read validation images of at most ``SCORED_PX``, of large ones the middle, scaled as for the net, on the CPU."""
+    source = datamodule.sources["val"]
+    height, width = source.image_shape[1:]
+    indices = spread_indices(len(source), SCORED_PX // (height * width))
+    side = int(SCORED_PX**0.5) if height * width > SCORED_PX else max(height, width)
+    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
+
+    def read(batch: Tensor) -> NoisyPair:
+        pair = source.batch(batch, seeded_generator(datamodule.seed))
+        cut = pair.map(lambda x: x[..., top : top + side, left : left + side], "source", "target", "clean", "third")
+        return scale_pair(cut.map(Tensor.cpu), datamodule.data.peak)
+
+    parts = [read(batch) for batch in indices.split(datamodule.val_batch_size)]
+    fields = zip(NoisyPair._fields, zip(*parts, strict=True), strict=True)
+    return parts[0]._replace(**{name: torch.cat(values) for name, values in fields if values[0] is not None})
+
+
+def spread_indices(count: int, most: int) -> Tensor:
+    """Return at most that many of 0 to ``count`` - 1, and at least one, evenly spread: (B,) int64."""
+    return torch.linspace(0, count - 1, min(max(most, 1), count), dtype=torch.float64).round().long()
+
+
+def score_filter(name: str, pair: NoisyPair, limits: Limits) -> tuple[float, float]:
+    """Return the best strength of a filter on ``pair``, (N, C, H, W) float32, and its score there in dB."""
+    strengths, function = FILTERS[name]
+    other = pair.clean if pair.target is None else pair.target
+    assert other is not None
+    noise = NoiseVariance.fit(pair.source.numpy(), other.numpy(), clean=pair.target is None)
+
+    def score(strength: float, pair: NoisyPair) -> float:
+        return score_db(lambda images: torch.from_numpy(function(images.numpy(), strength, noise)), pair, limits)
+
+    count, _, height, width = pair.source.shape
+    chosen = spread_indices(count, CHOOSING_PX // (height * width))
+    few = pair.map(lambda values: values[chosen])
+    scores = {strength: score(strength, few) for strength in strengths}
+    strength = max(scores, key=lambda strength: scores[strength])
+    return strength, scores[strength] if len(chosen) == count else score(strength, pair)
+
+
+def score_db(denoise: Denoise, pair: NoisyPair, limits: Limits) -> float:
+    """Return the score of a denoiser as validation computes it: ``psnr`` with clean images, else ``psnr_pairs``, dB."""
+    estimate = denoise(pair.source)
+    if pair.clean is not None:
+        return psnr_db(squared_error(estimate, pair.clean, limits)).mean().item()
+    noisy, second = pair.source, pair.target
+    assert second is not None
+    if pair.third is None:
+        errors = pair_error(estimate, denoise(second), noisy, second, limits)
+        noisy_errors = pair_error(noisy, second, noisy, second, limits)
+    else:
+        errors = triple_error(estimate, second, pair.third, limits)
+        noisy_errors = triple_error(noisy, second, pair.third, limits)
+    quality = PairQuality()
+    quality.update(errors, noisy_errors, pair.group)
+    return quality.compute()["psnr_pairs"]
+
+
+def net_of(best: Path, datamodule: NoisyPairDataModule) -> Denoise:
+    """Return a checkpoint's net as a function of (N, C, H, W) float32 on the CPU, run where the training ran."""
+    assert datamodule.trainer is not None
+    device, net = datamodule.trainer.strategy.root_device, load_denoiser(best)
+    net.to(device)
+
+    @torch.no_grad()
+    def denoise(images: Tensor) -> Tensor:
+        batches = images.split(datamodule.val_batch_size)
+        return torch.cat([net(batch.to(device)).cpu() for batch in batches])
+
+    return denoise
