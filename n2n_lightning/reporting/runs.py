@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from n2n_lightning.filter_scores import FilterScores
+from n2n_lightning.training.filter_scores import FilterScores
 
 Curve = dict[int, float]  # epoch, counted from 1 -> value
 

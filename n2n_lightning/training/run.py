@@ -24,7 +24,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.neighbors import subsample
 from n2n_lightning.data.pairs import STAGES, NoisyPair
-from n2n_lightning.filter_scores import ADVICE, FilterScores
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
@@ -34,6 +33,7 @@ from n2n_lightning.training.callbacks import EpochLines, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import BEST, AtomicCheckpointIO, FiniteLoss, RunCheckpoints
 from n2n_lightning.training.filter_comparison import compare_filters
+from n2n_lightning.training.filter_scores import ADVICE, FilterScores
 from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.resuming import (

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from n2n_lightning.filter_scores import TITLES, FilterScores
 from n2n_lightning.filters import FILTERS
+from n2n_lightning.training.filter_scores import TITLES, FilterScores
 
 FOUND = {
     "median": {"strength": 3, "psnr_pairs": 33.04},
