@@ -92,7 +92,6 @@ def train(
         Interrupted: by a signal; the state is saved.
     """
     quiet_lightning()
-    began = time.monotonic()
     try:
         check_config(config)
         recall_defaults(config, folder, labels.get("overrides", {}))
@@ -104,7 +103,7 @@ def train(
         if fault := write_fault(folder / "result.json"):
             fix = "set hydra.run.dir=FOLDER (with -m hydra.sweep.dir), or start in another folder"
             raise ValueError(f"{folder} cannot be written ({fault}); {fix}")
-        run = prepare_run(config, folder, labels, began)
+        run = prepare_run(config, folder, labels)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
     on_start()
@@ -114,11 +113,12 @@ def train(
     return True
 
 
-def prepare_run(config: Config, folder: Path, labels: dict[str, Any], began: float) -> PreparedRun:
+def prepare_run(config: Config, folder: Path, labels: dict[str, Any]) -> PreparedRun:
     """Load the data, and the checkpoints to resume from and to start from; build the model.
 
-    With a budget of time the length is set in ``config``; ``began`` is the monotonic time at which the budget began.
+    With a budget of time, the length is set in ``config``.
     """
+    began = time.monotonic()
     resume_from, resume_step = find_resume_checkpoint(folder) if config["resume"] else (None, 0)
     initial = find_initial(config)  # before data takes minutes
     datamodule = build_datamodule(config)

@@ -20,11 +20,12 @@ GROUPS = {
     for folder in FOLDERS
 } | {group: group_choices(group) for group in ONE_FILE_GROUPS}
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
+STUDY = ("best_ee559", "demo", "five_models")  # experiments that find their photographs, or are told to check them
 NEEDED = {  # further overrides that a choice needs
     **{f"data={name}": ["data.root=there"] for name in GROUPS["data"] if name not in ("pairs", "photos")},
     "data=pairs": ["data.source=there", "data.target=there"],
     **{f"noise={name}": ["data=clean", "data.root=there"] for name in GROUPS["noise"] if name != "none"},
-    **{f"experiment={name}": ["data.root=there"] for name in GROUPS["experiment"] if name.startswith("paper/")},
+    **{f"experiment={name}": ["data.root=there"] for name in GROUPS["experiment"] if name not in STUDY},
     **{f"size={name}": ["experiment=paper/text", "data.root=there"] for name in GROUPS["size"]},
     "loss=neighbor2neighbor": ["data=single", "data.root=there"],
 }

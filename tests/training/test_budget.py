@@ -1,0 +1,61 @@
+"""``minutes``: the length of a run follows from the measured speed, is recorded, and stays when the run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from noisy_files import ALL, source
+from small_runs import compose_config, read_json, small, tiny_overrides, train_with
+
+from n2n_lightning.training import budget
+from n2n_lightning.training.budget import StepTimes
+from n2n_lightning.training.check import check_config
+
+
+def fixed_times(step_s: float, validation_s: float) -> StepTimes:
+    times = StepTimes()
+    times.step_s, times.validation_s = step_s, validation_s
+    return times
+
+
+def test_crops_fill_the_time_and_validation_takes_a_small_part(
+    noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(0.5, 0.25))
+    options = (*source("burst", noisy_images), *ALL, *small("nafnet32"), "data.batch_size=4", "minutes=0.2")
+    record = read_json(train_with(tmp_path / "run", *options, "trainer.max_epochs=20") / "result.json")["config"]
+    epochs, steps = record["trainer"]["max_epochs"], record["data"]["train_pairs"] / 4
+    assert 1 < epochs < 20 and epochs * 0.25 <= 0.2 * 60 * 0.15
+    assert 0.75 * 12 < epochs * (steps * 0.5 + 0.25) <= 12
+
+
+def test_the_length_stays_when_the_run_goes_on(noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    options = (*source("burst", noisy_images), *ALL, *small("nafnet32"), "minutes=0.02")
+    monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(0.1, 0.01))
+    run = train_with(tmp_path / "run", *options)
+    before = read_json(run / "result.json")
+    monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(0.001, 0.01))
+    (run / "checkpoints/last.ckpt").touch()
+    train_with(run, *options)
+    assert read_json(run / "result.json") == before, "skipped as finished, although the machine is faster now"
+
+
+def test_data_without_crops_get_epochs(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(0.05, 0.2))
+    options = (*tiny_overrides(course_data), "model=convtrans_relu", "minutes=0.05")
+    record = read_json(train_with(tmp_path / "run", *options) / "result.json")
+    steps = record["train_pairs"] / 8
+    assert record["max_epochs"] == max(int(0.05 * 60 * 0.96 / (steps * 0.05 + 0.2)), 1)
+
+
+def test_speed_is_measured_in_a_short_training(noisy_images: Path, tmp_path: Path):
+    options = (*source("burst", noisy_images), *ALL, *small("nafnet32"), "minutes=0.01")
+    record = read_json(train_with(tmp_path / "run", *options) / "result.json")
+    assert record["status"] in ("done", "dead") and record["config"]["data"]["train_pairs"] % 8 == 0
+
+
+@pytest.mark.parametrize("minutes", [0, -1])
+def test_no_time_is_refused(minutes: int):
+    with pytest.raises(ValueError, match=f"minutes must be above 0, got {minutes}"):
+        check_config(compose_config(f"minutes={minutes}"))

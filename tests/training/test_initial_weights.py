@@ -1,0 +1,60 @@
+"""``init_from``: by default one's own images start from the general weights where these fit; grey ones from folded ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from noisy_files import ALL, source
+from numbered_images import write
+from PIL import Image
+from small_runs import MODELS, compose_config, read_json, small, train_with
+
+from n2n_lightning.models.checkpoint import load_denoiser
+from n2n_lightning.training.build import build_module
+from n2n_lightning.training.initial_weights import find_initial, for_grey
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_net_folded_for_grey_gives_the_mean_of_what_three_equal_channels_give(model: str):
+    colour, grey = (build_module(compose_config(*small(model)), channels).eval() for channels in (3, 1))
+    grey.net.load_state_dict(for_grey(colour.net.state_dict(), grey.net.state_dict()))
+    noisy = torch.rand(2, 1, 24, 16, generator=torch.Generator().manual_seed(0))
+    expected = colour(noisy.expand(-1, 3, -1, -1)).mean(1, keepdim=True)
+    if grey.gives_negatives:  # otherwise the last activation is inside the mean
+        torch.testing.assert_close(grey(noisy), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ones_own_images_start_from_the_general_weights(noisy_images: Path, tmp_path: Path, channels: int):
+    if channels == 1:
+        for path in (noisy_images / "frames").rglob("*.png"):
+            write(tmp_path / path.relative_to(noisy_images), np.asarray(Image.open(path).convert("L")))
+    root = tmp_path if channels == 1 else noisy_images
+    options = ("data=burst", f"data.root={root / 'frames'}", f"data.cache_dir={tmp_path / 'cache'}", "optimizer.lr=0")
+    run = train_with(tmp_path / "run", *options, "optimizer.weight_decay=0", "trainer.max_epochs=1", "data.crop_px=16")
+    assert "weights/general" in read_json(run / "result.json")["start"]
+    general = load_denoiser("general").net.state_dict()
+    found = load_denoiser(run / "checkpoints/best.ckpt").net.state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in (for_grey(general, found)).items())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=photos", "model=nafnet32"],
+        ["data=burst", "data.root=there", "init_from=null"],
+        ["data=burst", "data.root=there", "model=unet"],
+        ["data=clean", "data.root=there", "noise=text"],
+    ],
+)
+def test_other_runs_start_from_random_weights(overrides: list[str]):
+    assert find_initial(compose_config(*overrides)) is None
+
+
+def test_a_net_of_another_size_starts_from_random_weights(noisy_images: Path, tmp_path: Path):
+    options = (*source("burst", noisy_images), *ALL, "trainer.max_epochs=1", *small("nafnet32"))
+    run = train_with(tmp_path / "run", *options)
+    assert read_json(run / "result.json")["start"] == "starting from random weights"
