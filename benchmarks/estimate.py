@@ -3,47 +3,48 @@
 Frames of scikit-image's photographs are simulated with one fault each (``benchmarks.estimate_faults``), two and six of
 each scene. The estimate of PSNR is compared with the truth on the same pixels, against the clean image at the source
 frame's level and place. There are two denoisers: a filter, which keeps the level and the place of its input, and a
-small net that was trained on the same kind of pairs. The last column names what the doctor finds. The second table
-shows how much the estimate varies where pixels are few or the result is very clean.
+small net that was trained on the same kind of pairs. The last columns say what the doctor and training find. The
+second table shows how much the estimate varies where pixels are few or the result is very clean.
 """
 
 from __future__ import annotations
 
 import argparse
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from benchmarks.estimate_denoisers import Denoise, blur, train
 from benchmarks.estimate_faults import FAULTS, PHOTOS, SIGMA, VAL_PX, Fault, Recording, control, photo, shared
 from benchmarks.measuring import save
 from benchmarks.tables import show
-from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.data.arrays import array_stack
+from n2n_lightning.data.defects import scene_defects
+from n2n_lightning.data.frame_data import compare_frames
+from n2n_lightning.data.frame_warnings import level_warning, shift_warning
+from n2n_lightning.data.scenes import Scene, StackImage
 from n2n_lightning.diagnosis import examine, judge, scene_of_array
 from n2n_lightning.metrics import PairQuality, pair_error, psnr_db, squared_error, triple_error
-from n2n_lightning.models.families import DnCnnDenoiser
 
-Denoise = Callable[[Tensor], Tensor]  # (N, 1, H, W) float32 -> same shape
 FRAMES = (2, 6)
-TILE_PX, CROP_PX, BATCH = 64, 32, 8
+CHECKS = ("doctor", "train")
+TILE_PX = 64
 
 
 class Effort(NamedTuple):
     """How much is simulated."""
 
     photos: Sequence[str] = PHOTOS
-    seeds: int = 2
-    steps: int = 300  # of a training
+    seeds: int = 1  # of noise and nets; each scene has noise of its own
+    steps: int = 400  # of a training
     draws: int = 20  # of noise, for each row of the second table
 
 
-TINY = Effort(PHOTOS[:2], seeds=1, steps=20, draws=5)
+TINY = Effort(PHOTOS[:2], steps=20, draws=5)
 
 
 class Score(NamedTuple):
@@ -56,11 +57,6 @@ class Score(NamedTuple):
     @property
     def error(self) -> float:
         return self.estimated - self.true
-
-
-def blur(sigma_px: float) -> Denoise:
-    """Return a Gaussian filter."""
-    return lambda noisy: torch.from_numpy(ndimage.gaussian_filter(noisy.numpy(), (0, 0, sigma_px, sigma_px)))
 
 
 def tiles(frames: np.ndarray) -> Tensor:
@@ -95,39 +91,10 @@ def score(denoise: Denoise, recording: Recording) -> Score:
     return Score(psnr_db(true).item(), quality.compute()["psnr_pairs"], psnr_db(noise).item())
 
 
-def draw_batch(areas: Sequence[Recording], rng: np.random.Generator) -> NoisyPair:
-    """Draw crops of any two frames of the scenes, in any order."""
-    pairs = []
-    for _ in range(BATCH):
-        noisy = areas[rng.integers(len(areas))].noisy
-        top, left = (int(rng.integers(length - CROP_PX + 1)) for length in noisy.shape[1:])
-        frames = noisy[rng.permutation(len(noisy))[:2]]
-        pairs.append(frames[:, None, top : top + CROP_PX, left : left + CROP_PX].astype(np.float32))
-    source, target = np.stack(pairs, axis=1)
-    return NoisyPair(torch.from_numpy(source), torch.from_numpy(target))
-
-
-def train(areas: Sequence[Recording], steps: int, seed: int) -> Denoise:
-    """Train a small net on crops of the areas."""
-    rng = np.random.default_rng([seed, 2])
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice for big data
-        torch.manual_seed(seed)
-        spec = {"optimizer": {"name": "adam", "lr": 2e-3}, "loss": {"name": "l2"}}
-        scheduler = {"name": "rampdown", "fraction": 0.6}
-        module = DnCnnDenoiser(**spec, scheduler=scheduler, channels=1, layers=6, width=16)
-        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-        trainer = pl.Trainer(accelerator="cpu", max_epochs=1, **quiet)
-        batches = [draw_batch(areas, rng) for _ in range(steps)]
-        trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]  # a list is a data set
-    module.eval()
-    return module.__call__
-
-
 def measure(fault: Fault, n: int, effort: Effort, number: int = 0) -> dict[str, Any]:
     """Return the scores of the filter and of the net, all scenes and seeds, and what the doctor finds."""
     found: dict[str, list[Score]] = {"filter": [], "net": []}
-    kinds: set[str] = set()
+    said: dict[str, list[str]] = {}
     for seed in range(effort.seeds):
         rng = np.random.default_rng([seed, number, n])
         recordings = [fault(photo(name), n, rng) for name in effort.photos]
@@ -136,14 +103,36 @@ def measure(fault: Fault, n: int, effort: Effort, number: int = 0) -> dict[str, 
         found["filter"] += [score(blur(1.0), r) for r in held_back]
         found["net"] += [score(net, r) for r in held_back]
         if seed == 0:
-            kinds = doctor_finds(recordings)
-    return {**{name: summary(scores) for name, scores in found.items()}, "doctor": sorted(kinds)}
+            said = {"doctor": doctor_finds(recordings), "train": training_finds(recordings)}
+    return {name: summary(scores) for name, scores in found.items()} | said
 
 
-def doctor_finds(recordings: Sequence[Recording]) -> set[str]:
-    """Return the kinds of harmful findings of the doctor."""
+def doctor_finds(recordings: Sequence[Recording]) -> list[str]:
+    """Return the kinds of findings of the doctor, apart from its notes."""
     scenes = [scene_of_array(str(k), r.noisy[..., None].astype(np.float32)) for k, r in enumerate(recordings)]
-    return {finding.kind for finding in judge(examine(scenes)) if finding.severity != "note"}
+    return sorted({finding.kind for finding in judge(examine(scenes)) if finding.severity != "note"})
+
+
+def training_finds(recordings: Sequence[Recording]) -> list[str]:
+    """Return what the checks at the start of training find."""
+    found = set()
+    for recording in recordings:
+        stacks = [array_stack(frame.astype(np.float32), f"frame {k}") for k, frame in enumerate(recording.noisy)]
+        scene = Scene(tuple(StackImage(stack, 0) for stack in stacks))
+        if scene_defects(scene):
+            found.add("refused")
+            continue
+        compared = compare_frames(scene.noisy, whole=False, match_levels=False)
+        assert compared is not None
+        looked_at = [(scene, list(range(len(stacks))), compared)]
+        said = {
+            "refused": bool(compared.odd),
+            "levels": level_warning(looked_at) is not None,
+            "shift": shift_warning(looked_at) is not None,
+            "outliers": any(stack.outliers for stack in stacks),
+        }
+        found |= {name for name, what in said.items() if what}
+    return sorted(found)
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float]:
@@ -160,18 +149,18 @@ def text(found: dict[str, float]) -> str:
 
 def fault_table(effort: Effort, faults: dict[str, Fault] = FAULTS) -> list[dict[str, Any]]:
     """Measure and print the first table."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, (name, fault) in enumerate(faults.items()):
         rows.append({"fault": name} | {str(n): measure(fault, n, effort, number) for n in FRAMES})
     titles = [f"{denoiser}, {n} frames" for denoiser in ("filter", "net") for n in FRAMES]
     print("Estimate minus truth, dB: mean and standard deviation over scenes and seeds")
     show(
-        ["fault", *titles, "doctor, 2 frames", "doctor, 6 frames"],
+        ["fault", *titles, *(f"{check}, 2 / 6 frames" for check in CHECKS)],
         [
             [
                 row["fault"],
                 *(text(row[str(n)][denoiser]) for denoiser in ("filter", "net") for n in FRAMES),
-                *(", ".join(row[str(n)]["doctor"]) or "-" for n in FRAMES),
+                *(" / ".join(", ".join(row[str(n)][check]) or "-" for n in FRAMES) for check in CHECKS),
             ]
             for row in rows
         ],
@@ -181,7 +170,7 @@ def fault_table(effort: Effort, faults: dict[str, Fault] = FAULTS) -> list[dict[
 
 def spread_table(effort: Effort) -> list[dict[str, Any]]:
     """Measure and print the second table: few pixels, and results much cleaner than the noise."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     sharp, smooth = photo("camera"), ndimage.gaussian_filter(photo("camera"), 12)
     cases = [("photograph", sharp, 1.0), ("smooth scene", smooth, 6.0)]
     for name, scene, sigma_px in cases:

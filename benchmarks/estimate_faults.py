@@ -49,8 +49,9 @@ Fault = Callable[[Floats, int, np.random.Generator], Recording]
 def photo(name: str) -> Floats:
     """Return a photograph as (H, W) in [0.25, 0.75]."""
     image = getattr(data, name)()
-    grey = color.rgb2gray(image) if image.ndim == 3 else image / 255
-    return 0.25 + 0.5 * (grey - grey.min()) / np.ptp(grey)
+    grey: Floats = color.rgb2gray(image) if image.ndim == 3 else image / 255
+    scaled: Floats = 0.25 + 0.5 * (grey - grey.min()) / np.ptp(grey)
+    return scaled
 
 
 def repeated(scene: Floats, n: int) -> Floats:
@@ -90,9 +91,10 @@ def stripes(scene: Floats, n: int, rng: np.random.Generator) -> Recording:
     return Recording(clean + SIGMA * (rows + white(scene, n, rng)) / np.sqrt(2), clean)
 
 
-def clipped(scene: Floats, n: int, rng: np.random.Generator, *, shift: float) -> Recording:
-    """Record with the scene moved to the end of the range, where the noise is cut off."""
-    clean = repeated(scene + shift, n)
+def clipped(scene: Floats, n: int, rng: np.random.Generator, *, white_end: bool) -> Recording:
+    """Record a scene that is mostly black, or mostly white, where the noise is cut off."""
+    dark = 0.5 * (2 * scene - 0.5) ** 3
+    clean = repeated(1 - dark if white_end else dark, n)
     return Recording((clean + SIGMA * white(scene, n, rng)).clip(0, 1), clean)
 
 
@@ -120,10 +122,10 @@ def successive(scene: Floats, n: int, rng: np.random.Generator, *, rho: float) -
     return Recording(clean + SIGMA * noise, clean)
 
 
-def copies(scene: Floats, n: int, rng: np.random.Generator) -> Recording:
-    """Record every second frame only, and fill in copies, saved again in 8 bits."""
+def copies(scene: Floats, n: int, rng: np.random.Generator, *, rounded: bool = False) -> Recording:
+    """Record every second frame only, and fill in copies, if ``rounded`` saved again in 8 bits."""
     found = control(scene, n, rng)
-    found.noisy[1::2] = np.rint(found.noisy[::2] * 255) / 255
+    found.noisy[1::2] = np.rint(found.noisy[::2] * 255) / 255 if rounded else found.noisy[::2]
     return found
 
 
@@ -178,15 +180,16 @@ CONTROLS: dict[str, Fault] = {
     "values below 0": partial(control, shift=-0.5),
 }
 FAULTS: dict[str, Fault] = CONTROLS | {
-    "clipped at black": partial(clipped, shift=-0.25),
-    "clipped at white": partial(clipped, shift=0.25),
+    "clipped at black": partial(clipped, white_end=False),
+    "clipped at white": partial(clipped, white_end=True),
     "one value of 20 times the range": partial(outlier, value=20.0),
     "the same value, clipped to the range": partial(outlier, value=1.0),
     "fixed pattern, 5 % of the variance": partial(shared, share=0.05),
     "fixed pattern, 30 % of the variance": partial(shared, share=0.3),
     "successive frames correlated by 0.1": partial(successive, rho=0.1),
     "successive frames correlated by 0.5": partial(successive, rho=0.5),
-    "every second frame is a copy, saved again": copies,
+    "every second frame is a copy": copies,
+    "the same copies, saved again in 8 bits": partial(copies, rounded=True),
     "last frame is a mean that contains the source": mean_of_others,
     "second frame is black": black_frame,
     "drift of 1 px a frame": partial(drift, step=1),
