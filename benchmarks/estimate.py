@@ -147,7 +147,7 @@ def text(found: dict[str, float]) -> str:
     return f"{found['error']:+.2f} ± {found['spread']:.2f}"
 
 
-def fault_table(effort: Effort, faults: dict[str, Fault] = FAULTS) -> list[dict[str, Any]]:
+def fault_table(effort: Effort, faults: dict[str, Fault]) -> list[dict[str, Any]]:
     """Measure and print the first table."""
     rows: list[dict[str, Any]] = []
     for number, (name, fault) in enumerate(faults.items()):
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     effort = TINY if parser.parse_args(arguments).tiny else Effort()
     torch.set_num_threads(1)
     about = {"effort": effort._asdict(), "noise_sd": SIGMA, "val_px": VAL_PX}
-    save("estimate", {**about, "faults": fault_table(effort), "spread": spread_table(effort)})
+    save("estimate", {**about, "faults": fault_table(effort, FAULTS), "spread": spread_table(effort)})
 
 
 if __name__ == "__main__":
