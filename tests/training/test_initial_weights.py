@@ -1,4 +1,4 @@
-"""``init_from``: by default one's own images start from the general weights where these fit; grey ones from folded ones."""
+"""``init_from``: by default, one's own images start from the general weights where these fit, folded for grey ones."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ def test_a_net_folded_for_grey_gives_the_mean_of_what_three_equal_channels_give(
         torch.testing.assert_close(grey(noisy), expected, atol=1e-5, rtol=1e-4)
 
 
+SHORT = ("trainer.max_epochs=1", "data.crop_px=16", "data.train_pairs=8", "data.val_pairs=4")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_ones_own_images_start_from_the_general_weights(noisy_images: Path, tmp_path: Path, channels: int):
     if channels == 1:
@@ -34,7 +38,7 @@ def test_ones_own_images_start_from_the_general_weights(noisy_images: Path, tmp_
             write(tmp_path / path.relative_to(noisy_images), np.asarray(Image.open(path).convert("L")))
     root = tmp_path if channels == 1 else noisy_images
     options = ("data=burst", f"data.root={root / 'frames'}", f"data.cache_dir={tmp_path / 'cache'}", "optimizer.lr=0")
-    run = train_with(tmp_path / "run", *options, "optimizer.weight_decay=0", "trainer.max_epochs=1", "data.crop_px=16")
+    run = train_with(tmp_path / "run", *options, "optimizer.weight_decay=0", *SHORT)
     assert "weights/general" in read_json(run / "result.json")["start"]
     general = load_denoiser("general").net.state_dict()
     found = load_denoiser(run / "checkpoints/best.ckpt").net.state_dict()
