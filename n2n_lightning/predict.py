@@ -38,11 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "skips files that are done.",
     )
     add = parser.add_argument
-    add(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="a checkpoint, the folder of a run, the name of trained weights, or auto",
-    )
+    add("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, a name of --list, or auto")
     add("inputs", metavar="INPUT", nargs="+", help="files, folders (their tree is kept), or patterns such as 'a/*.tif'")
     add("--output", metavar="DIR", type=Path, required=True, help="folder for the denoised files")
     add("--list", action=ListWeights, nargs=0, help="list the trained weights: name, noise, PSNR, size, ... and exit")

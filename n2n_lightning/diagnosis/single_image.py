@@ -14,8 +14,8 @@ from n2n_lightning.diagnosis.noise import single_noise
 
 MIN_SIDE_PX = 16  # smaller images hold too little to measure
 LEAST_NOISE = 0.012  # sd as a part of the image's contrast: less is also found in clean photographs, 3 of 255
-LEAST_CORRELATED = 0.02  # the same for what is left of smooth patches
-CORRELATED = 0.3  # of neighbours; compressed and demosaiced noise has more
+CORRELATED = 0.3  # of neighbours; blurred and demosaiced noise has more
+MOST_UNEVEN = 2.0  # ratio of sds: noise is about as strong everywhere, the texture of a photograph is not
 MOST_SATURATED = 0.05  # share of the values at the highest one
 
 Kind = Literal["small", "constant", "clean", "correlated", "independent"]
@@ -45,10 +45,10 @@ def find_noise(image: np.ndarray) -> ImageNoise:
     bottom, top = np.quantile(scaled, (0.001, 0.999))
     contrast = float(top - bottom) or 1.0
     rho = max(flat_patches(scaled).rho[:2])
-    spread = float(np.quantile(without_plane(cut_patches(scaled)).std(axis=(1, 2)), 0.1))
+    smoothest, usual = np.quantile(without_plane(cut_patches(scaled)).std(axis=(1, 2)), (0.05, 0.25))
     kind: Kind
-    if rho > CORRELATED and spread > LEAST_CORRELATED * contrast:
-        kind, sd = "correlated", spread
+    if rho > CORRELATED and smoothest > max(LEAST_NOISE * contrast, usual / MOST_UNEVEN):
+        kind, sd = "correlated", float(smoothest)
     else:
         sd = single_noise(scaled).sd
         kind = "independent" if sd > LEAST_NOISE * contrast else "clean"

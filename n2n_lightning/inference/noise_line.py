@@ -38,7 +38,7 @@ def noise_text(noise: ImageNoise, chosen: str) -> str:
     text = {
         "constant": f"every value is {noise.high:.5g}, there is nothing to denoise; using {chosen} all the same",
         "small": f"too small to measure its noise ({values}); using {chosen}",
-        "clean": f"hardly any noise (sd {noise.sd:.3g}, {values}); using {chosen}, which may smooth fine detail",
+        "clean": f"hardly any independent noise (sd {noise.sd:.3g}, {values}); using {chosen}, which may smooth detail",
         "independent": f"noise of sd {noise.sd:.3g} ({values}); using {chosen}",
         "correlated": f"noise of sd about {noise.sd:.2g} ({values}), or fine texture, correlated between neighbouring "
         f"pixels ({noise.correlation:.2f}); using {chosen}, which knows independent noise only: training on several "

@@ -9,9 +9,7 @@ from typing import Any
 
 from n2n_lightning.system.folders import weights_folder
 
-GENERAL = (
-    "general"  # the denoiser for any Gaussian and Poisson noise, which `predict auto` uses and training starts from
-)
+GENERAL = "general"  # for any Gaussian and Poisson noise: what `predict auto` takes, and training starts from
 RECORD_NAME = "result.json"
 LICENCE = "MIT"
 UNKNOWN = "–"
@@ -71,7 +69,7 @@ class TrainedWeights:
     def noise(self) -> str:
         """Kind and strengths of the training's noise, by the names of ``noise=``."""
         noise = self.record.get("noise") or {"name": DATA_NOISE.get(self.data.get("name", ""))}
-        return joined(noise["name"] or "that of the images", strengths(noise))
+        return join_texts(noise["name"] or "that of the images", strengths(noise))
 
     @property
     def range(self) -> str:
@@ -83,17 +81,17 @@ class TrainedWeights:
         """Folder of the training's images, the number of pairs in an epoch, and their size."""
         pairs, shape = self.record.get("train_pairs"), self.record.get("image_shape")
         size = f" of {shape[2]}x{shape[1]} px" if shape else ""
-        return joined(self.data.get("root") or UNKNOWN, f"{pairs:,} pairs{size}" if pairs else "")
+        return join_texts(self.data.get("root") or UNKNOWN, f"{pairs:,} pairs{size}" if pairs else "")
 
     @property
     def psnr(self) -> str:
         """PSNR on the training's validation images at the best epoch, dB; without clean images its estimate."""
-        return decibels(self.record.get("val/psnr", self.record.get("val/psnr_pairs")))
+        return decibel_text(self.record.get("val/psnr", self.record.get("val/psnr_pairs")))
 
     @property
     def noisy_psnr(self) -> str:
         """PSNR of these images before denoising, dB."""
-        return decibels(self.record.get("noisy_psnr"))
+        return decibel_text(self.record.get("noisy_psnr"))
 
     @property
     def scored_at(self) -> str:
@@ -109,13 +107,11 @@ class TrainedWeights:
 def list_trained() -> list[TrainedWeights]:
     """Return all trained weights that are installed, the general ones first."""
     found = find_trained()
-    last = [key.rpartition("/")[2] for key in found]
-    listed = []
-    for key, checkpoint in found.items():
-        short = key.rpartition("/")[2]
-        listed.append(
-            TrainedWeights(key, short if last.count(short) == 1 else key, checkpoint, read_record(checkpoint))
-        )
+    last_parts = [key.rpartition("/")[2] for key in found]
+    listed = [
+        TrainedWeights(key, last if last_parts.count(last) == 1 else key, checkpoint, read_record(checkpoint))
+        for (key, checkpoint), last in zip(found.items(), last_parts, strict=True)
+    ]
     return sorted(listed, key=lambda weights: weights.key != GENERAL)
 
 
@@ -125,18 +121,14 @@ def strengths(noise: dict[str, Any]) -> str:
     >>> strengths({"name": "poisson_gaussian", "gain": [0, 0.12], "sigma": 10})
     'gain 0 to 0.12, sigma 10 of 255'
     """
-    parts = []
-    for key, value in noise.items():
-        if isinstance(value, list):
-            value = " to ".join(map(str, value))
-        if key != "name":
-            parts.append(f"{key} {value}{STRENGTH_UNITS.get(key, '')}")
-    return ", ".join(parts)
+    named = {key: value for key, value in noise.items() if key != "name"}
+    texts = {key: " to ".join(map(str, value)) if isinstance(value, list) else value for key, value in named.items()}
+    return ", ".join(f"{key} {text}{STRENGTH_UNITS.get(key, '')}" for key, text in texts.items())
 
 
-def joined(*parts: str) -> str:
-    return ", ".join(part for part in parts if part)
+def join_texts(*texts: str) -> str:
+    return ", ".join(text for text in texts if text)
 
 
-def decibels(value: float | None) -> str:
+def decibel_text(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.2f}"
