@@ -58,8 +58,10 @@ def test_a_card_names_noise_score_command_size_and_licence(key: str):
     noise = record.get("noise") or {"name": "pixelate"}
     rows = dict(re.findall(r"^\| ([\w ]+) \| (.*) \|$", card, re.MULTILINE))
     assert str(noise["name"]) in rows["noise"]
-    assert rows["validation PSNR"].startswith(f"{record['val/psnr']:.2f} dB, noisy images {record['noisy_psnr']:.2f} dB")
-    assert rows["size"] == f"{weights.checkpoint.stat().st_size / 1e6:.1f} MB" and rows["licence of the weights"] == "MIT"
+    scores = f"{record['val/psnr']:.2f} dB, noisy images {record['noisy_psnr']:.2f} dB"
+    assert rows["validation PSNR"].startswith(scores)
+    assert rows["size"] == f"{weights.checkpoint.stat().st_size / 1e6:.1f} MB"
+    assert rows["licence of the weights"] == "MIT"
     assert f"{record['params']:,} parameters" in rows["net"] and record["data"]["root"] in rows["trained on"]
     command = card.partition("    python -m n2n_lightning.train ")[2].partition("\n\n")[0]
     for name, value in record["overrides"].items():
