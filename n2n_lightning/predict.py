@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # at run time they are imported after the arguments are check
     from n2n_lightning.inference.file_runner import FileDenoiser
     from n2n_lightning.inference.jobs import FileJob
 
+AUTO = "auto"  # the name of the weights that the program chooses
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -37,9 +38,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "skips files that are done.",
     )
     add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, or a trained model's name: unet")
+    add("checkpoint", metavar="CHECKPOINT", help="a checkpoint, the folder of a run, a name of --list, or auto")
     add("inputs", metavar="INPUT", nargs="+", help="files, folders (their tree is kept), or patterns such as 'a/*.tif'")
     add("--output", metavar="DIR", type=Path, required=True, help="folder for the denoised files")
+    add("--list", action=ListWeights, nargs=0, help="list the trained weights: name, noise, PSNR, size, ... and exit")
     add("--format", choices=sorted(FORMAT_SUFFIXES), help="format of the denoised files (default: each file's own)")
     add("--per-channel", action="store_true", help="denoise each channel by itself")
     add("--axes", type=axes_letters, metavar="TZYX", help="the files' dimensions, slowest first: T, Z, C, Y, X letters")
@@ -49,6 +51,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     add("--overwrite", action="store_true", help="replace files in DIR that this command did not make")
     return parser.parse_args(argv)
+
+
+class ListWeights(argparse.Action):
+    """The option that prints a table of the trained weights and ends the program."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from n2n_lightning.models.trained import LICENCE, list_trained
+        from n2n_lightning.reporting.printing import TextTable
+
+        titles = ("name", "noise", "range", "trained on", "PSNR (dB)", "noisy (dB)", "scored at", "size", "licence")
+        rows = [
+            (w.name, w.noise, w.range, w.trained_on, w.psnr, w.noisy_psnr, w.scored_at, w.size, LICENCE)
+            for w in list_trained()
+        ]
+        numeric = [title.endswith("(dB)") or title == "size" for title in titles]
+        TextTable(titles, rows, numeric, fold=True, unbroken="name").show()
+        print(f"The name {AUTO} takes general, and says what noise it finds in each file.")
+        parser.exit()
 
 
 def positive(text: str) -> float:
@@ -116,8 +136,10 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
     from n2n_lightning.inference.jobs import plan_jobs
     from n2n_lightning.inference.manifest import Manifest
     from n2n_lightning.models.checkpoint import find_checkpoint
+    from n2n_lightning.models.trained import GENERAL
 
-    checkpoint, folder = find_checkpoint(arguments.checkpoint), arguments.output
+    chosen = GENERAL if arguments.checkpoint == AUTO else None
+    checkpoint, folder = find_checkpoint(chosen or arguments.checkpoint), arguments.output
     jobs = plan_jobs(arguments.inputs, folder, arguments.format)
     options = {"per_channel": arguments.per_channel, "bf16": arguments.precision == "bf16"}
     denoiser = Denoiser.load(checkpoint, working_bytes=arguments.memory - PROGRAM_BYTES, **options)
@@ -137,7 +159,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
     if fault := write_fault(manifest.path):
         raise ValueError(f"--output {folder} cannot be written ({fault}); give another")
     folder.mkdir(parents=True, exist_ok=True)
-    return FileDenoiser(denoiser, manifest, arguments.format, arguments.range, arguments.axes), jobs
+    return FileDenoiser(denoiser, manifest, arguments.format, arguments.range, arguments.axes, chosen), jobs
 
 
 if __name__ == "__main__":

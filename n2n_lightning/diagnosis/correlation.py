@@ -106,17 +106,13 @@ def flat_patches(image: np.ndarray, patch: int = 16) -> Spatial:
     """Estimate the correlation within one image (C, H, W), in the twentieth of its patches that is smoothest; texture
     makes it too large.
     """
-    c, h, w = image.shape
-    patch = min(patch, h, w)
-    cut = image[:, : h // patch * patch, : w // patch * patch].reshape(c, h // patch, patch, w // patch, patch)
-    patches = np.moveaxis(cut, 2, 3).reshape(-1, patch, patch).astype(np.float64)
+    patches = cut_patches(image, patch)
+    patch = patches.shape[-1]
     smooth = ndimage.uniform_filter(patches, (1, 5, 5))
     slope = np.var(smooth, axis=(1, 2)) / np.maximum(np.var(patches, axis=(1, 2)), 1e-30)
     calm = patches[np.argsort(slope)[: max(4, len(patches) // 20)]]
-    y, x = np.mgrid[:patch, :patch]
-    plane = np.stack([np.ones(patch**2), y.ravel(), x.ravel()], axis=1)
-    left = calm.reshape(len(calm), -1) @ (np.eye(patch**2) - plane @ np.linalg.pinv(plane))
-    left = left.reshape(-1, patch, patch) / np.maximum(left.std(axis=1), 1e-30)[:, None, None]
+    left = without_plane(calm)
+    left = left / np.maximum(left.std(axis=(1, 2)), 1e-30)[:, None, None]
     taken = 3 / patch**2
     rho = []
     for y_lag, x_lag in LAGS:
@@ -124,3 +120,20 @@ def flat_patches(image: np.ndarray, patch: int = 16) -> Spatial:
         b = left[:, : patch - y_lag, max(-x_lag, 0) : patch - max(x_lag, 0)]
         rho.append(float(np.mean(a * b)) * (1 - taken) + taken)
     return Spatial(tuple(rho), float(1 / np.sqrt(left.size)))
+
+
+def cut_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:
+    """Return the square patches of an image (C, H, W): (K, patch, patch) float64, less the rest at its edges."""
+    c, h, w = image.shape
+    patch = min(patch, h, w)
+    cut = image[:, : h // patch * patch, : w // patch * patch].reshape(c, h // patch, patch, w // patch, patch)
+    return np.moveaxis(cut, 2, 3).reshape(-1, patch, patch).astype(np.float64)
+
+
+def without_plane(patches: np.ndarray) -> np.ndarray:
+    """Return each of the patches (K, P, P) less the plane that fits it best, in the sense of least squares."""
+    patch = patches.shape[-1]
+    y, x = np.mgrid[:patch, :patch]
+    plane = np.stack([np.ones(patch**2), y.ravel(), x.ravel()], axis=1)
+    left = patches.reshape(len(patches), -1) @ (np.eye(patch**2) - plane @ np.linalg.pinv(plane))
+    return np.asarray(left.reshape(patches.shape))

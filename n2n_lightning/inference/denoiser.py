@@ -28,8 +28,9 @@ from n2n_lightning.image_io.value_range import (
     to_net,
 )
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
-from n2n_lightning.models.checkpoint import load_denoiser
+from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
 from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.models.trained import has_learnt_grey
 
 WORKING_BYTES = 3.5e9  # default of the memory that denoising may take
 FLOATS_BESIDE_NET = 4  # per channel: copies of a tile on its way in and out
@@ -41,7 +42,8 @@ class Denoiser:
 
     Args:
         model: a name in ``conf/model`` for a net to be trained by ``fit``, or a module (``Denoiser.load``).
-        per_channel: put each channel through the net by itself, as an image whose channels are all equal.
+        per_channel: put each channel through the net by itself, as an image whose channels are all equal. A denoiser
+            that was loaded and has learnt grey images does so by itself where the number of channels is another.
         bf16: let the net compute in bfloat16: faster on some CPUs, to about 3 digits.
         working_bytes: memory for denoising; larger images go through in tiles.
     """
@@ -58,6 +60,7 @@ class Denoiser:
         self._module = None if isinstance(model, str) else model
         self.is_trained = self._module is not None
         self.per_channel, self.bf16, self.working_bytes = per_channel, bf16, working_bytes
+        self.has_learnt_grey = False
 
     @classmethod
     def load(cls, checkpoint: str | Path, **options: Any) -> Self:
@@ -66,7 +69,10 @@ class Denoiser:
         Raises:
             ValueError: the checkpoint does not exist, or cannot be used.
         """
-        return cls(load_denoiser(checkpoint), **options)
+        path = find_checkpoint(checkpoint)
+        denoiser = cls(load_denoiser(path), **options)
+        denoiser.has_learnt_grey = has_learnt_grey(path)
+        return denoiser
 
     @property
     def module(self) -> DenoiserModule:
@@ -251,7 +257,11 @@ class Denoiser:
 
     def takes(self, channels: int) -> bool:
         """Return whether images with this number of channels can be denoised."""
-        return self.per_channel or channels == self.channels
+        return channels == self.channels or self.splits(channels)
+
+    def splits(self, channels: int) -> bool:
+        """Return whether each channel of images with this number of them goes through the net by itself."""
+        return self.per_channel or (self.has_learnt_grey and channels != self.channels)
 
     def plan(self, shape: tuple[int, int, int, int], itemsize: int, held_bytes: float = 0) -> Plan:
         """Choose the tiles that images are cut into.
@@ -304,7 +314,7 @@ class Denoiser:
     @torch.inference_mode()
     def _tile(self, values: Array, peak: float) -> Array:
         """Denoise a tile, (images, h, w, C); return the same shape and type."""
-        if not self.per_channel:
+        if not self.splits(values.shape[3]):
             return from_net(self._estimate(to_net(values, peak)), peak, values.dtype)
         denoised = np.empty_like(values)
         for channel in range(values.shape[3]):

@@ -35,6 +35,7 @@ from n2n_lightning.image_io.value_range import (
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.inference.manifest import Manifest
+from n2n_lightning.inference.noise_line import noise_line
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.system.atomic import DISK_FULL
 
@@ -50,6 +51,7 @@ class InspectedFile(NamedTuple):
 
     job: FileJob
     pixels: int  # of all its images
+    channels: int
     dtype: np.dtype[Any]
     plan: Plan
     is_exact: bool  # whether tiles give the same as the whole image
@@ -70,6 +72,7 @@ class FileDenoiser:
         form: format of the denoised files; None for each file's own.
         range: the value that is 1 to the net, except for 8 bits; None for the training's, or one that is found.
         axes: letters of the files' dimensions, as ``parse_axes`` returns them; None for those that the files name.
+        chosen: name of the net where the program chose it; then it says what noise it finds in each file.
     """
 
     denoiser: Denoiser
@@ -77,6 +80,7 @@ class FileDenoiser:
     form: str | None = None
     range: float | None = None
     axes: str | None = None
+    chosen: str | None = None
     spans: dict[Path, ValueSpan] = field(default_factory=dict)  # of the files that were looked through
 
     def run(self, jobs: Sequence[FileJob]) -> Iterator[str]:
@@ -111,6 +115,7 @@ class FileDenoiser:
                     "the result differs from that of the whole; more --memory avoids it",
                     file=sys.stderr,
                 )
+        self.tell_split([file for file in todo if self.denoiser.splits(file.channels)])
         start, done = time.perf_counter(), []
         with progress_bar(sum(file.pixels for file in todo)) as advance:
             for file in todo:
@@ -148,7 +153,18 @@ class FileDenoiser:
                     "give one, or leave it out"
                 )
             is_exact = denoiser.reach.is_local or (plan.rows >= shape[1] and plan.columns >= shape[2])
-            return InspectedFile(job, image.count * math.prod(shape[:3]), image.dtype, plan, is_exact)
+            pixels = image.count * math.prod(shape[:3])
+            return InspectedFile(job, pixels, shape[3], image.dtype, plan, is_exact)
+
+    def tell_split(self, files: Sequence[InspectedFile]) -> None:
+        """Say which files go through the net channel by channel, unless that was asked for."""
+        if files and not self.denoiser.per_channel:
+            others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            count = f"{files[0].channels} channel{'s' if files[0].channels > 1 else ''}"
+            print(
+                f"{files[0].job.input} ({count}){others}: each channel goes through the net by itself, as a grey image",
+                flush=True,
+            )
 
     def find_range(self, files: Sequence[InspectedFile]) -> float:
         """Find the range of files of one kind by their values, and print it."""
@@ -216,6 +232,8 @@ class FileDenoiser:
                 open_image_file(job.input, self.axes) as image,
                 self.checked_output(image, part) as write,
             ):
+                if self.chosen and (line := noise_line(image, file.plan.rows, bounds, self.chosen)):
+                    print(line, flush=True)
                 for group in range(image.count):
                     for top, rows in self.bands(image, group, file.plan, peak, bounds):
                         write(group, top, rows)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import FORMAT, DenoiserModule, to_channels_last
-from n2n_lightning.system.folders import weights_folder
+from n2n_lightning.models.trained import find_trained
 from n2n_lightning.system.safe_load import MAX_REASON, is_stored, safe_load
 
 KEPT_KEYS = ["n2n_lightning", "hyper_parameters", "hparams_name", "epoch", "global_step", "pytorch-lightning_version"]
@@ -24,18 +24,21 @@ def find_checkpoint(name: str | Path) -> Path:
     Raises:
         ValueError: there is no such checkpoint. The message lists the names.
     """
-    path, root = Path(name), weights_folder()
+    path = Path(name)
     for candidate in (path, path / "checkpoints" / "best.ckpt", path / "best.ckpt"):
         if candidate.is_file():
             return candidate
-    known = {found.parent.relative_to(root).as_posix(): found for found in sorted(root.rglob("best.ckpt"))}
+    known = find_trained()
     matches = [key for key in known if str(name) in (key, key.rpartition("/")[2])]
     if len(matches) == 1:
         return known[matches[0]]
     rule = "holds no best.ckpt" if path.is_dir() else "does not exist"
     if matches:
         rule = f"is more than one trained model: {', '.join(matches)}"
-    raise ValueError(f"{name} {rule}; give a checkpoint, the folder of a run, or one of {', '.join(known)}")
+    raise ValueError(
+        f"{name} {rule}; give a checkpoint, the folder of a run, or one of {', '.join(known)} "
+        "(python -m n2n_lightning.predict --list tells what they are for)"
+    )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

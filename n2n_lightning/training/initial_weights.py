@@ -9,9 +9,9 @@ from torch import Tensor
 
 from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
 from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.models.trained import GENERAL
 from n2n_lightning.training.build import Config
 
-GENERAL = "general"  # the name under weights/ of the denoiser for any Gaussian and Poisson noise
 OWN_IMAGES = ("burst", "clean", "pairs", "single")  # choices of data= that start from it
 LEARNT_NOISES = ("gaussian", "poisson", "poisson_gaussian", None)  # None: the noise of the images themselves
 NOT_OF_THE_NET = ("optimizer", "loss", "scheduler", "channels")  # arguments of a family that describe no net

@@ -19,7 +19,7 @@ from predict_runs import MODEL, WEIGHTS, Array, assert_close, denoise, estimate,
 from small_runs import assert_refused, stamps
 
 from n2n_lightning import Denoiser, predict
-from n2n_lightning.models import checkpoint
+from n2n_lightning.models import trained
 
 IN = Path("given/in")
 
@@ -143,7 +143,7 @@ def test_names_of_no_or_of_several_models_list_all(command: Command, tmp_path: P
         path = tmp_path / "given/weights" / name / "best.ckpt"
         path.parent.mkdir(parents=True)
         path.write_bytes(WEIGHTS.read_bytes())
-    monkeypatch.setattr(checkpoint, "weights_folder", lambda: tmp_path / "given/weights")
+    monkeypatch.setattr(trained, "weights_folder", lambda: tmp_path / "given/weights")
     write(IN / "a.png", noise(20, 24, 3))
     known = "give a checkpoint, the folder of a run, or one of one/net, two/net, two/only"
     words = {
