@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
@@ -14,6 +15,7 @@ from n2n_lightning.training.build import Config
 
 OWN_IMAGES = ("burst", "clean", "pairs", "single")  # choices of data= that start from it
 LEARNT_NOISES = ("gaussian", "poisson", "poisson_gaussian", None)  # None: the noise of the images themselves
+FOLDED = ("unet", "nafnet", "dncnn")  # families whose nets for colours serve grey images exactly
 NOT_OF_THE_NET = ("optimizer", "loss", "scheduler", "channels")  # arguments of a family that describe no net
 
 
@@ -60,7 +62,7 @@ def start_from(initial: DenoiserModule, module: DenoiserModule, name: str) -> st
         ValueError: the weights do not fit.
     """
     channels, theirs = (m.hparams["channels"] for m in (module, initial))
-    fits = channels == theirs or (channels, theirs) == (1, 3)
+    fits = channels == theirs or (channels, theirs, initial.family in FOLDED) == (1, 3, True)
     if name == "auto" and not (fits and net_arguments(module) == net_arguments(initial)):
         return None
     if not fits:
@@ -81,13 +83,16 @@ def start_from(initial: DenoiserModule, module: DenoiserModule, name: str) -> st
 def for_grey(weights: dict[str, Tensor], shapes: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a net for one channel, from those of a net for three.
 
-    Its first layer adds up what the three equal channels would give, and its last one takes the mean of three.
+    Its layers add up what three equal channels would give, and its last one takes the mean of three. So the result is
+    the mean over the channels, but for nets that do more than add at the end, such as ``red30``.
     """
 
     def fold(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
         for axis in range(min(weight.ndim, 2)):
-            if weight.shape[axis] == 3 and shape[axis] == 1:
-                weight = weight.sum(1, keepdim=True) if axis == 1 else weight.mean(0, keepdim=True)
+            if weight.shape[axis] == shape[axis] + 2:  # the image's channels come last where others are beside them
+                others, image = weight.split([shape[axis] - 1, 3], axis)
+                image = image.sum(1, keepdim=True) if axis == 1 else image.mean(0, keepdim=True)
+                weight = torch.cat([others, image], axis)
         return weight
 
     return {name: fold(weight, tuple(shapes[name].shape)) for name, weight in weights.items() if name in shapes}

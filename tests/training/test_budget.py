@@ -22,12 +22,12 @@ def fixed_times(step_s: float, validation_s: float) -> StepTimes:
 def test_crops_fill_the_time_and_validation_takes_a_small_part(
     noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(0.5, 0.25))
+    monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(0.1, 0.25))
     options = (*source("burst", noisy_images), *ALL, *small("nafnet32"), "data.batch_size=4", "minutes=0.2")
     record = read_json(train_with(tmp_path / "run", *options, "trainer.max_epochs=20") / "result.json")["config"]
     epochs, steps = record["trainer"]["max_epochs"], record["data"]["train_pairs"] / 4
     assert 1 < epochs < 20 and epochs * 0.25 <= 0.2 * 60 * 0.15
-    assert 0.75 * 12 < epochs * (steps * 0.5 + 0.25) <= 12
+    assert 0.75 * 12 < epochs * (steps * 0.1 + 0.25) <= 12
 
 
 def test_the_length_stays_when_the_run_goes_on(noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
