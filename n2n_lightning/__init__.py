@@ -1,4 +1,12 @@
-"""n2n_lightning: train image denoisers from pairs of noisy images (Noise2Noise, Lehtinen et al. 2018)."""
+"""n2n_lightning: train image denoisers from pairs of noisy images (Noise2Noise, Lehtinen et al. 2018).
+
+Example, with two noisy images of each scene:
+
+    >>> from n2n_lightning import Denoiser
+    >>> clean = Denoiser().fit(first, second, minutes=5).denoise(first)
+
+The commands are listed in README.md; ``python -m n2n_lightning.train --help`` shows the first of them.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import rlcompleter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,17 @@ from n2n_lightning.models.families import FAMILIES
 def test_a_public_name_is_listed_and_resolves(name: str):
     assert name in dir(n2n_lightning)
     assert name == "__version__" or getattr(n2n_lightning, name).__name__ == name
+
+
+def test_tab_completion_offers_a_class_and_its_methods():
+    completer = rlcompleter.Completer({"package": n2n_lightning, "Denoiser": n2n_lightning.Denoiser})
+    assert (completer.complete("package.Denoiser", 0) or "").startswith("package.Denoiser")
+    for method in ("fit", "save", "load", "denoise", "predict"):
+        assert (completer.complete(f"Denoiser.{method}", 0) or "").startswith(f"Denoiser.{method}(")
+
+
+def test_the_package_says_that_it_has_type_hints():
+    assert (Path(n2n_lightning.__file__).parent / "py.typed").is_file()
 
 
 def test_every_family_is_public():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from n2n_lightning.data.pairs import PairSource, Stage
 from n2n_lightning.data.scenes import Scene, StackImage, describe_mismatch, stack_format
 from n2n_lightning.data.single import SingleImages
 from n2n_lightning.image_io.stack import ImageStack, pixel_hash
-from n2n_lightning.image_io.value_range import ValueSurvey, finite_limits
+from n2n_lightning.image_io.value_range import find_span, finite_limits
 
 OneArray = npt.NDArray[Any] | Tensor
 Arrays = OneArray | Sequence[OneArray]
@@ -55,13 +54,11 @@ def array_stack(image: OneArray, name: str) -> ArrayStack:
     pixels = image if image.ndim == 3 else image[:, :, None]
     if finite_limits(pixels) is None:
         raise ValueError(f"{name} holds NaN or infinite values; fix or remove it")
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
     of_pixels = pixel_hash(pixels.shape, pixels.dtype)
     of_pixels.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
-    survey = ValueSurvey()
-    survey.add(pixels)
-    low, high, outliers = survey.limits()
-    found = (low, high, digest, outliers, (of_pixels.hexdigest(),), (), "YXC")
+    digest = of_pixels.hexdigest()
+    low, high, outliers = find_span(pixels)
+    found = (low, high, digest, outliers, (digest,), (), "YXC")
     return ArrayStack(Path(name), Path(), 0, (1, *pixels.shape), pixels.dtype.str, *found, pixels)
 
 
@@ -81,6 +78,9 @@ class ArrayData(FrameData):
     source: Arrays
     target: Arrays | None = None
     clean: Arrays | None = None
+
+    spare_validation = True
+    skip_advice = "fix or remove them; ArrayData(..., skip_bad=True) goes on without them"
 
     def __post_init__(self) -> None:
         super().__post_init__()

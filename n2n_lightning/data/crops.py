@@ -151,7 +151,8 @@ def assign_regions(
     Args:
         train: scenes for training.
         val: scenes for validation, numbered after those for training; None takes some of ``train``.
-        val_fraction: part of ``train``, or of the area of scenes that are cut, that validation takes; 1 for all.
+        val_fraction: part of ``train``, or of the area of scenes that are cut, that validation takes; 1 for all,
+            0 for none.
         crop: height and width of a crop, px.
         seed: decides which scenes validation takes.
         by_area: cut each scene.
@@ -163,8 +164,8 @@ def assign_regions(
             if known & set(scene.identity):
                 raise ValueError(f"{scene.name} is among the training images too; take it out of either")
         return {"train": whole[: len(train)], "val": whole[len(train) :]}
-    if val_fraction == 1:
-        return {"train": [], "val": whole}
+    if val_fraction in (0, 1):
+        return {"train": whole, "val": []} if val_fraction == 0 else {"train": [], "val": whole}
     group = group_scenes(train)  # scenes that share an image go to one stage together
     count = group.max() + 1
     if count == 1 or by_area:

@@ -44,6 +44,7 @@ class SceneData:
         train_pairs: number of training crops in an epoch.
         val_pairs: maximum number of validation crops, tiles of a grid over the images; None for all.
         val_fraction: part of the scenes that validation holds back, or of the area of scenes that are cut; 1 for all.
+            Arrays may have 0: then there is no validation.
         val_areas: cut each scene across its longer side, and validate on the last part; otherwise each scene is as a
             whole for training or for validation, and only a lone one is cut.
         range: the value that becomes 1; None finds it: 255 for 8-bit images, else the smallest 2^k - 1 (integers) or
@@ -67,16 +68,17 @@ class SceneData:
     cache_dir: str = "outputs/cache"
 
     cell_px = 1  # side of the square of input pixels behind each pixel of a pair
+    spare_validation = False  # whether val_fraction may be 0
+    skip_advice = "fix them, or set data.skip_bad=true to go on without them"
     spare_frames = False  # whether a scene can do without some of its frames, as a burst can
     draws = "fresh"  # or "fixed": the same training crops in every epoch
 
     def __post_init__(self) -> None:
         check_at_least(1, 64, crop_px=self.crop_px, train_pairs=self.train_pairs, val_pairs=self.val_pairs)
         check_at_least(0, 0, seed=self.seed)
-        if not 0 < self.val_fraction <= 1:
-            raise ValueError(
-                f"val_fraction must be above 0, at most 1, got {self.val_fraction}; set data.val_fraction=0.2"
-            )
+        if not 0 <= self.val_fraction <= 1 or (self.val_fraction == 0 and not self.spare_validation):
+            rule = "0 to 1" if self.spare_validation else "above 0, at most 1"
+            raise ValueError(f"val_fraction must be {rule}, got {self.val_fraction}; set data.val_fraction=0.2")
         if self.range is not None and not self.range > 0:
             raise ValueError(f"range must be above 0, got {self.range}; set data.range=255, or null to find it")
         if self.axes is not None:
@@ -144,7 +146,8 @@ class SceneData:
         assert self.peak > 0  # or it raises a ValueError
         regions = content.regions[stage]
         if not regions:
-            raise ValueError(f"val_fraction={self.val_fraction} leaves none for training; set data.val_fraction=0.2")
+            purpose = "training" if stage == "train" else "validation"
+            raise ValueError(f"val_fraction={self.val_fraction} leaves none for {purpose}; set data.val_fraction=0.2")
         if stage == "train" and self.takes_whole:
             raise ValueError("crop_px=null and val_fraction=1 are for evaluation alone; set data.crop_px=64")
         # the stage's own scenes alone: those of the other stage may have more or fewer images
@@ -195,7 +198,7 @@ class SceneData:
         train, val = ([scene for scene in scenes if scene not in misfits] for scenes in (train, val))
         faults = list(dict.fromkeys([*train_faults, *val_faults, *misfits.values()]))  # pages of a file share a fault
         if faults and not self.skip_bad:
-            raise ValueError(fault_list(faults, "fix them, or set data.skip_bad=true to go on without them"))
+            raise ValueError(fault_list(faults, self.skip_advice))
         if not train or (found and not val):
             raise ValueError(fault_list(faults, "and no other is left"))
         if faults:

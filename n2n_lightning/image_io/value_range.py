@@ -96,6 +96,8 @@ class ValueSurvey:
 
 def find_span(values: Array) -> ValueSpan:
     """Return the span of finite values of any shape."""
+    if values.size < FEW_VALUES:
+        return ValueSpan(float(values.min()), float(values.max()))
     survey = ValueSurvey()
     survey.add(values)
     return survey.limits()

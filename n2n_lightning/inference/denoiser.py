@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.pairs import PairSource, Stage, TensorPairs
+from n2n_lightning.data.array_forms import as_nhwc, find_axes, from_nhwc, to_numpy
 from n2n_lightning.image_io.image_file import Array
 from n2n_lightning.image_io.value_range import (
     clip_bounds,
@@ -28,20 +27,33 @@ from n2n_lightning.image_io.value_range import (
     to_net,
 )
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
-from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
+from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser, save_denoiser
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.models.trained import has_learnt_grey
 
 WORKING_BYTES = 3.5e9  # default of the memory that denoising may take
 FLOATS_BESIDE_NET = 4  # per channel: copies of a tile on its way in and out
+FLOATS_TO_255 = 256.0  # the range that floats in 0..255 have, see ``covering_range``
 BATCH_PX = 2**18  # small images go through the net together
 
 
 class Denoiser:
-    """Denoises arrays, and trains on them. Before any training it denoises with the first weights, and warns.
+    """Denoise arrays, and train on pairs of noisy ones.
+
+    Example, with two noisy images of each scene, ``first`` and ``second``:
+
+        >>> from n2n_lightning import Denoiser
+        >>> denoiser = Denoiser().fit(first, second, minutes=5)
+        >>> clean = denoiser.denoise(first)
+        >>> denoiser.save("mine.ckpt")
+        >>> same = Denoiser.load("mine.ckpt").denoise(first)
+
+    Before any training it denoises with the weights that training would start from, and warns.
 
     Args:
-        model: a name in ``conf/model`` for a net to be trained by ``fit``, or a module (``Denoiser.load``).
+        model: a name in ``conf/model`` for a net to be trained by ``fit``, or a module (``Denoiser.load``). None: the
+            net that suits one's own images, nafnet32. Training starts from ``weights/general`` where these fit (that
+            net, 1 or 3 channels), otherwise from random weights; ``start`` tells which.
         per_channel: put each channel through the net by itself, as an image whose channels are all equal. A denoiser
             that was loaded and has learnt grey images does so by itself where the number of channels is another.
         bf16: let the net compute in bfloat16: faster on some CPUs, to about 3 digits.
@@ -50,14 +62,15 @@ class Denoiser:
 
     def __init__(
         self,
-        model: str | DenoiserModule = "unet",
+        model: str | DenoiserModule | None = None,
         *,
         per_channel: bool = False,
         bf16: bool = False,
         working_bytes: float = WORKING_BYTES,
     ) -> None:
-        self.model = model if isinstance(model, str) else model.family
-        self._module = None if isinstance(model, str) else model
+        self.model = model.family if isinstance(model, DenoiserModule) else model
+        self._module = model if isinstance(model, DenoiserModule) else None
+        self.start: str | None = None  # what training started from
         self.is_trained = self._module is not None
         self.per_channel, self.bf16, self.working_bytes = per_channel, bf16, working_bytes
         self.has_learnt_grey = False
@@ -71,11 +84,17 @@ class Denoiser:
         """
         path = find_checkpoint(checkpoint)
         denoiser = cls(load_denoiser(path), **options)
+        denoiser.start = f"starting from {Path(checkpoint).as_posix()}"
         denoiser.has_learnt_grey = has_learnt_grey(path)
         return denoiser
 
     @property
     def module(self) -> DenoiserModule:
+        """The Lightning module of the net.
+
+        Raises:
+            ValueError: there is none before training.
+        """
         if self._module is None:
             raise ValueError("the denoiser is not trained; call fit(source, target), or start from Denoiser.load(path)")
         return self._module
@@ -98,89 +117,117 @@ class Denoiser:
 
     def fit(
         self,
-        source: Tensor | npt.NDArray[Any],
-        target: Tensor | npt.NDArray[Any],
+        source: Any,
+        target: Any,
         *,
-        epochs: int = 1,
-        batch_size: int = 64,
+        epochs: int | None = None,
+        minutes: float | None = None,
+        batch_size: int | None = None,
+        device: str = "auto",
+        progress: bool = True,
         seed: int = 0,
     ) -> Self:
-        """Train on pairs of noisy images with the model's own optimizer; a second call goes on from the first.
+        """Train on pairs of noisy images of the same scenes; a second call goes on from the first.
+
+        Training takes crops of 64x64 px, or as large as the smallest image allows, and the optimizer and the schedule
+        of ``train data=pairs``. The value that is 1 to the net is found as for files: see ``denoise``.
 
         Args:
-            source, target: (N, C, H, W) each, uint8 or floats in 0..255.
-            epochs: passes over all pairs.
-            batch_size: pairs in a step.
-            seed: of the first weights and of the order.
+            source, target: (N, C, H, W), (N, H, W, C), (N, H, W), (H, W, C) or (H, W) of numpy or torch, integers or
+                floats; or a list of images of any sizes. (C, H, W) where the net's channels are known.
+            epochs: passes over all pixels. None: 20 epochs of as many pixels as 640 crops of 64x64 have.
+            minutes: length of the training instead, measured at its start.
+            batch_size: crops in a step. None: as many pixels as 8 crops of 64x64 have, at most 64 crops.
+            device: "auto", "cpu", "cuda", "cuda:1", ...
+            progress: show a progress bar, and print what the training starts from.
+            seed: of random weights, of the crops and of their order.
 
         Raises:
-            ValueError: source and target are not of this form.
+            ValueError: source and target are no pairs, or an argument is wrong. Pairs that are copies of each other,
+                and dead images, are left out while others remain; what is left out is printed.
         """
-        import pytorch_lightning as pl
+        from n2n_lightning.training.array_fit import fit_arrays
 
-        from n2n_lightning.data.datamodule import NoisyPairDataModule
-        from n2n_lightning.training.build import build_module, compose_model
-        from n2n_lightning.training.run import quiet_lightning
-
-        if epochs < 1:
-            raise ValueError(f"epochs must be 1 or more, got {epochs}")
-        pairs = MemoryPairs(*(torch.as_tensor(images) for images in (source, target)))
-        if not self.is_trained:
-            pl.seed_everything(seed, verbose=False)
-            self._use(build_module(compose_model(self.model), channels=pairs.source.shape[1]))
-            self.is_trained = True
-        elif pairs.source.shape[1] != self.channels:
-            raise ValueError(f"source must have {self.channels} channels as before, got {pairs.source.shape[1]}")
-        quiet_lightning()
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
+        module, start = fit_arrays(
+            self._module if self.is_trained else None,
+            self.model,
+            source,
+            target,
+            epochs=epochs,
+            minutes=minutes,
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
+            seed=seed,
         )
-        self.module.train()
-        trainer.fit(self.module, NoisyPairDataModule(pairs, batch_size=batch_size, seed=seed))
-        self.module.eval()
+        self._use(module)
+        self.is_trained, self.start = True, start or self.start
         return self
 
+    def save(self, path: str | Path) -> None:
+        """Write the trained net as a checkpoint, which ``Denoiser.load`` and the command ``predict`` read.
+
+        Raises:
+            ValueError: the denoiser is not trained.
+        """
+        if not self.is_trained:
+            raise ValueError("a denoiser must be trained before it is saved; call fit(source, target)")
+        save_denoiser(self.module, path, **{"start": self.start} if self.start else {})
+
     def _use(self, module: DenoiserModule) -> None:
-        """Take another net, and forget what was measured of the one before."""
+        """Take a net, and forget what was measured of the one before."""
         self._module = module
         for name in ("reach", "bytes_per_px"):
             self.__dict__.pop(name, None)
 
     def _use_first_weights(self, channels: int) -> None:
         """Take the net as it is before training, for images of ``channels``, and warn."""
-        from n2n_lightning.training.build import build_module, compose_model
+        from n2n_lightning.training.array_fit import first_module
+        from n2n_lightning.training.build import compose_own_images
 
-        warnings.warn(
-            f"Denoiser({self.model!r}) is not trained and denoises with its first, random weights; "
-            "call fit(source, target), or start from Denoiser.load(path)",
-            stacklevel=2,
-        )
         if self._module is None or self.channels != channels:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                self._use(build_module(compose_model(self.model), channels).eval())
+                module, self.start = first_module(compose_own_images(self.model), channels)
+                self._use(module)
+        name = "" if self.model is None else repr(self.model)
+        warnings.warn(
+            f"Denoiser({name}) is not trained and denoises with its first weights ({self.start}); "
+            "call fit(source, target), or start from Denoiser.load(path)",
+            stacklevel=4,
+        )
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Denoise (N, C, H, W) uint8, or floats in 0..255; return the same shape and type, within 0..255.
+    def predict(self, images: Any) -> Any:
+        """Denoise images and clip them to their range: 0..255, or for floats that of a training on floats.
+
+        Args:
+            images: as for ``denoise``, uint8 or floats.
+
+        Returns:
+            The same kind of array, same shape and type.
 
         Raises:
             ValueError: the images are of another form.
         """
-        if images.ndim != 4 or not (images.dtype == torch.uint8 or images.is_floating_point()):
-            raise ValueError(f"images must be (N, C, H, W), uint8 or floats, got {tuple(images.shape)} {images.dtype}")
-        denoised: Tensor = self.denoise(images, range=255.0)
-        return denoised.clamp(0, 255)
+        images = images if isinstance(images, Tensor) else np.asarray(images)
+        is_float = images.is_floating_point() if isinstance(images, Tensor) else images.dtype.kind == "f"
+        if not is_float and images.dtype not in (torch.uint8, np.uint8):
+            raise ValueError(f"images must be uint8 or floats, got {images.dtype}; denoise(images) takes other types")
+        if not is_float:
+            return self.denoise(images)
+        if self.is_trained and (peak := self.known_range(np.dtype(np.float32))):
+            low, high = self.module.span or (0.0, peak)
+            return self.denoise(images).clip(low, 255.0 if high == FLOATS_TO_255 else high)
+        if 0 < float(images.max()) <= 1:
+            warnings.warn("predict takes floats for 0..255, got 0..1; use denoise(images)", stacklevel=2)
+        return self.denoise(images, range=255.0).clip(0, 255)
 
     def denoise(self, images: Any, *, range: float | None = None) -> Any:
         """Denoise an array of numpy or a tensor of torch.
 
         Args:
-            images: (H, W), (H, W, C) or (N, C, H, W), integers or floats.
+            images: (H, W), (H, W, C), (N, C, H, W) or (N, H, W, C), integers or floats; (C, H, W) where C is the
+                number of the net's channels, and (N, H, W) for a net of one channel.
             range: the value that is 1 to the net. None: 255 for uint8; the training's range where that was on values
                 of the same kind (integers of more than 8 bits, floats); else the least 2^k - 1 (integers) or 2^k
                 (floats) that no absolute value exceeds. Then a few values far out are clipped to the range.
@@ -195,20 +242,19 @@ class Denoiser:
         """
         if range is not None and not range > 0:
             raise ValueError(f"range must be above 0, got {range}; leave it out to find it")
-        if isinstance(images, Tensor):
-            if images.dtype == torch.bfloat16:  # which numpy lacks
-                return self.denoise(images.float(), range=range).to(torch.bfloat16)
-            array = self.denoise(images.detach().cpu().numpy(), range=range)
-            return torch.from_numpy(array).to(images.device)
-        values = np.asarray(images)
+        values = to_numpy(images)
         if values.dtype.kind not in "uif" or values.ndim not in (2, 3, 4) or 0 in values.shape:
             raise ValueError(
-                "images must be (H, W), (H, W, C) or (N, C, H, W), integers or floats, got "
+                "images must be (H, W), (H, W, C), (N, C, H, W) or (N, H, W, C), integers or floats, got "
                 f"{values.shape} of {values.dtype}"
             )
-        if values.ndim == 4:
-            return np.moveaxis(self._denoise(np.moveaxis(values, 1, -1), range), -1, 1)
-        return self._denoise(values.reshape(1, *values.shape[:2], -1), range).reshape(values.shape)
+        axes = find_axes(values.shape, self.channels if self.is_trained and not self.per_channel else None)
+        if axes == "NHW" and self.per_channel:
+            axes = "HWC"  # any number of channels
+        denoised = from_nhwc(self._denoise(as_nhwc(values, axes), range), axes)
+        if isinstance(images, Tensor):
+            return torch.from_numpy(denoised).to(images.device, images.dtype)
+        return denoised
 
     def _denoise(self, values: Array, peak: float | None) -> Array:
         """Denoise (N, H, W, C); return the same shape and type."""
@@ -331,26 +377,3 @@ class Denoiser:
         with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
             estimate: Tensor = self.module(images)
         return estimate.cpu()
-
-
-class MemoryPairs:
-    """Pairs in memory, (N, C, H, W) each, as ``PairData``."""
-
-    peak = 255.0
-
-    def __init__(self, source: Tensor, target: Tensor) -> None:
-        forms = [(tuple(images.shape), images.dtype) for images in (source, target)]
-        if forms[0] != forms[1] or source.ndim != 4 or 0 in source.shape or source.dtype == torch.bool:
-            raise ValueError(f"source and target must be (N, C, H, W) of one shape and type, got {forms}")
-        if source.is_floating_point() and None in (finite_limits(source), finite_limits(target)):
-            raise ValueError("source and target must be finite, got NaN or infinite values; fix or remove them")
-        self.source, self.target = source, target
-        self.sample_type = "uint8"  # which floats in 0..255 stand for
-
-    def load(self, stage: Stage) -> PairSource:
-        """Return the pairs, the same for every stage."""
-        return TensorPairs(self.source, self.target)
-
-    def fingerprint(self) -> str:
-        """Return a constant: the pairs belong to no file."""
-        return "memory"

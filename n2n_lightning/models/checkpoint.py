@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import FORMAT, DenoiserModule, to_channels_last
 from n2n_lightning.models.trained import find_trained
+from n2n_lightning.system.atomic import atomic_write
 from n2n_lightning.system.safe_load import MAX_REASON, is_stored, safe_load
 
 KEPT_KEYS = ["n2n_lightning", "hyper_parameters", "hparams_name", "epoch", "global_step", "pytorch-lightning_version"]
@@ -131,6 +133,22 @@ def numbers(value: object) -> Iterator[float]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from numbers(item)
+
+
+def save_denoiser(module: DenoiserModule, path: str | Path, **about: str) -> None:
+    """Write a checkpoint that ``load_denoiser`` reads, atomically; ``about`` adds to its description."""
+    weights = {f"net.{name}": t.detach().cpu().contiguous() for name, t in module.net.state_dict().items()}
+    counts = {
+        "pytorch-lightning_version": version("pytorch-lightning"),
+        "hparams_name": "kwargs",
+        "epoch": 0,
+        "global_step": 0,
+    }
+    content: dict[str, Any] = {"state_dict": weights, "hyper_parameters": dict(module.hparams), **counts}
+    module.on_save_checkpoint(content)
+    content["n2n_lightning"] |= about
+    with atomic_write(Path(path)) as file:
+        torch.save(content, file)
 
 
 def strip_checkpoint(path: str | Path, output: str | Path) -> None:

@@ -99,6 +99,6 @@ def measure(config: Config, datamodule: NoisyPairDataModule) -> StepTimes:
         num_sanity_val_steps=0,
     )
     _, loader = split_data(config["data"])
-    trial = NoisyPairDataModule(datamodule.data, **{"seed": config["seed"]} | loader)
+    trial = type(datamodule)(datamodule.data, **{"seed": config["seed"]} | loader)
     trainer.fit(build_module(config, datamodule.image_shape[0]), trial)
     return times

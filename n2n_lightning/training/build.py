@@ -45,15 +45,21 @@ def split_data(data: Config) -> tuple[Config, Config]:
     )
 
 
-def compose_model(model: str) -> Config:
-    """Compose the configuration of ``train`` with this model and the defaults; a ValueError if it is unknown."""
+def compose_model(model: str | None, *overrides: str) -> Config:
+    """Compose the configuration of ``train`` with this model, None for the default; a ValueError if it is unknown."""
     folder = config_folder()
     names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
-    if model not in names:
+    if model is not None and model not in names:
         raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(model, names)}")
+    chosen = [*overrides] if model is None else [*overrides, f"model={model}"]
     running = GlobalHydra.instance().is_initialized()  # inside a command that is a Hydra application itself
     with nullcontext() if running else initialize_config_dir(str(folder), version_base="1.3"):
-        return resolve_config(compose("train", [f"model={model}"]))
+        return resolve_config(compose("train", chosen))
+
+
+def compose_own_images(model: str | None) -> Config:
+    """Compose the configuration of ``train`` for pairs of one's own, with the model that suits these or another."""
+    return compose_model(model, "data=pairs", "data.source=null", "data.target=null")
 
 
 def build_datamodule(config: Config) -> NoisyPairDataModule:

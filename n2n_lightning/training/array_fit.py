@@ -1,0 +1,174 @@
+"""Training on arrays in memory, without a folder for the run: ``Denoiser.fit``."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from n2n_lightning.data.array_forms import noisy_images
+from n2n_lightning.data.arrays import ArrayData
+from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.training.budget import set_length
+from n2n_lightning.training.build import Config, build_module, compose_own_images
+from n2n_lightning.training.checkpointing import FiniteLoss
+from n2n_lightning.training.initial_weights import find_initial, net_arguments, start_from
+from n2n_lightning.training.run import quiet_lightning
+from n2n_lightning.training.value_checks import value_warnings
+
+MOST_BATCH = 64  # crops; a batch of small crops holds as many pixels as one of large ones
+
+
+class TrainingPairs(NoisyPairDataModule):
+    """Loaders of ``ArrayData`` without validation."""
+
+    def setup(self, stage: str) -> None:
+        if "train" not in self.sources:
+            self.sources["train"] = self.data.load("train")
+
+
+def first_module(config: Config, channels: int) -> tuple[DenoiserModule, str]:
+    """Build the module that training starts from, for images of C channels, and return it with a line about it."""
+    module, initial = build_module(config, channels), find_initial(config)
+    start = None if initial is None else start_from(initial, module, config["init_from"])
+    return module.eval(), start or "starting from random weights"
+
+
+def config_of(module: DenoiserModule) -> Config:
+    """Return the configuration with which a trained module goes on."""
+    config, given = compose_own_images(None), module.hparams
+    model = {"family": module.family, **net_arguments(module)}
+    scheduler = given.get("scheduler") or {"name": None}
+    return config | {"model": model, "scheduler": scheduler, "optimizer": given["optimizer"], "loss": given["loss"]}
+
+
+def pairs_of_arrays(source: Any, target: Any, channels: int | None) -> ArrayData:
+    """Return pairs of noisy images, all of them for training, in crops as large as the smallest image allows.
+
+    Args:
+        source, target: see ``noisy_images``; integers or floats.
+        channels: number of channels of the images; None if unknown.
+
+    Raises:
+        ValueError: they are no pairs.
+    """
+    shapes = [
+        [np.shape(image) for image in images] if isinstance(images, (list, tuple)) else tuple(np.shape(images))
+        for images in (source, target)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"source and target must be of one shape, got {shapes[0]} and {shapes[1]}; crop or reorder one of them"
+        )
+    first, second = (noisy_images(images, name, channels) for images, name in ((source, "source"), (target, "target")))
+    if not len(first):
+        raise ValueError("source and target must hold a pair of images or more, got none; add some")
+    found = first[0].shape[2]
+    if channels is not None and found != channels:
+        raise ValueError(f"source must have {channels} channels as before, got {found}; make a new Denoiser")
+    data = ArrayData(source=first, target=second, val_fraction=0, skip_bad=True)
+    data.crop_px = min(data.crop_px or 1, *(side for image in first for side in image.shape[:2]))
+    data.train_pairs = max(math.ceil(sum(math.prod(image.shape[:2]) for image in first) / data.crop_px**2), 1)
+    return data
+
+
+def set_length_and_batch(config: Config, data: ArrayData, epochs: int | None, batch_size: int | None) -> None:
+    """Set epochs, crops and batch; by default as many pixels as the command line takes, in crops of any size."""
+    settings = config["data"]
+    scale = (settings["crop_px"] / (data.crop_px or 1)) ** 2  # crops that hold as many pixels
+    if epochs is None:
+        data.train_pairs = math.ceil(settings["train_pairs"] * scale)
+    else:
+        config["trainer"] |= {"max_epochs": epochs}
+    suiting = min(round(settings["batch_size"] * scale), MOST_BATCH)
+    settings |= {"train_pairs": data.train_pairs, "batch_size": batch_size or suiting}
+
+
+def device_arguments(device: str) -> dict[str, Any]:
+    """Return the Trainer's arguments for a device such as "auto", "cpu", "cuda" or "cuda:1"."""
+    if device == "auto":
+        return {"accelerator": "auto", "devices": 1}
+    try:
+        found = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without it
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {device!r} cannot be used ({reason}); give device='cpu' or 'auto'") from error
+    accelerator = "gpu" if found.type == "cuda" else found.type
+    return {"accelerator": accelerator, "devices": [found.index] if found.type == "cuda" else 1}
+
+
+def check_length(epochs: int | None, minutes: float | None, batch_size: int | None) -> None:
+    """Raise ValueError for a length or a batch that cannot be."""
+    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be 1 or more, got {count}; leave it out for its default")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ValueError(f"minutes must be above 0, got {minutes}; set minutes=5")
+    if epochs is not None and minutes is not None:
+        raise ValueError(f"either epochs or minutes must be given, got epochs={epochs} and minutes={minutes}")
+
+
+def fit_arrays(
+    module: DenoiserModule | None,
+    model: str | None,
+    source: Any,
+    target: Any,
+    *,
+    epochs: int | None,
+    minutes: float | None,
+    batch_size: int | None,
+    device: str,
+    progress: bool,
+    seed: int,
+) -> tuple[DenoiserModule, str | None]:
+    """Train, and return the module and a line about what it started from, None if it went on.
+
+    Args:
+        module: goes on with its training; None starts one.
+        model: a name in ``conf/model``, or None; see ``compose_own_images``.
+
+    The other arguments are those of ``Denoiser.fit``.
+    """
+    began, start = time.monotonic(), None
+    check_length(epochs, minutes, batch_size)
+    config = compose_own_images(model) if module is None else config_of(module)
+    config |= {"minutes": minutes, "seed": seed}
+    config["trainer"] |= {"limit_val_batches": 0} | device_arguments(device)
+    data = pairs_of_arrays(source, target, None if module is None else int(module.hparams["channels"]))
+    set_length_and_batch(config, data, epochs, batch_size)
+    if module is not None:
+        data.use_training_range(module.peak, module.sample_type, module.reach)
+    quiet_lightning()
+    datamodule = TrainingPairs(data, batch_size=config["data"]["batch_size"], seed=seed)
+    datamodule.setup("fit")
+    length = set_length(config, datamodule, time.monotonic() - began) if minutes else None
+    pl.seed_everything(seed, verbose=False)
+    if module is None:
+        module, start = first_module(config, datamodule.image_shape[0])
+    for text in [*data.warnings, *value_warnings(module, datamodule)]:
+        warnings.warn(text, stacklevel=3)
+    if progress:
+        print("\n".join(text for text in (start, length) if text))
+    train(module, config, datamodule, progress=progress)
+    return module, start
+
+
+def train(module: DenoiserModule, config: Config, datamodule: TrainingPairs, *, progress: bool) -> None:
+    """Train to the end, and leave the module in evaluation mode on the device that trained it."""
+    trainer = pl.Trainer(
+        **config["trainer"],
+        callbacks=[FiniteLoss()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )
+    module.train()
+    trainer.fit(module, datamodule)
+    module.eval().to(trainer.strategy.root_device)
