@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from n2n_lightning.system.arguments import version_text
 from n2n_lightning.system.atomic import UNWRITABLE
 from n2n_lightning.system.errors import HYDRA_FULL_ERROR, USER_FULL_ERROR, InputError, run_command, suggest
 from n2n_lightning.system.folders import config_folder, run_name
@@ -40,6 +41,9 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
     os.environ[HYDRA_FULL_ERROR] = "1"  # otherwise Hydra catches the error, prints it and exits with code 1
 
     def explained() -> None:
+        if "--version" in sys.argv[1:]:  # Hydra would print its own
+            print(version_text())
+            return
         try:
             main()
         except (HydraException, OmegaConfBaseException) as error:
