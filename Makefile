@@ -53,7 +53,7 @@ $(STAMP): pyproject.toml constraints.txt
 	    $(PYTHON) -m venv --clear $(VENV); \
 	fi
 	@echo "make setup: installing packages into $(VENV), which takes minutes the first time"; touch $(INSTALLING)
-	@$(BIN)/python -m pip install -q -c constraints.txt hatchling setuptools \
-	    && $(BIN)/python -m pip install -q --no-build-isolation -c constraints.txt -e '.[dev]' \
+	@$(BIN)/python -m pip install -c constraints.txt hatchling setuptools \
+	    && $(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.[dev]' \
 	    || { rm -f $(INSTALLING); echo "make setup: pip could not install the packages, see above" >&2; exit 1; }
 	@mv $(INSTALLING) $@

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from n2n_lightning import __version__
 from n2n_lightning.system import errors
+from n2n_lightning.system.arguments import make_parser
 from n2n_lightning.system.atomic import atomic_write
 from n2n_lightning.system.folders import write_fault
 
@@ -39,14 +40,13 @@ class ExportError(RuntimeError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 the export failed or the file gives other results, 2 the input was wrong."""
-    arguments = parse(argv)
-    return errors.run_command(lambda: export_to_file(arguments))
+    return errors.run_command(lambda: export_to_file(parse(argv)))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m n2n_lightning.export",
-        description="Write a denoiser's net as one file, for programs such as ONNX Runtime or for PyTorch without this "
+    parser = make_parser(
+        "export",
+        "Write a denoiser's net as one file, for programs such as ONNX Runtime or for PyTorch without this "
         "package. Before the file is written, its results are compared with the net's.",
     )
     add = parser.add_argument

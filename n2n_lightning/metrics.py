@@ -214,10 +214,23 @@ def bootstrap_interval(values: Tensor, groups: Tensor, resamples: int = 2000) ->
     return float(found.low), float(found.high)
 
 
-def why_dead(metric: str, constant_channels: list[int], psnr: float, noisy_psnr: float) -> str | None:
-    """Return why a net counts as dead, if it does: nobody should mistake a black image for a result. PSNR in dB."""
+def judge_net(
+    metric: str, constant_channels: list[int], psnr: float, noisy_psnr: float, *, improving: bool
+) -> tuple[str, str | None]:
+    """Return "done" or "dead", and why: nobody should mistake a black image for a result.
+
+    Args:
+        metric: name of the score.
+        constant_channels: output channels that are the same everywhere.
+        psnr: best score, dB.
+        noisy_psnr: score of the noisy input, dB.
+        improving: whether the last epoch was the best.
+    """
     if constant_channels:
-        return f"output channel {', '.join(map(str, constant_channels))} is constant over the validation images"
-    if psnr < noisy_psnr - DEAD_LOSS_DB:
-        return f"{metric} {psnr:.2f} dB is more than {DEAD_LOSS_DB:g} dB below the noisy input's {noisy_psnr:.2f} dB"
-    return None
+        channels = ", ".join(map(str, constant_channels))
+        return "dead", f"output channel {channels} is constant over the validation images"
+    if psnr >= noisy_psnr:
+        return "done", None
+    if not improving and psnr < noisy_psnr - DEAD_LOSS_DB:
+        return "dead", f"more than {DEAD_LOSS_DB:g} dB below the noisy input's {metric} of {noisy_psnr:.2f} dB"
+    return "done", f"not trained long enough: below the noisy input's {metric} of {noisy_psnr:.2f} dB"

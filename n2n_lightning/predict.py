@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
 from n2n_lightning.system import errors
+from n2n_lightning.system.arguments import make_parser
 from n2n_lightning.system.folders import write_fault
 
 if TYPE_CHECKING:  # at run time they are imported after the arguments are checked, because torch takes seconds
@@ -25,16 +26,15 @@ UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code: 0 all done, 1 the work failed, 2 some input was wrong, 130 and 143 on signals."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for tensors save a seventh of the time
-    arguments = parse(argv)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files can have any bytes
-    return errors.run_command(lambda: denoise_all(arguments))
+    return errors.run_command(lambda: denoise_all(parse(argv)))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m n2n_lightning.predict",
-        description="Denoise image files: same format, size, type and metadata as the input. The same command again "
+    parser = make_parser(
+        "predict",
+        "Denoise image files: same format, size, type and metadata as the input. The same command again "
         "skips files that are done.",
     )
     add = parser.add_argument

@@ -11,6 +11,7 @@ from typing import Any
 
 from n2n_lightning.reporting.runs import Run, read_run
 from n2n_lightning.system import errors
+from n2n_lightning.system.arguments import make_parser
 
 TOLERANCE = 0.01  # relative, of the best values; with other versions or devices, rounding errors add up
 ENVIRONMENT = ("device", "git_commit")  # beside the versions; the device of a CPU includes the number of threads
@@ -21,14 +22,18 @@ Difference = tuple[float, str]  # the largest difference of two sets of numbers,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code: 0 the runs are as equal as their environments allow, 1 not, 2 RUN cannot be repeated."""
-    arguments = parse(argv)
-    return errors.run_command(lambda: repeat(read_original(arguments.run), arguments.study))
+
+    def run() -> int:
+        arguments = parse(argv)
+        return repeat(read_original(arguments.run), arguments.study)
+
+    return errors.run_command(run)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m n2n_lightning.repeat",
-        description="Train a finished run again with its recorded configuration, and compare the results. A repeat "
+    parser = make_parser(
+        "repeat",
+        "Train a finished run again with its recorded configuration, and compare the results. A repeat "
         "that is finished already is only compared.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or its result.json")

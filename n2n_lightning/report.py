@@ -11,6 +11,7 @@ from n2n_lightning.reporting.comparison import Comparison, compare_runs
 from n2n_lightning.reporting.runs import read_runs
 from n2n_lightning.reporting.table import comparison_csv, comparison_markdown, print_comparison
 from n2n_lightning.system import errors
+from n2n_lightning.system.arguments import make_parser
 
 FIGURE_FILES = [f"{name}.png" for name in ("psnr", "psnr_pairs", "train_loss", "val_loss", "architecture_unet")]
 FIGURE_FILES += [f"{name}_images.png" for name in ("unet", "sequential", "best")]
@@ -18,14 +19,17 @@ FIGURE_FILES += [f"{name}_images.png" for name in ("unet", "sequential", "best")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 the report could not be written, 2 there are no runs to report on."""
-    arguments = parse(argv)
-    return errors.run_command(lambda: report_runs(arguments.folder, arguments.output or arguments.folder / "report"))
+
+    def run() -> int:
+        arguments = parse(argv)
+        return report_runs(arguments.folder, arguments.output or arguments.folder / "report")
+
+    return errors.run_command(run)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m n2n_lightning.report",
-        description="Table and figures of every run found under a folder, as one page, Markdown, CSV and PNG.",
+    parser = make_parser(
+        "report", "Table and figures of every run found under a folder, as one page, Markdown, CSV and PNG."
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="a folder of runs: outputs/<study>, or all of outputs")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where the report goes (default: DIR/report)")

@@ -11,6 +11,7 @@ from n2n_lightning.paper.experiments import BENCHMARKS, TEST_NOISES
 from n2n_lightning.paper.jobs import PAPER_SIZES, PaperRun, make_jobs, run_and_score
 from n2n_lightning.paper.table import benchmark_table, judge_paper_claims, make_rows
 from n2n_lightning.system import errors
+from n2n_lightning.system.arguments import make_parser
 from n2n_lightning.system.folders import write_fault
 
 STOP_CODES = (errors.SIGINT, errors.SIGTERM, errors.BAD_INPUT)  # after a run with one of these no other is started
@@ -22,15 +23,14 @@ FIXED_OVERRIDES = (  # set by this command for each run
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code: the worst of the runs'."""
-    arguments = parse(argv)
-    return errors.run_command(lambda: reproduce(arguments))
+    return errors.run_command(lambda: reproduce(parse(argv)))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     nets = {name: size.net for name, size in PAPER_SIZES.items()}
-    parser = argparse.ArgumentParser(
-        prog="python -m n2n_lightning.reproduce",
-        description="Run the experiments of the Noise2Noise paper that are not done yet, and print the results beside "
+    parser = make_parser(
+        "reproduce",
+        "Run the experiments of the Noise2Noise paper that are not done yet, and print the results beside "
         "the paper's. Further words are overrides for every run: trainer.max_epochs=2",
     )
     parser.add_argument("--root", required=True, help="folder of the clean training images")

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.system import errors
+from n2n_lightning.system.arguments import make_parser
 from n2n_lightning.system.folders import write_fault
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write both files and return the exit code."""
-    arguments = parse(argv)
-    return errors.run_command(lambda: write_files(arguments))
+    return errors.run_command(lambda: write_files(parse(argv)))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m n2n_lightning.standin",
-        description="Make train_data.pkl and val_data.pkl, the files that data=ee559 reads, from photographs.",
+    parser = make_parser(
+        "standin",
+        "Make train_data.pkl and val_data.pkl, the files that data=ee559 reads, from photographs.",
     )
     parser.add_argument("--root", help="folder of photographs (default: those that scikit-image bundles)")
     parser.add_argument("--val-root", help="folder of the validation photographs (default: one in five of --root)")

@@ -136,9 +136,9 @@ def main() -> int:
         os.environ[JOBS] = f"{os.getpid()}:{jobs}"
         code = hydra_app.run_hydra(job, "train")
         ended = list((outcomes | read_outcomes(jobs)).values())
-    if ended and None not in outcomes:
-        print_outcomes(ended)
     codes = [code, *(outcome.code for outcome in ended)]
+    if ended and None not in outcomes:
+        codes.append(errors.run_command(lambda: print_outcomes(ended)))
     return next((c for c in (errors.SIGTERM, errors.SIGINT, errors.FAILED, errors.BAD_INPUT) if c in codes), code)
 
 

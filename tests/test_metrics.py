@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from n2n_lightning.metrics import RestorationQuality, WeightedMean, psnr_db, squared_error, ssim, why_dead
+from n2n_lightning.metrics import RestorationQuality, WeightedMean, judge_net, psnr_db, squared_error, ssim
 
 
 @pytest.fixture
@@ -138,15 +138,27 @@ def test_constant_means_constant_in_eight_bits():
     assert scored(clean, estimate, clean, batch=1).compute()["constant_channels"] == [0]
 
 
-@pytest.mark.parametrize(("psnr", "dead"), [(17.1, False), (16.9, True), (25.0, False)])
-def test_three_decibels_below_the_noisy_input_is_dead(psnr: float, dead: bool):
-    reason = why_dead("val/psnr", [], psnr, 20.0)
-    assert (reason is not None) is dead
-    assert reason is None or ("16.90" in reason and "20.00" in reason)
+@pytest.mark.parametrize(
+    ("psnr", "improving", "status", "words"),
+    [
+        (25.0, False, "done", None),
+        (19.9, False, "done", "not trained long enough"),
+        (17.1, False, "done", "not trained long enough"),
+        (16.9, False, "dead", "more than 3 dB below"),
+        (16.9, True, "done", "not trained long enough"),  # as after one epoch
+    ],
+)
+def test_only_a_net_that_stays_far_below_the_noisy_input_is_dead(
+    psnr: float, improving: bool, status: str, words: str | None
+):
+    found, reason = judge_net("val/psnr", [], psnr, 20.0, improving=improving)
+    assert found == status
+    assert reason is None if words is None else reason is not None and words in reason and "20.00" in reason
 
 
 def test_a_constant_channel_is_dead_whatever_the_score():
-    reason = why_dead("val/psnr", [0, 2], 30.0, 20.0)
+    status, reason = judge_net("val/psnr", [0, 2], 30.0, 20.0, improving=True)
+    assert status == "dead"
     assert reason is not None and "0, 2" in reason
 
 

@@ -190,9 +190,10 @@ class DenoiserModule(pl.LightningModule):
         for metric in (self.pair_quality, self.quality):
             if metric.update_count:
                 self.scores |= metric.compute()
+        shown = {"psnr", "psnr_pairs"} & self.scores.keys() or {"loss"}  # in the progress bar
         for name in LOGGED:
             if name in self.scores:
-                self.log(f"val/{name}", self.scores[name], prog_bar=name in ("psnr", "psnr_pairs"), logger=False)
+                self.log(f"val/{name}", self.scores[name], prog_bar=name in shown, logger=False)
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
                 config.scheduler.step(self.scores["loss"])

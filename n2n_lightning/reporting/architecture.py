@@ -1,4 +1,4 @@
-"""The report's networks: the U-Net as a picture (Figure 1), the sequential models as a table (Table 1)."""
+"""The course report's networks: the U-Net as a picture (Figure 1), the sequential models as a table (Table 1)."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def draw_architecture(comparison: Comparison) -> list[PngFigure]:
     shape = next((shape for run in runs if (shape := run.image_shape)), (3, 32, 32))
     blocks, expected = unet_blocks(shape[0])
     caption = (
-        f"Figure 1 of the report, for images of {shape[1]}×{shape[2]} pixels and {_count_channels(shape[0])}, with the "
-        f"paper's names of the layers: {expected:,} parameters."
+        f"Figure 1 of the course report, for images of {shape[1]}×{shape[2]} pixels and {_count_channels(shape[0])}, "
+        f"with the paper's names of the layers: {expected:,} parameters."
     )
     if (found := next((params for run in runs if (params := run.number("params"))), expected)) != expected:
         caption += f" The U-Net of these runs is another one: it has {found:,.0f} parameters."

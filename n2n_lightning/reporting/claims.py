@@ -1,4 +1,4 @@
-"""Judge the report's claims by the runs: each claim has a few checks, and each check has its numbers."""
+"""Judge the course report's claims by the runs: each claim has a few checks, and each check has its numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Check(NamedTuple):
 
 
 class JudgedClaim(NamedTuple):
-    """A claim of the report and its checks."""
+    """A claim of the course report and its checks."""
 
     claim: PsnrClaim | FlatLossClaim
     checks: list[Check]
@@ -65,7 +65,7 @@ Settings = tuple[tuple[str, str], ...]  # swept key and value
 
 
 def judge_study_claims(comparison: Comparison) -> Judgement | None:
-    """Judge the report's claims; None where none of its models was run with clean validation images."""
+    """Judge the course report's claims; None where none of its models was run with clean validation images."""
     if comparison.metric != PSNR or not any(r.model in STUDY_MODELS and r.monitor == PSNR for r in comparison.runs):
         return None
     groups, basis = _choose_groups(comparison)
@@ -85,7 +85,7 @@ def _choose_groups(comparison: Comparison) -> tuple[dict[str, Group], str]:
             shared = ((key, value) for key, value in group.settings.items() if key.split(".")[0] != "optimizer")
             by_settings[tuple(shared)].append(group)
     if not by_settings:
-        return {}, "No run of the report's models is done."
+        return {}, "No run of the course report's models is done."
 
     def preference(item: tuple[Settings, list[Group]]) -> tuple[int, int]:
         return -len({group.model for group in item[1]}), min(len(group.runs[0].overrides) for group in item[1])

@@ -96,7 +96,7 @@ class Group:
         """Whether the model was trained with the optimizer that its configuration brings.
 
         Training records it. For older runs it is found from their overrides: an optimizer that was chosen by hand is
-        the model's own if it is the one of the report.
+        the model's own if it is the one of the course report.
         """
         run = self.runs[0]
         if isinstance(recorded := run.record.get("own_optimizer"), bool):
@@ -124,7 +124,7 @@ class Comparison:
 
     @property
     def models(self) -> list[str]:
-        """Each model once: the report's five in its order, then the others by name."""
+        """Each model once: the course report's five in its order, then the others by name."""
         found = {run.model for run in self.runs}
         return [model for model in STUDY_MODELS if model in found] + sorted(found - STUDY_MODELS.keys())
 

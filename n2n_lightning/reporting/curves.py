@@ -1,4 +1,4 @@
-"""Curves of PSNR and loss against the epoch (Figures 2 to 4 of the report)."""
+"""Curves of PSNR and loss against the epoch (Figures 2 to 4 of the course report)."""
 
 from __future__ import annotations
 

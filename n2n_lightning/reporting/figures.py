@@ -46,7 +46,7 @@ def png_bytes(figure: Figure, dpi: int = 200) -> bytes:
 
 
 def model_colours(comparison: Comparison) -> dict[str, str]:
-    """Return each model's colour; models that are not the report's take other colours in turn."""
+    """Return each model's colour; models that are not the course report's take other colours in turn."""
     others = [model for model in comparison.models if model not in STUDY_MODELS]
     colours = dict(zip(others, itertools.cycle(OTHER_COLOURS), strict=False))
     return colours | {model: entry.colour for model, entry in STUDY_MODELS.items()}

@@ -89,7 +89,7 @@ def _page_rows(comparison: Comparison, shown: Sequence[Column]) -> list[dict[str
 
 
 def _sequential_table(comparison: Comparison) -> list[tuple[str, str, int]]:
-    """Return Table 1 of the report if a sequential model was run."""
+    """Return Table 1 of the course report if a sequential model was run."""
     runs = [run for run in comparison.runs if run.model in SEQUENTIAL_MODELS]
     if not runs:
         return []

@@ -1,4 +1,4 @@
-"""Rows of images from a run's ``images.npz``: noisy, denoised, target (Figures 5 and 6 of the report), residual."""
+"""Rows of images from a run's ``images.npz``: noisy, denoised, target, residual (the course report's Figures 5, 6)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def draw_best(comparison: Comparison) -> list[PngFigure]:
 
 
 def _family(run: Run) -> str:
-    """Return one of the report's two families, "unet" and "sequential"; for other models the model's name."""
+    """Return one of the course report's two families, "unet" and "sequential"; for other models the model's name."""
     family = str(run.record.get("family") or "").lower()
     if "unet" in (run.model, family):
         return "unet"

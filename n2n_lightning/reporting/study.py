@@ -1,4 +1,4 @@
-"""What the report says of its five models: titles, colours, optimizers, scores and claims."""
+"""What the course report says of its five models: titles, colours, optimizers, scores and claims."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ FLAT_SHARE = 0.10  # a loss is flat once at most this share of its whole fall is
 
 
 class StudyModel(NamedTuple):
-    """One of the report's models."""
+    """One of the course report's models."""
 
     title: str
     colour: str
-    optimizer: tuple[str, float]  # name and learning rate that the report trained it with
-    psnr_db: float  # Table 2 of the report, measured on the course's data
+    optimizer: tuple[str, float]  # name and learning rate that the course report trained it with
+    psnr_db: float  # Table 2 of the course report, measured on the course's data
 
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart. The blue is a little lighter than theirs, so that
@@ -26,7 +26,7 @@ STUDY_MODELS = {
     "convtrans_sigmoid": StudyModel("Convtrans + Sigmoid", "#CC79A7", ("sgd", 0.1), 23.44),
 }
 SEQUENTIAL_MODELS = [model for model in STUDY_MODELS if model != "unet"]
-# titles and colours of models that are not the report's
+# titles and colours of models that are not the course report's
 OTHER_TITLES = {"nafnet": "NAFNet", "nafnet32": "NAFNet, width 32", "dncnn": "DnCNN", "red30": "RED30"}
 OTHER_COLOURS = ["#56B4E9", "#8E6BC4", "#A8842C", "#8A9199", "#C2588F", "#4F9483"]
 
@@ -37,7 +37,7 @@ def model_title(model: str) -> str:
 
 
 class PsnrClaim(NamedTuple):
-    """A sentence of the report that holds if some models have a higher validation PSNR than others."""
+    """A sentence of the course report that holds if some models have a higher validation PSNR than others."""
 
     statement: str
     rule: str
@@ -46,7 +46,7 @@ class PsnrClaim(NamedTuple):
 
 
 class FlatLossClaim(NamedTuple):
-    """A sentence of the report that holds if a loss of every model is flat after an epoch."""
+    """A sentence of the course report that holds if a loss of every model is flat after an epoch."""
 
     name: str
     column: str  # of metrics.csv

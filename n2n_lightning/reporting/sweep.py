@@ -51,7 +51,7 @@ def one_line(error: object) -> str:
 
 
 def best_text(folder: Path) -> tuple[str, str]:
-    """Return a finished run's status, and its best score as text, with a better filter and the reason of a dead run."""
+    """Return a finished run's status, and its best score as text, with a better filter and what else is said of it."""
     run = read_run(folder)
     best, filters = run.number(run.monitor), run.filter_scores
     score = "" if best is None else f"best {run.monitor} {score_text(run.monitor, best)}"
@@ -72,5 +72,6 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print the comparison of the finished runs, best first, and then all jobs, of which there is at least one."""
     finished = [outcome.folder for outcome in outcomes if outcome.state in ("done", "dead", "skipped")]
     if len(finished) > 1:
-        print_comparison(compare_runs([read_run(folder) for folder in finished]))
+        comparison = compare_runs([read_run(folder) for folder in finished])
+        print_comparison(comparison, reasons=False)  # the list of jobs has them
     print(f"\nJobs in {os.path.relpath(outcomes[0].folder.parent)}:\n{outcome_lines(outcomes)}", flush=True)

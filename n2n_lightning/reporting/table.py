@@ -45,7 +45,7 @@ def columns(comparison: Comparison) -> list[Column]:
         _number_column(noisy_key(metric), "noisy (dB)", ".2f"),
         Column("best_filter", "best filter (dB)", _filter_text, lambda group: group.best_filter_db, terminal=False),
         Column("gain_db", "gain (dB)", lambda group: format_signed(group.gain_db), lambda group: group.gain_db),
-        _number_column("report_psnr", "report (dB)*", ".2f", report_psnr_db),
+        _number_column("report_psnr", "course report (dB)*", ".2f", report_psnr_db),
         Column("status", "status", status_text, lambda group: group.status, numeric=False),
     ]
     if metric != PSNR:
@@ -114,7 +114,7 @@ def _integer(value: float | None) -> float | None:
 
 
 def report_psnr_db(group: Group) -> float | None:
-    """Return the report's PSNR of this model on the course's data, if the model has its own optimizer here too."""
+    """Return the course report's PSNR of this model on its data, if the model has its own optimizer here too."""
     own = group.model in STUDY_MODELS and group.own_optimizer and group.runs[0].monitor == PSNR
     return STUDY_MODELS[group.model].psnr_db if own else None
 
@@ -153,11 +153,11 @@ def format_signed(value: float | None) -> str:
     return EMPTY_CELL if value is None else f"{value:+.2f}".replace("-", "−")
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """Print the table, and below it why some runs are not ranked."""
+def print_comparison(comparison: Comparison, *, reasons: bool = True) -> None:
+    """Print the table, and below it, unless ``reasons`` is false, why some runs are not ranked."""
     terminal_table(comparison).show()
     for group in comparison.others:
-        if why_unranked(group):
+        if reasons and why_unranked(group):
             print(f"{group.label}: {status_text(group)}")
 
 
@@ -192,7 +192,7 @@ def footnote(shown: Sequence[Column]) -> str:
     """Return what a reader must know about the columns; empty where their titles are enough."""
     keys = {column.key for column in shown}
     if "report_psnr" in keys:
-        return "* Table 2 of the report, measured on the course's own images: a reference, not the same test."
+        return "* Table 2 of the course report, measured on the course's own images: a reference, not the same test."
     if PAIRS in keys:
         return "In brackets: the estimate's 95 % bootstrap interval; for several seeds, the means of its ends."
     return ""

@@ -9,6 +9,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 
+from n2n_lightning.system.threads import limit_spinning
+
 DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
 SIGNALS = {  # signal -> exit code; SLURM's --signal=USR1@60 warns a job that its time is nearly over
     getattr(signal, name): code
@@ -51,8 +53,19 @@ def signal_exit_code(error: SystemExit) -> int:
 
 def run_command(main: Callable[[], int | None]) -> int:
     """Run a command; turn its exceptions and signals into an exit code and at most one message."""
+    limit_spinning()
     numbers = [number for number in SIGNALS if number != signal.SIGINT]  # SIGINT raises KeyboardInterrupt
     before = {number: signal.signal(number, lambda *_: sys.exit(SIGTERM)) for number in numbers}
+    try:
+        code = exit_code_of(main)
+        return FAILED if output_is_closed() else code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_code_of(main: Callable[[], int | None]) -> int:
+    """Call a command, print at most one message, and return the exit code."""
     try:
         return main() or DONE
     except KeyboardInterrupt:
@@ -62,12 +75,24 @@ def run_command(main: Callable[[], int | None]) -> int:
     except ValueError as error:  # InputError, and Hydra's errors for values that it cannot parse
         report_error(error)
         return BAD_INPUT
+    except BrokenPipeError:  # nobody reads the output any more, as behind ``| head``
+        return FAILED
     except Exception as error:
         report_error(error, f"{type(error).__name__}: {error}; HYDRA_FULL_ERROR=1 shows where")
         return FAILED
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+def output_is_closed() -> bool:
+    """Flush standard output, and return whether nobody reads it any more.
+
+    What is left is then dropped, because Python would print an error about it when it ends.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def suggest(name: str, names: Iterable[str]) -> str:

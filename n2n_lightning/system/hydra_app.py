@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -15,14 +15,28 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from n2n_lightning.system.arguments import version_text
 from n2n_lightning.system.atomic import UNWRITABLE
 from n2n_lightning.system.errors import HYDRA_FULL_ERROR, USER_FULL_ERROR, InputError, run_command, suggest
 from n2n_lightning.system.folders import config_folder, run_name
 
 ONE_FILE_GROUPS = ("loss", "noise", "optimizer", "scheduler")  # conf/<group>.yaml; other groups: a file for each choice
 
-# at import, because a worker of hydra/launcher=joblib needs it before it calls any function of ours
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+def rate_of_family(usual: float, special: Mapping[str, float], *, _root_: DictConfig) -> float:
+    """Return the learning rate that suits the nets of ``model.family``.
+
+    Args:
+        usual: the rate of most families.
+        special: family -> its rate, if it needs another.
+        _root_: the whole configuration, which OmegaConf passes.
+    """
+    return float(special.get(str(OmegaConf.select(_root_, "model.family")), usual))
+
+
+# at import, because a worker of hydra/launcher=joblib needs them before it calls any function of ours
+for resolver in (run_name, rate_of_family):
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def resolve_config(cfg: DictConfig) -> dict[str, Any]:
@@ -40,6 +54,9 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
     os.environ[HYDRA_FULL_ERROR] = "1"  # otherwise Hydra catches the error, prints it and exits with code 1
 
     def explained() -> None:
+        if "--version" in sys.argv[1:]:  # Hydra would print its own
+            print(version_text())
+            return
         try:
             main()
         except (HydraException, OmegaConfBaseException) as error:

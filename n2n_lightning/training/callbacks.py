@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
 
-from n2n_lightning.metrics import psnr_db, why_dead
+from n2n_lightning.metrics import judge_net, psnr_db
 from n2n_lightning.models.module import LOGGED, DenoiserModule
 from n2n_lightning.residuals import residual_picture
 from n2n_lightning.system.atomic import atomic_write, write_json
@@ -20,6 +21,14 @@ from n2n_lightning.training.image_grid import ImageGrid, to_bytes
 
 CSV_COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
 PAIR_COLUMNS = ("val/loss_floor", "val/psnr_pairs", "val/psnr_pairs_low", "val/psnr_pairs_high")  # if they exist
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's progress bar, with epochs counted from 1 as everywhere else."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        text = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return f"{text:{len(self.validation_description)}}"  # as wide as the other bar's
 
 
 class EpochLines(pl.Callback):
@@ -112,7 +121,7 @@ class RunRecord(pl.Callback):
         if trainer.logger is not None:
             logged = {key: scores[key] for name in LOGGED if (key := f"val/{name}") in scores}
             logged |= {"train/loss": train_loss, f"{self.monitor}_best": self.best[self.monitor]}
-            logged |= {f"lr-{type(trainer.optimizers[0]).__name__}": self.lr}
+            logged |= {f"train/lr-{type(trainer.optimizers[0]).__name__}": self.lr}
             trainer.logger.log_metrics(logged, step=trainer.global_step)
         self.write("interrupted")
 
@@ -125,7 +134,7 @@ class RunRecord(pl.Callback):
             np.savez_compressed(file, **named)
 
     def verdict(self) -> tuple[str, str | None]:
-        """Return the status of a run that was not cut off, and the reason unless it is "done"."""
+        """Return the status of a run that was not cut off, and what is to be said of it, if anything."""
         if not self.rows:
             return "failed", "no epoch was trained"
         if self.monitor == "val/loss":
@@ -134,8 +143,8 @@ class RunRecord(pl.Callback):
         if noisy_psnr >= psnr_db(0).item():  # so little noise that no denoiser can gain
             return "done", None
         constant = self.best.get("val/constant_channels", [])
-        reason = why_dead(self.monitor, constant, self.best[self.monitor], noisy_psnr)
-        return ("dead", reason) if reason else ("done", None)
+        improving = self.best["best_epoch"] == len(self.rows)
+        return judge_net(self.monitor, constant, self.best[self.monitor], noisy_psnr, improving=improving)
 
     def write_failure(self, status: str, reason: str) -> None:
         """Write the record of a run that failed, unless that would lose an earlier part of it."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, RichProgressBar, WeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.profilers import PassThroughProfiler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -29,7 +29,7 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
 from n2n_lightning.training.budget import has_length, recall_length, set_length
 from n2n_lightning.training.build import Config, build_datamodule, build_module
-from n2n_lightning.training.callbacks import EpochLines, RunRecord
+from n2n_lightning.training.callbacks import EpochLines, ProgressBar, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import BEST, AtomicCheckpointIO, FiniteLoss, RunCheckpoints
 from n2n_lightning.training.filter_comparison import compare_filters
@@ -190,7 +190,7 @@ def build_trainer(run: PreparedRun, callbacks: list[pl.Callback], checkpoints: p
     """Build the Trainer with TensorBoard, our callbacks, and a progress bar, or lines where nobody watches."""
     parallel = multiprocessing.parent_process() is not None  # then other runs print to the same output
     watched = not parallel and sys.stdout.isatty()
-    progress = RichProgressBar(leave=True) if watched else EpochLines(run.folder.name if parallel else "")
+    progress = ProgressBar(leave=True) if watched else EpochLines(run.folder.name if parallel else "")
     return pl.Trainer(
         **{"profiler": NoProfiler()} | run.config["trainer"],
         logger=start_logger(run),

@@ -227,7 +227,7 @@ def parse_arguments(name: str, words: Sequence[str]) -> None:
                 reproduce.parse([*plain, "--collect"])
             else:
                 with mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse_only):
-                    importlib.import_module(f"n2n_lightning.{name}").main()
+                    importlib.import_module(f"n2n_lightning.{name}").parse(plain)
         except Parsed:
             return
         except SystemExit as stop:

@@ -45,7 +45,7 @@ def test_runs_are_ranked_by_their_best_psnr(tmp_path: Path) -> None:
     assert cells(comparison, "best PSNR (dB)")[0] == "25.40"
     assert cells(comparison, "gain (dB)")[0] == "+4.30"
     assert cells(comparison, "parameters")[0] == "991,203"
-    assert cells(comparison, "report (dB)*")[:2] == ["25.55", "24.05"]
+    assert cells(comparison, "course report (dB)*")[:2] == ["25.55", "24.05"]
 
 
 @pytest.mark.parametrize("status", ["dead", "failed", "interrupted"])
@@ -108,7 +108,7 @@ def test_one_value_written_in_two_ways_is_not_swept(tmp_path: Path) -> None:
 def test_the_reports_number_stands_beside_its_own_optimizer_only(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "unet", 25.0, overrides={"optimizer": "adam"})
     write_run(tmp_path / "b", "unet", 24.0, overrides={"optimizer": "sgd"})
-    assert cells(comparison_of(tmp_path), "report (dB)*") == ["25.55", "–"]
+    assert cells(comparison_of(tmp_path), "course report (dB)*") == ["25.55", "–"]
 
 
 @pytest.mark.parametrize(("own", "expected"), [(True, "25.55"), (False, "–")])
@@ -117,7 +117,7 @@ def test_whether_the_optimizer_is_the_models_own_is_taken_from_the_record(
 ) -> None:
     write_run(tmp_path / "a", "unet", 25.0, overrides={"optimizer.lr": "0.01"} if own else {}, own_optimizer=own)
     write_run(tmp_path / "b", "nn_relu", 24.0)  # an older record, which does not say it
-    assert cells(comparison_of(tmp_path), "report (dB)*") == [expected, "23.79"]
+    assert cells(comparison_of(tmp_path), "course report (dB)*") == [expected, "23.79"]
 
 
 def test_without_clean_images_the_estimate_from_pairs_ranks_with_its_interval(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_without_clean_images_the_estimate_from_pairs_ranks_with_its_interval(tm
     assert cells(comparison, "PSNR from noisy pairs (dB)") == ["31.20 [30.9, 31.6]", "30.00 [29.7, 30.4]"]
     assert cells(comparison, "noisy (dB)") == ["21.10", "21.10"]
     assert cells(comparison, "gain (dB)") == ["+10.10", "+8.90"]
-    assert not {"SSIM", "report (dB)*", "best PSNR (dB)"} & set(titles(comparison))
+    assert not {"SSIM", "course report (dB)*", "best PSNR (dB)"} & set(titles(comparison))
     assert "| 31.20 [30.9, 31.6] |" in comparison_markdown(comparison) and "bootstrap interval" in comparison_markdown(
         comparison
     )

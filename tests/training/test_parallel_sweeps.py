@@ -29,10 +29,10 @@ def test_parallel_jobs_share_one_data_set_and_are_all_listed(photographs: Path, 
         for lr in ("0.1", "1e+30")
         for seed in (0, 1)
     ]
-    assert sorted(found.values()) == ["dead", "dead", "failed", "failed"]
+    assert sorted(found.values()) == ["done", "done", "failed", "failed"]
     results = map(read_json, tmp_path.glob("outputs/runs/*/result.json"))
     assert all(result["own_optimizer"] is (result["optimizer"]["lr"] == 0.1) for result in results)
-    assert "4 jobs of the sweep: 2 dead, 2 failed" in ended.stdout
+    assert "4 jobs of the sweep: 2 done, 2 failed" in ended.stdout
     assert ended.stderr.count("building 32 pairs") == ended.stderr.count("building 8 val") == 1
     lines = [text for text in ended.stdout.splitlines() if "epoch 1/1" in text]
     assert len(lines) == 2 and all(text.startswith("convtrans_relu,") for text in lines)

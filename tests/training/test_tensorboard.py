@@ -107,7 +107,7 @@ def test_every_epoch_is_shown_once(get: Get, outputs: Path, run: str):
 def test_every_run_has_its_scalars(get: Get, run: str):
     tags = set(get("plugin/scalars/tags")[run])
     assert tags >= SCALARS
-    assert [tag for tag in tags if tag.startswith("lr-")] == ["lr-SGD"]
+    assert [tag for tag in tags if "lr-" in tag] == ["train/lr-SGD"]
 
 
 @pytest.mark.parametrize("tag", ["train/loss", "val/loss", "val/psnr", "val/ssim"])
@@ -119,7 +119,7 @@ def test_a_series_is_the_tables_column(get: Get, outputs: Path, run: str, tag: s
 
 @pytest.mark.parametrize("run", RUNS)
 def test_the_learning_rate_is_the_runs(get: Get, run: str):
-    assert values(get, run, "lr-SGD") == pytest.approx([float(RUNS[run])] * 3)
+    assert values(get, run, "train/lr-SGD") == pytest.approx([float(RUNS[run])] * 3)
 
 
 def test_pictures_are_rows_of_noisy_denoised_target(get: Get, outputs: Path):

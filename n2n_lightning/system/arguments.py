@@ -1,0 +1,18 @@
+"""What the parsers of all commands have in common. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def make_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of ``python -m n2n_lightning.COMMAND``, with ``--version`` and ``--help``."""
+    parser = argparse.ArgumentParser(prog=f"python -m n2n_lightning.{command}", description=description)
+    parser.add_argument("--version", action="version", version=version_text(), help="show the version and exit")
+    return parser
+
+
+def version_text() -> str:
+    package = sys.modules["n2n_lightning"]  # is loaded before its modules, which must not import it
+    return f"n2n_lightning {package.__version__}"
