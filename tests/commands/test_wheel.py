@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("wheel")  # one worker builds it, and one environment
 
 
 def run(*command: str | Path, cwd: Path) -> str:

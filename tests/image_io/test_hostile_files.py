@@ -35,7 +35,6 @@ from stress.originals import tiffs
 
 IN = Path("given/in")
 COMPRESSION_TAG = 259
-BOMBS = bombs()
 WORDS = {
     "unfolds.png": "would grow from",
     "claims.jpg": "would grow from",
@@ -59,7 +58,7 @@ WORDS = {
 @pytest.mark.parametrize(("name", "words"), WORDS.items())
 def test_what_would_fill_the_memory_is_refused_by_training_and_predict(tmp_path: Path, name: str, words: str):
     path = tmp_path / name
-    path.write_bytes(BOMBS[name])
+    path.write_bytes(bombs()[name])
     with pytest.raises(ImageError) as refused:
         open_stack(path, tmp_path / "cache")
     for message in (str(refused.value), refusal(path)):
@@ -70,7 +69,7 @@ def test_an_ome_header_opens_no_other_file(tmp_path: Path):
     """Reading from a pipe would never end."""
     os.mkfifo(tmp_path / "pipe")
     uuid = '<UUID FileName="pipe">urn:uuid:1</UUID>'
-    content = BOMBS["ome_other.tif"].replace(b'"../../../../other.tif"', b'"pipe"'.ljust(24))
+    content = bombs()["ome_other.tif"].replace(b'"../../../../other.tif"', b'"pipe"'.ljust(24))
     path = tmp_path / "a.tif"
     path.write_bytes(content)
     assert uuid.split()[0].encode() in content and "counts pages of other files" in refusal(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -27,6 +28,7 @@ from small_runs import (
     weights_of,
     write_course_data,
 )
+from warm_processes import run_warm
 
 from n2n_lightning.data.ee559 import Ee559Data
 from n2n_lightning.metrics import RestorationQuality
@@ -248,21 +250,16 @@ def test_a_black_output_is_called_dead(course_data: Path, tmp_path: Path, capsys
 # Signals, in a process of their own
 
 
-SIGNALLED = """
-import os, sys
-from n2n_lightning import train
-from n2n_lightning.models.module import DenoiserModule
+def signal_in_third_epoch(number: int) -> None:
+    """Let training send this process a signal before a step of its third epoch."""
+    step = DenoiserModule.training_step
 
-step = DenoiserModule.training_step
+    def signalled(self: Any, pair: Any, batch_idx: int) -> Any:
+        if self.current_epoch == 2 and batch_idx == 5:
+            os.kill(os.getpid(), number)
+        return step(self, pair, batch_idx)
 
-def signalled(self, pair, batch_idx):
-    if self.current_epoch == 2 and batch_idx == 5:
-        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
-    return step(self, pair, batch_idx)
-
-DenoiserModule.training_step = signalled
-sys.exit(train.main())
-"""
+    DenoiserModule.training_step = signalled  # type: ignore[method-assign]
 
 
 @pytest.mark.slow
@@ -272,13 +269,12 @@ def test_a_signal_ends_the_sweep_and_the_same_command_finishes_it(
     course_data: Path,
     four_epochs: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     number: int,
     code: int,
 ):
     line = ["-m", "model=convtrans_relu,nn_sigmoid", "trainer.max_epochs=4", *tiny_overrides(course_data)]
-    monkeypatch.setenv("SIGNAL", str(number))
-    process = run_python(["-c", SIGNALLED, *line], tmp_path)
+    trap = functools.partial(signal_in_third_epoch, number)
+    process = run_warm(["-m", "n2n_lightning.train", *line], tmp_path, trap)
     assert process.returncode == code, process.stderr
     assert "interrupted; the same command goes on" in process.stderr and "Traceback" not in process.stderr
     (stopped,) = (path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from PIL import Image
-from small_runs import SECONDS, compose_config, read_json, read_table, tiny_overrides, train_in
+from small_runs import compose_config, read_json, read_table, tiny_overrides, train_in
+from warm_processes import SECONDS
 
 from n2n_lightning.training.run import train
 
