@@ -32,6 +32,8 @@ def warm_context() -> ForkServerContext:
 def run_warm(arguments: Sequence[str | Path], cwd: Path, trap: Trap | None = None) -> subprocess.CompletedProcess[str]:
     """Run ``python -m MODULE ARGUMENT...`` in a process of its own, without the seconds that imports take.
 
+    It is not for parallel sweeps: joblib's processes do not start from a fork of the server.
+
     Args:
         arguments: ``-m``, the module and its arguments, as for ``small_runs.run_python``.
         cwd: folder to run it in.

@@ -60,8 +60,11 @@ def test_wheel_carries_the_trained_models(wheel: Path, python: Path, tmp_path: P
     assert packed == {f"n2n_lightning/{path}" for path in trained if path.parts[1] != "paper"}
     assert wheel.stat().st_size < 10e6
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
-    for name in ("unet", "five_models/nn_sigmoid"):
-        run(python, "-m", "n2n_lightning.predict", name, "a.png", "--output", name, cwd=tmp_path)
+    names = ("unet", "five_models/nn_sigmoid")
+    lines = [[name, "a.png", "--output", name] for name in names]
+    code = f"from n2n_lightning.predict import main; raise SystemExit(any([main(line) for line in {lines}]))"
+    run(python, "-c", code, cwd=tmp_path)
+    for name in names:
         assert Image.open(tmp_path / name / "a.png").size == (50, 40)
 
 

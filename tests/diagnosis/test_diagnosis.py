@@ -214,14 +214,16 @@ def test_small_frames_and_odd_values_end_without_a_crash(shape):
     assert "non_finite" in kinds(frames) | ({"non_finite"} if frames.size == 1 else set())
 
 
+@pytest.mark.slow
 def test_a_long_burst_is_examined_within_bounds():
     base = np.tile(picture(256), (4, 4)) + 300
     noise = np.random.default_rng(0).normal(0, 60, (1110, 1110))
     large, frames = (1024, 1024, 1), 40
 
     def read(k, top, left, height, width):
-        frame = base + noise[k : k + 1024, 2 * k : 2 * k + 1024]
-        return frame.astype(np.uint16)[top : top + height, left : left + width, None]
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        frame = base[rows, columns] + noise[k : k + 1024, 2 * k : 2 * k + 1024][rows, columns]
+        return frame.astype(np.uint16)[..., None]
 
     tracemalloc.start()
     found = examine([Scene("long", tuple(map(str, range(frames))), large, read)]).scenes[0]
