@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -51,8 +53,13 @@ def compose_model(model: str) -> Config:
     names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
     if model not in names:
         raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(model, names)}")
+    return copy.deepcopy(compose_known_model(model))
+
+
+@functools.cache  # it takes a tenth of a second, and every run needs it
+def compose_known_model(model: str) -> Config:
     running = GlobalHydra.instance().is_initialized()  # inside a command that is a Hydra application itself
-    with nullcontext() if running else initialize_config_dir(str(folder), version_base="1.3"):
+    with nullcontext() if running else initialize_config_dir(str(config_folder()), version_base="1.3"):
         return resolve_config(compose("train", [f"model={model}"]))
 
 

@@ -15,6 +15,8 @@ from n2n_lightning import repeat
 
 LINE = ("model=convtrans_relu", "trainer.max_epochs=2", "seed=3", "data.augment=[flip,swap]")
 
+pytestmark = pytest.mark.slow  # a process trains the original
+
 
 def repeat_main() -> int:
     import sys
@@ -44,7 +46,6 @@ def change(run: Path, **entries: object) -> None:
     (run / "result.json").write_text(json.dumps(read_json(run / "result.json") | entries))
 
 
-@pytest.mark.slow
 def test_a_run_is_repeated_bit_for_bit_with_one_command(trained: Path, tmp_path: Path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (run,) = (path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))

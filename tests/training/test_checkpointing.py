@@ -106,6 +106,7 @@ def test_the_plateau_scheduler_steps_before_the_checkpoint_is_saved(course_data:
     assert_same_weights(parts / "checkpoints/last.ckpt", whole / "checkpoints/last.ckpt")
 
 
+@pytest.mark.slow
 def test_a_run_that_had_stopped_early_stays_stopped(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Cut off between its last checkpoint and its record: early stopping stops only once, so the run must repeat it."""
     options = ["model=convtrans_relu", "optimizer.lr=1e-30", "patience=2", "trainer.max_epochs=9"]

@@ -63,6 +63,7 @@ def test_moments_orders_and_augmentations_resume_too(course_data: Path, tmp_path
     assert_same_weights(parts / "checkpoints/last.ckpt", whole / "checkpoints/last.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 def test_resume_false_starts_over(four_epochs: Path, course_data: Path, tmp_path: Path, finished: bool):
     folder = tmp_path / "run"
