@@ -248,6 +248,7 @@ def test_a_copy_of_a_validation_photograph_is_named(command: Command, pictures: 
 # Checkpoints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [{"state_dict": {}}, {"weights": torch.zeros(2)}, [1, 2]])
 def test_a_foreign_checkpoint_is_refused(command: Command, course_data: Path, tmp_path: Path, content: object):
     (tmp_path / "given").mkdir()

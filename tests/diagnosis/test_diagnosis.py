@@ -108,6 +108,7 @@ def test_correlation_between_neighbours(a):
     assert np.allclose(found.rho[:4], [2 * a / (1 + 2 * a * a), 0, 0, 0], atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 4, 6, 12])
 def test_lag_is_told_from_a_pair_that_shares_noise(n):
     rng = np.random.default_rng(4)

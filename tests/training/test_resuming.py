@@ -37,10 +37,11 @@ from n2n_lightning.system import errors
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run import train
 
+pytestmark = pytest.mark.slow  # nearly all train runs
+
 # Resuming
 
 
-@pytest.mark.slow
 def test_two_epochs_and_two_more_equal_four_at_once(four_epochs: Path, course_data: Path, tmp_path: Path):
     folder = tmp_path / "run"
     train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=2")
@@ -52,7 +53,6 @@ def test_two_epochs_and_two_more_equal_four_at_once(four_epochs: Path, course_da
     assert timeless(read_json(folder / "result.json")) == timeless(read_json(four_epochs / "result.json"))
 
 
-@pytest.mark.slow
 def test_moments_orders_and_augmentations_resume_too(course_data: Path, tmp_path: Path):
     """The checkpoint has Adam's state; orders and augmentations depend on seed and epoch only."""
     extra = ["model=unet", "data.augment=[flip,rotate,swap]", "trainer.limit_train_batches=3", "scheduler=step"]
@@ -63,7 +63,6 @@ def test_moments_orders_and_augmentations_resume_too(course_data: Path, tmp_path
     assert_same_weights(parts / "checkpoints/last.ckpt", whole / "checkpoints/last.ckpt")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 def test_resume_false_starts_over(four_epochs: Path, course_data: Path, tmp_path: Path, finished: bool):
     folder = tmp_path / "run"
@@ -75,7 +74,6 @@ def test_resume_false_starts_over(four_epochs: Path, course_data: Path, tmp_path
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
 
 
-@pytest.mark.slow
 def test_a_moved_run_goes_on_and_keeps_its_best(four_epochs: Path, course_data: Path, tmp_path: Path):
     train_in(tmp_path / "here", course_data, "model=convtrans_relu", "trainer.max_epochs=2")
     (tmp_path / "here").rename(tmp_path / "there")
@@ -86,7 +84,6 @@ def test_a_moved_run_goes_on_and_keeps_its_best(four_epochs: Path, course_data: 
     assert not (tmp_path / "here").exists()
 
 
-@pytest.mark.slow
 def test_a_resumed_run_keeps_an_earlier_best(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The score falls after the first part; the best checkpoint must not be overwritten by a worse one."""
     falling = iter([30.0, 20.0, 25.0])
@@ -183,7 +180,6 @@ def test_a_debug_run_stays_out_of_an_experiments_folder():
     assert compose_config("experiment=demo", "debug=fast")["study"] == "debug_fast"
 
 
-@pytest.mark.slow
 def test_workers_and_resuming_change_no_result(course_data: Path, tmp_path: Path):
     options = ["model=convtrans_relu", "data.augment=[flip,swap]"]
     once = train_in(tmp_path / "once", course_data, *options, "trainer.max_epochs=2")
@@ -195,7 +191,6 @@ def test_workers_and_resuming_change_no_result(course_data: Path, tmp_path: Path
 # Ends that are not good
 
 
-@pytest.mark.slow
 def test_a_run_that_diverges_fails_and_the_sweep_goes_on(command: Command, course_data: Path, tmp_path: Path):
     line = ["model=convtrans_relu", "optimizer.lr=1e30,0.1", "trainer.max_epochs=1", *tiny_overrides(course_data)]
     ended = command("-m", *line)
@@ -263,7 +258,6 @@ def signal_in_third_epoch(number: int) -> None:
     DenoiserModule.training_step = signalled  # type: ignore[method-assign]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130), (10, 143)])
 def test_a_signal_ends_the_sweep_and_the_same_command_finishes_it(
     command: Command,
@@ -304,7 +298,6 @@ def test_a_signal_before_training_leaves_nothing(
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_the_command_line_as_users_type_it(course_data: Path, tmp_path: Path):
     """Run the module in a real process: exit code, output, folder."""
     line = ["model=convtrans_relu", "trainer.max_epochs=1", *tiny_overrides(course_data)]

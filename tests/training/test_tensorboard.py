@@ -24,6 +24,8 @@ from warm_processes import SECONDS
 
 from n2n_lightning.training.run import train
 
+pytestmark = pytest.mark.slow  # all read runs of three epochs
+
 Get = Callable[..., Any]
 RUNS = {"study/good": "0.1", "study/slow": "0.01", "study/resumed": "0.1"}  # learning rates
 SCALARS = {"train/loss", "val/loss", "val/psnr", "val/ssim", "val/psnr_best"}
@@ -95,7 +97,6 @@ def values(get: Get, run: str, tag: str) -> list[Any]:
     return [value for _, _, value in get("plugin/scalars/scalars", run=run, tag=tag)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_every_epoch_is_shown_once(get: Get, outputs: Path, run: str):
     best = np.maximum.accumulate([float(row["val/psnr"]) for row in read_table(outputs / run)])
