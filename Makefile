@@ -24,10 +24,10 @@ demo: $(STAMP)  ## train the five models on the bundled photographs and write th
 	@echo "The report: outputs/demo/report/index.html"
 
 test: $(STAMP)  ## run all tests but the stress tests; ARGS="-k wheel" goes to pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --maxschedchunk 4 $(ARGS)
 
 quick: $(STAMP)  ## run the tests that are not marked slow (a minute)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --maxschedchunk 4 -m "not slow" $(ARGS)
 
 check: $(STAMP)  ## check lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .

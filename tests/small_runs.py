@@ -22,6 +22,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import Tensor
+from warm_processes import SECONDS
 
 from n2n_lightning import evaluate
 from n2n_lightning.data.ee559 import FILES, Ee559Data, write_pkl
@@ -44,7 +45,6 @@ SMALL = {  # models that are too big for tests which train them, cut images into
 }
 FIVE_MODELS = ("unet", "nn_relu", "nn_sigmoid", "convtrans_relu", "convtrans_sigmoid")
 DROPPED = {"seconds", "images_per_second", "device", "git_commit"}  # they depend on the machine and the checkout
-SECONDS = 120  # timeout for a process that hangs; no test should come near
 
 
 def smooth_images(count: int, size: int, seed: int, channels: int = 3) -> npt.NDArray[np.float64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -51,10 +53,15 @@ def compose_model(model: str | None, *overrides: str) -> Config:
     names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
     if model is not None and model not in names:
         raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(model, names)}")
-    chosen = [*overrides] if model is None else [*overrides, f"model={model}"]
+    return copy.deepcopy(compose_known(*overrides, *([] if model is None else [f"model={model}"])))
+
+
+@functools.cache  # it takes a tenth of a second, and every run needs it
+def compose_known(*overrides: str) -> Config:
+    """Compose the configuration of ``train`` with overrides that are right."""
     running = GlobalHydra.instance().is_initialized()  # inside a command that is a Hydra application itself
-    with nullcontext() if running else initialize_config_dir(str(folder), version_base="1.3"):
-        return resolve_config(compose("train", chosen))
+    with nullcontext() if running else initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return resolve_config(compose("train", [*overrides]))
 
 
 def compose_own_images(model: str | None) -> Config:

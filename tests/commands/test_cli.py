@@ -167,6 +167,7 @@ def test_a_limit_that_leaves_no_batch_is_refused(command: Command, course_data: 
     assert_refused(ended, tmp_path, f"limit_{stage}_batches must leave a batch", "got 0.01 of ", "batches=1 for one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removed", ["optimizer.lr", "data.batch_size", "trainer.accelerator", "trainer.precision"])
 def test_a_setting_that_is_taken_out_has_its_default(command: Command, course_data: Path, removed: str):
     line = [word for word in tiny_overrides(course_data) if not word.startswith(f"{removed}=")]
@@ -247,6 +248,7 @@ def test_a_copy_of_a_validation_photograph_is_named(command: Command, pictures: 
 # Checkpoints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [{"state_dict": {}}, {"weights": torch.zeros(2)}, [1, 2]])
 def test_a_foreign_checkpoint_is_refused(command: Command, course_data: Path, tmp_path: Path, content: object):
     (tmp_path / "given").mkdir()

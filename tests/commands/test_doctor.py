@@ -37,6 +37,7 @@ def test_good_frames_are_fine(command: Command, tmp_path: Path):
     assert code == 0 and found["verdict"] == "fine" and not found["findings"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [({"frame3": np.zeros((96, 96), np.uint16)}, "dead_frame"), ({"frame5": frames()[1]}, "copy")],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -20,7 +19,8 @@ import tifffile
 from conftest import Command
 from numbered_images import write
 from predict_runs import MODEL, denoise, files, noise
-from small_runs import SECONDS, stamps
+from small_runs import stamps
+from warm_processes import SECONDS, warm_context
 
 from n2n_lightning import predict
 from n2n_lightning.inference.manifest import LOCK_NAME, PART
@@ -82,12 +82,8 @@ def test_the_same_command_goes_on_after_a_signal(
     command: Command, given: Path, tmp_path: Path, kind: signal.Signals, place: str
 ):
     denoise(command, given, output="whole")
-    context = multiprocessing.get_context("forkserver")  # which imports only once what takes longest
-    context.set_forkserver_preload(
-        ["n2n_lightning.inference.file_runner", "n2n_lightning.predict", "n2n_lightning.inference.jobs"]
-    )
     line = [MODEL, str(given), "--output", str(tmp_path / "out")]
-    process = context.Process(target=stopped, args=(line, kind, place, tmp_path / "messages"), daemon=True)
+    process = warm_context().Process(target=stopped, args=(line, kind, place, tmp_path / "messages"), daemon=True)
     process.start()
     process.join(SECONDS)
     assert process.exitcode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[kind]

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
-from small_runs import assert_same_weights, read_json, run_python, stamps, tiny_overrides, write_course_data
+from small_runs import assert_same_weights, read_json, stamps, tiny_overrides, write_course_data
+from warm_processes import run_warm
 
 from n2n_lightning import repeat
 
 LINE = ("model=convtrans_relu", "trainer.max_epochs=2", "seed=3", "data.augment=[flip,swap]")
+
+pytestmark = pytest.mark.slow  # a process trains the original
 
 
 def repeat_main() -> int:
@@ -26,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with data and a run that a command has trained there."""
     folder = tmp_path_factory.mktemp("trained")
     write_course_data(folder / "given")
-    process = run_python(["-m", "n2n_lightning.train", *LINE, *tiny_overrides(Path("given"))], folder)
+    process = run_warm(["-m", "n2n_lightning.train", *LINE, *tiny_overrides(Path("given"))], folder)
     assert process.returncode == 0, process.stderr
     return folder
 
@@ -43,12 +46,11 @@ def change(run: Path, **entries: object) -> None:
     (run / "result.json").write_text(json.dumps(read_json(run / "result.json") | entries))
 
 
-@pytest.mark.slow
 def test_a_run_is_repeated_bit_for_bit_with_one_command(trained: Path, tmp_path: Path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (run,) = (path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))
     before = stamps(run)
-    process = run_python(["-m", "n2n_lightning.repeat", run], tmp_path)
+    process = run_warm(["-m", "n2n_lightning.repeat", run], tmp_path)
     assert process.returncode == 0, process.stdout + process.stderr
     lines = process.stdout.splitlines()
     for line in ("data: the same", "metrics.csv: equal", "best values: equal", "best.ckpt: equal", "last.ckpt: equal"):

@@ -57,6 +57,7 @@ def test_the_report_has_its_files(study: Path) -> None:
         assert Image.open(study / "report" / name).width >= 1200
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_from_outside(study: Path) -> None:
     page = (study / "report" / "index.html").read_text(encoding="utf-8")
     links = re.findall(r"""(?:src|srcset|href|url)\s*[=(]\s*["']?([^"'\s>)]{1,40})""", page)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import run_python, smooth_images
+from conftest import Command
+from small_runs import smooth_images
+from warm_processes import run_warm
 
 from n2n_lightning import reproduce
 from n2n_lightning.paper.experiments import EXPERIMENTS, TEST_NOISES, paper_claims
@@ -189,12 +191,20 @@ def test_any_path_reaches_hydra_as_it_is(path: str):
     assert override.value() == path or str(override.value()) == path
 
 
-def test_a_child_that_is_killed_is_no_success():
+def test_a_child_that_fails_is_no_success():
     assert call("no_such_command") != errors.DONE
+    assert call("train", "model=unett") == errors.BAD_INPUT
+
+
+def call_warm(command: str, *arguments: str) -> int:
+    """Do what ``call`` does, without the seconds that the command would take to start."""
+    ended = run_warm(["-m", f"n2n_lightning.{command}", *arguments], Path.cwd())
+    print(ended.stdout, ended.stderr, sep="")
+    return ended.returncode
 
 
 @pytest.mark.slow
-def test_two_runs_for_real_then_nothing_left_to_do(tmp_path: Path):
+def test_two_runs_for_real_then_nothing_left_to_do(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from PIL import Image
 
     (tmp_path / "set (14)").mkdir()
@@ -213,11 +223,12 @@ def test_two_runs_for_real_then_nothing_left_to_do(tmp_path: Path):
         ),
         *("data.val_fraction=0.2", "trainer.precision=32-true"),
     ]
-    first = run_python(["-m", "n2n_lightning.reproduce", *words], tmp_path)
-    assert first.returncode == errors.DONE, first.stderr
-    table = first.stdout[first.stdout.index("verdict") :]
+    monkeypatch.setattr("n2n_lightning.paper.jobs.call", call_warm)
+    first = command(*words, main=reproduce.main)
+    assert first.code == errors.DONE, first.out + first.err
+    table = first.out[first.out.index("verdict") :]
     assert table.count("set14") == 2 and table.count("0 of 1 seeds scored") == 4
-    assert "bernoulli, fresh draws" not in first.stdout  # that claim is about BSD300
-    again = run_python(["-m", "n2n_lightning.reproduce", *words], tmp_path)
-    assert again.returncode == errors.DONE and again.stdout.count("already done, skipped") == 2
-    assert again.stdout[again.stdout.index("verdict") :] == table
+    assert "bernoulli, fresh draws" not in first.out  # that claim is about BSD300
+    again = command(*words, main=reproduce.main)
+    assert again.code == errors.DONE and again.out.count("already done, skipped") == 2
+    assert again.out[again.out.index("verdict") :] == table

@@ -23,18 +23,15 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+def build_wheel(folder: Path) -> Path:
+    folder.mkdir()
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
     (built,) = folder.glob("*.whl")
     return built
 
 
-@pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Interpreter of a fresh environment: the wheel, and this environment's packages for all else (no downloads)."""
-    folder = tmp_path_factory.mktemp("env")
+def install(wheel: Path, folder: Path) -> Path:
+    """Return the interpreter of a new environment: the wheel, and this environment's packages for all else."""
     venv.create(folder, with_pip=False, symlinks=True)
     interpreter = folder / "bin" / "python"
     (site_packages,) = folder.glob("lib/python*/site-packages")
@@ -42,40 +39,54 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # environment's editable install of the checkout stays out.
     ours = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     (site_packages / "borrowed.pth").write_text("\n".join(ours))
-    install = ("install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", wheel)
-    run(sys.executable, "-m", "pip", "--python", interpreter, *install, cwd=folder)
+    words = ("install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", wheel)
+    run(sys.executable, "-m", "pip", "--python", interpreter, *words, cwd=folder)
     return interpreter
 
 
-def test_wheel_carries_every_configuration_file(wheel: Path):
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".yaml")}
-    assert packed == {f"n2n_lightning/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
-
-
 @pytest.mark.slow
-def test_wheel_carries_the_trained_models(wheel: Path, python: Path, tmp_path: Path):
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if "/weights/" in name}
+def test_the_wheel_works_from_an_empty_folder(tmp_path: Path):
+    """One test, because building and installing take longest."""
+    wheel = build_wheel(tmp_path / "wheel")
+    python = install(wheel, tmp_path / "env")
+    check_configuration_and_weights(wheel)
+    for check in (check_predict, check_train_and_report):
+        folder = tmp_path / check.__name__
+        folder.mkdir()
+        check(python, folder)
+
+
+def check_configuration_and_weights(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    packed = {name for name in names if name.endswith(".yaml")}
+    assert packed == {f"n2n_lightning/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    packed = {name for name in names if "/weights/" in name}
     trained = {path.relative_to(ROOT) for path in (ROOT / "weights").rglob("*") if path.is_file()}
     assert packed == {f"n2n_lightning/{path}" for path in trained if path.parts[1] != "paper"}
     assert wheel.stat().st_size < 13e6
-    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
-    for name in ("unet", "five_models/nn_sigmoid", "auto"):
-        run(python, "-m", "n2n_lightning.predict", name, "a.png", "--output", name, cwd=tmp_path)
-        assert Image.open(tmp_path / name / "a.png").size == (50, 40)
-    listed = run(python, "-m", "n2n_lightning.predict", "--list", cwd=tmp_path)
+
+
+def check_predict(python: Path, folder: Path) -> None:
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(folder / "a.png")
+    names = ("unet", "five_models/nn_sigmoid", "auto")
+    lines = [[name, "a.png", "--output", name] for name in names]
+    code = f"from n2n_lightning.predict import main; raise SystemExit(any([main(line) for line in {lines}]))"
+    run(python, "-c", code, cwd=folder)
+    for name in names:
+        assert Image.open(folder / name / "a.png").size == (50, 40)
+    listed = run(python, "-m", "n2n_lightning.predict", "--list", cwd=folder)
     assert "general " in listed and "impulse" not in listed, "what is installed, and nothing else"
 
 
-@pytest.mark.slow
-def test_wheel_trains_from_an_empty_folder(python: Path, tmp_path: Path):
-    where = run(python, "-c", "import n2n_lightning; print(n2n_lightning.__file__)", cwd=tmp_path)
+def check_train_and_report(python: Path, folder: Path) -> None:
+    where = run(python, "-c", "import n2n_lightning; print(n2n_lightning.__file__)", cwd=folder)
     assert Path(where.strip()).is_relative_to(python.parents[1])
 
-    run(python, "-m", "n2n_lightning.train", "-m", "model=nn_relu,convtrans_relu", "debug=fast", cwd=tmp_path)
+    run(python, "-m", "n2n_lightning.train", "-m", "model=nn_relu,convtrans_relu", "debug=fast", cwd=folder)
 
-    results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("outputs/*/*/result.json"))]
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("outputs/*/*/result.json"))]
     assert {result["model"] for result in results} == {"nn_relu", "convtrans_relu"}
     assert all(result["status"] in ("done", "dead") for result in results)  # four batches train nothing
 
-    run(python, "-m", "n2n_lightning.report", "outputs/debug_fast", cwd=tmp_path)
-    assert "Convtrans + ReLU" in (tmp_path / "outputs/debug_fast/report/index.html").read_text()
+    run(python, "-m", "n2n_lightning.report", "outputs/debug_fast", cwd=folder)
+    assert "Convtrans + ReLU" in (folder / "outputs/debug_fast/report/index.html").read_text()

@@ -40,6 +40,7 @@ def forms(images: np.ndarray) -> dict[str, Any]:
     return forms | {"list of numpy": list(images), "list of torch": list(as_torch), "tuple": tuple(images)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [3, None])
 def test_every_form_gives_the_same_batches(channels: int | None):
     first, second = (scenes(frame) if channels else scenes(frame)[..., 1] + np.uint8(frame) for frame in (0, 1))
@@ -130,6 +131,7 @@ def test_the_fingerprint_is_of_the_values():
 SEQUENTIAL = {"upsampling": "nearest", "activation": "sigmoid"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "settings"), [(UNetDenoiser, {}), (SequentialDenoiser, SEQUENTIAL)])
 @pytest.mark.parametrize(
     ("given", "loss", "monitor"),

@@ -24,6 +24,7 @@ from n2n_lightning.training.build import build_datamodule
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(MONITORS))
 def test_a_resident_run_is_the_same_on_the_cpu(
     trained_on: Trained, noisy_images: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -41,6 +42,7 @@ def test_a_resident_run_is_the_same_on_the_cpu(
     assert timeless_table(run) == timeless_table(trained_on(kind))
 
 
+@pytest.mark.slow
 def test_so_is_one_on_stored_pairs(course_data: Path, four_epochs: Path, tmp_path: Path):
     run = train_in(tmp_path / "run", course_data, "model=convtrans_relu", "trainer.max_epochs=4", "data.resident=true")
     assert_same_weights(run / "checkpoints/last.ckpt", four_epochs / "checkpoints/last.ckpt")

@@ -156,6 +156,7 @@ def test_corrections_need_two_noisy_images(tmp_path: Path):
         burst(tmp_path, noisy([picture()[:20, :40]] * 3), **BOTH, crop_px=8)
 
 
+@pytest.mark.slow
 def test_train_warns_and_records(command: Command, tmp_path: Path):
     write_tiff(tmp_path / "given/bleach.tif", noisy(bleached()))
     settings = ["data=burst", "data.root=given/bleach.tif", "model=convtrans_relu", "debug=fast", "data.crop_px=16"]

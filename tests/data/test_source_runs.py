@@ -126,6 +126,7 @@ def test_pictures_of_single_images_have_no_target(trained_on: Trained):
             assert set(kept) == names and kept["denoised"].shape == (8, 16, 16, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 100])
 @pytest.mark.parametrize("kind", MONITORS)
 def test_validation_does_not_depend_on_its_batch_size(
@@ -162,6 +163,7 @@ def test_a_longer_run_is_refused_once_the_regularisers_weight_has_risen(trained_
         train_with(trained_on("single"), *source("single", noisy_images), *ALL, "trainer.max_epochs=3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MONITORS)
 def test_overfitting_repeats_one_batch_and_its_noise(noisy_images: Path, tmp_path: Path, kind: str):
     options = (*source(kind, noisy_images), *ALL, "debug=overfit", "data.overfit_steps=3", "trainer.max_epochs=1")
@@ -188,6 +190,7 @@ def test_a_run_starts_from_weights_that_were_trained_on_another_source(
     assert_same_weights(run / "checkpoints/last.ckpt", start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["burst", "clean"])
 def test_grey_images_train_and_their_weights_do_not_fit_colours(noisy_images: Path, tmp_path: Path, kind: str):
     for path in (noisy_images / "frames").rglob("*.png"):

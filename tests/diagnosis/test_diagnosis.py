@@ -108,6 +108,7 @@ def test_correlation_between_neighbours(a):
     assert np.allclose(found.rho[:4], [2 * a / (1 + 2 * a * a), 0, 0, 0], atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 4, 6, 12])
 def test_lag_is_told_from_a_pair_that_shares_noise(n):
     rng = np.random.default_rng(4)
@@ -214,14 +215,16 @@ def test_small_frames_and_odd_values_end_without_a_crash(shape):
     assert "non_finite" in kinds(frames) | ({"non_finite"} if frames.size == 1 else set())
 
 
+@pytest.mark.slow
 def test_a_long_burst_is_examined_within_bounds():
     base = np.tile(picture(256), (4, 4)) + 300
     noise = np.random.default_rng(0).normal(0, 60, (1110, 1110))
     large, frames = (1024, 1024, 1), 40
 
     def read(k, top, left, height, width):
-        frame = base + noise[k : k + 1024, 2 * k : 2 * k + 1024]
-        return frame.astype(np.uint16)[top : top + height, left : left + width, None]
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        frame = base[rows, columns] + noise[k : k + 1024, 2 * k : 2 * k + 1024][rows, columns]
+        return frame.astype(np.uint16)[..., None]
 
     tracemalloc.start()
     found = examine([Scene("long", tuple(map(str, range(frames))), large, read)]).scenes[0]

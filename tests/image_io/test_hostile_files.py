@@ -30,12 +30,11 @@ from n2n_lightning.image_io.tiff_checks import PILLOW_CODECS, check_embedded, em
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.system import errors
 from n2n_lightning.system.safe_load import safe_load
-from stress.bombs import bombs, retagged
+from stress.bombs import bombs, retagged, tiff_headers
 from stress.originals import tiffs
 
 IN = Path("given/in")
 COMPRESSION_TAG = 259
-BOMBS = bombs()
 WORDS = {
     "unfolds.png": "would grow from",
     "claims.jpg": "would grow from",
@@ -56,10 +55,11 @@ WORDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "words"), WORDS.items())
 def test_what_would_fill_the_memory_is_refused_by_training_and_predict(tmp_path: Path, name: str, words: str):
     path = tmp_path / name
-    path.write_bytes(BOMBS[name])
+    path.write_bytes(bombs()[name])
     with pytest.raises(ImageError) as refused:
         open_stack(path, tmp_path / "cache")
     for message in (str(refused.value), refusal(path)):
@@ -70,7 +70,7 @@ def test_an_ome_header_opens_no_other_file(tmp_path: Path):
     """Reading from a pipe would never end."""
     os.mkfifo(tmp_path / "pipe")
     uuid = '<UUID FileName="pipe">urn:uuid:1</UUID>'
-    content = BOMBS["ome_other.tif"].replace(b'"../../../../other.tif"', b'"pipe"'.ljust(24))
+    content = tiff_headers()["ome_other.tif"].replace(b'"../../../../other.tif"', b'"pipe"'.ljust(24))
     path = tmp_path / "a.tif"
     path.write_bytes(content)
     assert uuid.split()[0].encode() in content and "counts pages of other files" in refusal(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
@@ -21,6 +22,7 @@ OME = """<?xml version="1.0" encoding="UTF-8"?>{doctype}<OME xmlns="http://www.o
 SizeC="1" SizeZ="{pages}" SizeT="1"><TiffData IFD="0" PlaneCount="1">{other}</TiffData></Pixels></Image></OME>"""
 
 
+@functools.cache  # some take a second
 def bombs() -> dict[str, bytes]:
     """Return the files' bytes by name."""
     return photo_bombs() | tiff_claims() | tiff_chains() | tiff_headers() | inner_bombs() | npy_headers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import shutil
 import signal
@@ -70,6 +71,7 @@ def become_train(arguments: Sequence[str], cwd: Path, log: Path, trap: Trap | No
             for stream in (1, 2):
                 os.dup2(file.fileno(), stream)
         os.chdir(cwd)
+        gc.freeze()  # what is loaded needs no collection after every job
         torch.set_num_threads(1)
         sys.argv = ["train", *arguments]
         if trap is not None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,28 +11,22 @@ from typing import Any
 from small_runs import tiny_overrides, write_course_data
 
 from benchmarks.measuring import resident_mb
+from n2n_lightning import train
+from stress.child import run_train
 from stress.figures import Figure
-from stress.parts import environment
 
 SAMPLES = "endurance.json"
 MAX_GROWTH = 0.03
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
-    """Compare the 5th and the 30th of 30 jobs; quick: the 4th and the 8th of 8, without a bar for memory."""
-    jobs, first = (8, 4) if quick else (30, 5)
+    """Compare the 5th and the 30th of 30 jobs; quick: the 2nd and the 4th of 4, without a bar for memory."""
+    jobs, first = (4, 2) if quick else (30, 5)
     root = write_course_data(scratch / "data")
     seeds = ",".join(str(seed + number) for number in range(jobs))
     line = ["-m", "model=convtrans_relu", "trainer.max_epochs=1", f"seed={seeds}", *tiny_overrides(root)]
-    process = subprocess.run(
-        [sys.executable, "-m", "stress.endurance", *line],
-        cwd=scratch,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
+    ending = run_train(line, scratch, measure_after_every_job)
+    assert ending.code == 0, ending.output
     samples: list[dict[str, Any]] = json.loads((scratch / SAMPLES).read_text())
     assert len(samples) == jobs
     for number, sample in enumerate(samples, 1):
@@ -42,7 +34,7 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
     before, after = samples[first - 1], samples[-1]
     growth = after["mb"] / before["mb"] - 1
     left = sorted((Counter(after["files"]) - Counter(before["files"])).elements())
-    left += [path for path in after["files"] if str(scratch) in path]
+    left += [path for path in after["files"] if str(scratch / "outputs") in path]
     sizes = f"{growth:+.2%}, from {before['mb']:.0f} to {after['mb']:.0f} MB"
     bar = "reported" if quick else f"under {MAX_GROWTH:.0%}"
     opened = f"{len(before['files'])} and {len(after['files'])} open"
@@ -52,27 +44,19 @@ def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:
     ]
 
 
-def main() -> int:
-    """Run the ``train`` command, and measure this process after every job."""
-    from n2n_lightning import train
-
+def measure_after_every_job() -> None:
+    """Let the ``train`` command of this process write down its memory and its open files after every job."""
     run_job, samples = train.run_job, []
 
     def observed(*args: Any) -> Any:
         outcome = run_job(*args)
         samples.append({"mb": resident_mb("VmRSS"), "files": open_files()})
+        Path(SAMPLES).write_text(json.dumps(samples))
         return outcome
 
     train.run_job = observed  # type: ignore[assignment]  # passes everything on
-    code = train.main()
-    Path(SAMPLES).write_text(json.dumps(samples))
-    return code
 
 
 def open_files() -> list[str]:
     """Return what the open descriptors of this process lead to, without the one that lists them."""
     return sorted(os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

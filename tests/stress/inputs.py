@@ -6,73 +6,62 @@ reading to writing, or as a checkpoint.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import selectors
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from warm_processes import warm_context
+
 from stress.bombs import bombs
 from stress.figures import Figure
 from stress.mutations import mutated
 from stress.originals import originals
-from stress.parts import environment
-from stress.worker import READ, REFUSED
+from stress.worker import READ, REFUSED, read_files
 
 FILES, QUICK_FILES = 2000, 150
 LIMIT_S, LIMIT_MB = 10.0, 500.0
 KILL_MB = 2500.0  # above the start; the process is killed before it harms the machine
 START_S = 120.0
-ROOT = Path(__file__).parents[2]
 
 
 class Worker:
     """One process that reads files."""
 
     def __init__(self, scratch: Path, good: list[Path]) -> None:
-        command = [sys.executable, "-m", "stress.worker", str(scratch / "work"), *map(str, good)]
-        (scratch / "work").mkdir(exist_ok=True)
-        self.log = (scratch / "worker.log").open("a")
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment() | {"OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-        )
+        folder, log = scratch / "work", scratch / "worker.log"
+        folder.mkdir(exist_ok=True)
+        self.connection, other_end = warm_context().Pipe()
+        self.process = warm_context().Process(target=read_files, args=(other_end, folder, good, log), daemon=True)
+        self.process.start()
+        other_end.close()
         self.start_mb = float("inf")
         started = self.answer(START_S)
         if "start_mb" not in started:
-            raise RuntimeError(f"the process that reads files does not start ({started}); see {self.log.name}")
+            raise RuntimeError(f"the process that reads files does not start ({started}); see {log}")
         self.start_mb = started["start_mb"]
 
     def ask(self, path: Path) -> dict[str, Any]:
         """Return what became of a file. ``ended`` says how the process ended, if it did."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{path}\n".encode())
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            self.connection.send(path)
         return self.answer(LIMIT_S)
 
     def answer(self, limit_s: float) -> dict[str, Any]:
-        assert self.process.stdout is not None
         deadline = time.monotonic() + limit_s
-        with selectors.DefaultSelector() as ready:
-            ready.register(self.process.stdout, selectors.EVENT_READ)
-            while not ready.select(0.02):
-                if self.resident_mb() > self.start_mb + KILL_MB:
-                    return self.kill("memory")
-                if time.monotonic() > deadline:
-                    return self.kill("hang")
-        line = self.process.stdout.readline()
-        if not line:
-            return {"ended": f"crash with code {self.process.wait()}"}
-        answer: dict[str, Any] = json.loads(line)
+        while not self.connection.poll(0.02):
+            if self.resident_mb() > self.start_mb + KILL_MB:
+                return self.kill("memory")
+            if time.monotonic() > deadline:
+                return self.kill("hang")
+        try:
+            answer: dict[str, Any] = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return {"ended": f"crash with code {self.process.exitcode}"}
         return answer
 
     def resident_mb(self) -> float:
@@ -84,13 +73,13 @@ class Worker:
 
     def kill(self, why: str) -> dict[str, Any]:
         self.process.kill()
-        self.process.wait()
+        self.process.join()
         return {"ended": why}
 
     def close(self) -> None:
         self.process.kill()
-        self.process.communicate()
-        self.log.close()
+        self.process.join()
+        self.connection.close()
 
 
 def run(scratch: Path, *, quick: bool, seed: int = 0) -> list[Figure]:

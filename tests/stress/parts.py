@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -17,10 +16,3 @@ def run_part(name: str, quick: bool, seed: int) -> list[Figure]:
     with tempfile.TemporaryDirectory() as scratch:
         found: list[Figure] = importlib.import_module(f"stress.{name}").run(Path(scratch), quick=quick, seed=seed)
         return found
-
-
-def environment() -> dict[str, str]:
-    """Return the environment for a new Python that finds the stress tests and the package from any folder."""
-    tests, root = Path(__file__).parents[1:3]
-    path = os.pathsep.join(filter(None, [str(root), str(tests), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path}

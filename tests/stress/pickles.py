@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from small_runs import run_python
+from warm_processes import run_warm
 
 from n2n_lightning.data.ee559 import FILES, read_pkl
 from n2n_lightning.image_io.stack import open_stack
@@ -223,7 +223,7 @@ def command_lines(folder: Path) -> list[list[str]]:
 def command(line: list[str], folder: Path) -> str | None:
     """Run a command, and return what is wrong with how it ended, if anything is."""
     print(f"  {' '.join(line)}", flush=True)
-    ended = run_python(["-m", f"n2n_lightning.{line[0]}", *line[1:]], folder)
+    ended = run_warm(["-m", f"n2n_lightning.{line[0]}", *line[1:]], folder)
     messages = [text for text in ended.stderr.splitlines() if text.startswith("error: ")]
     if ended.returncode == 2 and len(messages) == 1 and "Traceback" not in ended.stdout + ended.stderr:
         return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_runs import ROOT, read_json, run_python
+from small_runs import read_json
 
+from stress.__main__ import main
 from stress.parts import PARTS
 
 
@@ -14,7 +15,6 @@ from stress.parts import PARTS
 @pytest.mark.parametrize("part", [part for part in PARTS if part not in ("inputs", "pickles")])
 def test_every_figure_is_met(part: str, tmp_path: Path):
     output = tmp_path / "figures.json"
-    process = run_python(["-m", "stress", part, "--quick", "--output", output], ROOT / "tests")
-    assert process.returncode == 0, process.stdout + process.stderr
+    assert main([part, "--quick", "--output", str(output)]) == 0
     figures = read_json(output)
     assert figures and all(figure["met"] for figure in figures)

@@ -1,18 +1,13 @@
-"""Read damaged files in a process of their own: ``python -m stress.worker FOLDER``.
-
-It reads one path per line from standard input. It answers each with a line of JSON: what became of the file in every
-reader, the memory, and the seconds.
-"""
+"""Read damaged files in a process of their own: what became of each in every reader, the memory, and the seconds."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -129,21 +124,16 @@ def answer(readers: Readers, path: Path, start_mb: float) -> dict[str, Any]:
     return {"outcomes": outcomes, "mb": more_mb, "seconds": seconds}
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)  # what libraries print must not mix with the answers
+def read_files(connection: Connection, folder: Path, good: list[Path], log: Path) -> None:
+    """Send the memory at the start, then receive paths and answer each; let errors of this process go to ``log``."""
+    for path, stream in ((Path(os.devnull), 1), (log, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    folder, good = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
     readers = Readers(folder, Path(__file__))
     for path in good:  # so that libraries have loaded all they need before memory is measured
         answer(readers, path, 0.0)
     start_mb = resident_mb("VmRSS")
-    print(json.dumps({"start_mb": start_mb}), file=answers, flush=True)
-    for line in sys.stdin:
-        print(json.dumps(answer(readers, Path(line.rstrip("\n")), start_mb)), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    connection.send({"start_mb": start_mb})
+    while True:
+        connection.send(answer(readers, connection.recv(), start_mb))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import SECONDS
+from warm_processes import SECONDS
 
 from n2n_lightning.system.errors import InputError
 from n2n_lightning.system.lock import exclusive_build, file_lock

@@ -19,6 +19,8 @@ from n2n_lightning.training.checkpointing import FiniteLoss
 from n2n_lightning.training.resuming import wait_for_next_second
 from n2n_lightning.training.run import Interrupted
 
+pytestmark = pytest.mark.slow  # nearly all train runs
+
 RUN = ("model=convtrans_relu", "trainer.max_epochs=4")  # the run of the fixture four_epochs: 12 steps an epoch
 
 
@@ -39,7 +41,6 @@ def breaking_at(epoch: int, batch: int, error: Exception) -> Any:
     return broken
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "kept"), [("save_steps=4", 16), ("save_minutes=1e-9", 17), ("save_minutes=null", 12)]
 )
@@ -92,7 +93,6 @@ def test_starting_over_deletes_the_old_checkpoints(course_data: Path, tmp_path: 
     assert not list(folder.glob("checkpoints/*.ckpt"))
 
 
-@pytest.mark.slow
 def test_the_plateau_scheduler_steps_before_the_checkpoint_is_saved(course_data: Path, tmp_path: Path):
     """With a patience of 0, each epoch that is not better lowers the rate."""
     extra = ["model=convtrans_relu", "scheduler=plateau", "++scheduler.patience=0", "++scheduler.threshold=0.5"]

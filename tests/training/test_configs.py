@@ -49,6 +49,7 @@ def test_every_file_is_an_application_a_choice_a_group_or_part_of_a_choice():
         assert any(name in text for path, text in texts.items() if path != part), f"no file uses {part}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_configuration_file_composes_and_passes_the_check(choice: str):
     config = compose_config(choice, *NEEDED.get(choice, []))

@@ -43,6 +43,7 @@ def change(file: Path) -> None:
         Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_finished_run_is_skipped_only_while_its_data_is_what_it_was(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -117,6 +118,7 @@ def refuse_pictures(path: Path) -> bytes:
     return read_bytes(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READERS)
 def test_skipping_reads_no_image(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

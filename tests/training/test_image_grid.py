@@ -41,6 +41,7 @@ def test_every_source_shows_its_residual_and_pairs_their_error(kind: str, traine
         assert {"noisy", "denoised", "residual"} <= set(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["burst", "clean", "single"])
 def test_evaluate_gives_the_correlation_of_the_residual(
     kind: str, command: Command, trained_on: Trained, noisy_images: Path, tmp_path: Path

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import SECONDS, read_json, run_python
+from small_runs import read_json, run_python
 from test_sweeps import states
+from warm_processes import SECONDS
 
 TRAIN = ("-m", "n2n_lightning.train", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 SMALL = ("model=convtrans_relu", "data.train_pairs=32", "data.val_pairs=8", "data.batch_size=8")

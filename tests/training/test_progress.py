@@ -46,6 +46,7 @@ def train_watched(folder: Path, root: Path, watch: Watch, *overrides: str) -> Pa
 # The rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fraction", "start"), [(0.3, 14), (0.5, 10), (1, 0)])
 def test_the_rate_is_full_and_then_falls_to_zero_as_in_the_papers_code(
     course_data: Path, tmp_path: Path, fraction: float, start: int
@@ -106,6 +107,7 @@ def test_an_interrupted_run_resumes_at_the_same_progress(course_data: Path, tmp_
     assert_same_weights(parts / "checkpoints/last.ckpt", whole / "checkpoints/last.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["loss=l0", "scheduler=rampdown"])
 def test_a_run_whose_rate_or_loss_has_reached_its_end_cannot_be_extended(
     course_data: Path, tmp_path: Path, option: str

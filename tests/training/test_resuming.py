@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -27,6 +28,7 @@ from small_runs import (
     weights_of,
     write_course_data,
 )
+from warm_processes import run_warm
 
 from n2n_lightning.data.ee559 import Ee559Data
 from n2n_lightning.metrics import RestorationQuality
@@ -35,10 +37,11 @@ from n2n_lightning.system import errors
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run import train
 
+pytestmark = pytest.mark.slow  # nearly all train runs
+
 # Resuming
 
 
-@pytest.mark.slow
 def test_two_epochs_and_two_more_equal_four_at_once(four_epochs: Path, course_data: Path, tmp_path: Path):
     folder = tmp_path / "run"
     train_in(folder, course_data, "model=convtrans_relu", "trainer.max_epochs=2")
@@ -50,7 +53,6 @@ def test_two_epochs_and_two_more_equal_four_at_once(four_epochs: Path, course_da
     assert timeless(read_json(folder / "result.json")) == timeless(read_json(four_epochs / "result.json"))
 
 
-@pytest.mark.slow
 def test_moments_orders_and_augmentations_resume_too(course_data: Path, tmp_path: Path):
     """The checkpoint has Adam's state; orders and augmentations depend on seed and epoch only."""
     extra = ["model=unet", "data.augment=[flip,rotate,swap]", "trainer.limit_train_batches=3", "scheduler=step"]
@@ -72,7 +74,6 @@ def test_resume_false_starts_over(four_epochs: Path, course_data: Path, tmp_path
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
 
 
-@pytest.mark.slow
 def test_a_moved_run_goes_on_and_keeps_its_best(four_epochs: Path, course_data: Path, tmp_path: Path):
     train_in(tmp_path / "here", course_data, "model=convtrans_relu", "trainer.max_epochs=2")
     (tmp_path / "here").rename(tmp_path / "there")
@@ -83,7 +84,6 @@ def test_a_moved_run_goes_on_and_keeps_its_best(four_epochs: Path, course_data: 
     assert not (tmp_path / "here").exists()
 
 
-@pytest.mark.slow
 def test_a_resumed_run_keeps_an_earlier_best(course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The score falls after the first part; the best checkpoint must not be overwritten by a worse one."""
     falling = iter([30.0, 20.0, 25.0])
@@ -180,7 +180,6 @@ def test_a_debug_run_stays_out_of_an_experiments_folder():
     assert compose_config("experiment=demo", "debug=fast")["study"] == "debug_fast"
 
 
-@pytest.mark.slow
 def test_workers_and_resuming_change_no_result(course_data: Path, tmp_path: Path):
     options = ["model=convtrans_relu", "data.augment=[flip,swap]"]
     once = train_in(tmp_path / "once", course_data, *options, "trainer.max_epochs=2")
@@ -192,7 +191,6 @@ def test_workers_and_resuming_change_no_result(course_data: Path, tmp_path: Path
 # Ends that are not good
 
 
-@pytest.mark.slow
 def test_a_run_that_diverges_fails_and_the_sweep_goes_on(command: Command, course_data: Path, tmp_path: Path):
     line = ["model=convtrans_relu", "optimizer.lr=1e30,0.1", "trainer.max_epochs=1", *tiny_overrides(course_data)]
     ended = command("-m", *line)
@@ -248,37 +246,30 @@ def test_a_black_output_is_called_dead(course_data: Path, tmp_path: Path, capsys
 # Signals, in a process of their own
 
 
-SIGNALLED = """
-import os, sys
-from n2n_lightning import train
-from n2n_lightning.models.module import DenoiserModule
+def signal_in_third_epoch(number: int) -> None:
+    """Let training send this process a signal before a step of its third epoch."""
+    step = DenoiserModule.training_step
 
-step = DenoiserModule.training_step
+    def signalled(self: Any, pair: Any, batch_idx: int) -> Any:
+        if self.current_epoch == 2 and batch_idx == 5:
+            os.kill(os.getpid(), number)
+        return step(self, pair, batch_idx)
 
-def signalled(self, pair, batch_idx):
-    if self.current_epoch == 2 and batch_idx == 5:
-        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
-    return step(self, pair, batch_idx)
-
-DenoiserModule.training_step = signalled
-sys.exit(train.main())
-"""
+    DenoiserModule.training_step = signalled  # type: ignore[method-assign]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(15, 143), (2, 130), (10, 143)])
 def test_a_signal_ends_the_sweep_and_the_same_command_finishes_it(
     command: Command,
     course_data: Path,
     four_epochs: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     number: int,
     code: int,
 ):
     line = ["-m", "model=convtrans_relu,nn_sigmoid", "trainer.max_epochs=4", *tiny_overrides(course_data)]
-    monkeypatch.setenv("SIGNAL", str(number))
-    process = run_python(["-c", SIGNALLED, *line], tmp_path)
+    trap = functools.partial(signal_in_third_epoch, number)
+    process = run_warm(["-m", "n2n_lightning.train", *line], tmp_path, trap)
     assert process.returncode == code, process.stderr
     assert "interrupted; the same command goes on" in process.stderr and "Traceback" not in process.stderr
     (stopped,) = (path.parent for path in tmp_path.glob("outputs/runs/*/result.json"))
@@ -307,7 +298,6 @@ def test_a_signal_before_training_leaves_nothing(
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_the_command_line_as_users_type_it(course_data: Path, tmp_path: Path):
     """Run the module in a real process: exit code, output, folder."""
     line = ["model=convtrans_relu", "trainer.max_epochs=1", *tiny_overrides(course_data)]

@@ -19,9 +19,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 from PIL import Image
-from small_runs import SECONDS, compose_config, read_json, read_table, tiny_overrides, train_in
+from small_runs import compose_config, read_json, read_table, tiny_overrides, train_in
+from warm_processes import SECONDS
 
 from n2n_lightning.training.run import train
+
+pytestmark = pytest.mark.slow  # all read runs of three epochs
 
 Get = Callable[..., Any]
 RUNS = {"study/good": "0.1", "study/slow": "0.01", "study/resumed": "0.1"}  # learning rates
@@ -94,7 +97,6 @@ def values(get: Get, run: str, tag: str) -> list[Any]:
     return [value for _, _, value in get("plugin/scalars/scalars", run=run, tag=tag)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_every_epoch_is_shown_once(get: Get, outputs: Path, run: str):
     best = np.maximum.accumulate([float(row["val/psnr"]) for row in read_table(outputs / run)])

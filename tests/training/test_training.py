@@ -121,6 +121,7 @@ def test_the_result_agrees_with_the_table(four_epochs: Path):
     assert not any(isinstance(v, str) and str(ROOT) in v for v in result.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "own"),
     [
@@ -198,6 +199,7 @@ def test_another_seed_gives_another_run(four_epochs: Path, course_data: Path, tm
     assert timeless_table(other)[0] != timeless_table(four_epochs)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("val_batch_size", [1, 5])
 def test_validation_does_not_depend_on_its_batch_size(
     four_epochs: Path, course_data: Path, tmp_path: Path, val_batch_size: int
@@ -275,6 +277,7 @@ def test_step_lowers_the_rate_at_its_epoch(course_data: Path, tmp_path: Path):
     assert [float(row["lr"]) for row in read_table(folder)] == pytest.approx([0.1, 0.01, 0.001])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [
