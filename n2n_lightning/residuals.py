@@ -90,7 +90,7 @@ def triple_error_map(estimate: Tensor, second: Tensor, third: Tensor) -> Tensor:
     return ((estimate - second) * (estimate - third)).mean(1, keepdim=True)
 
 
-def block_means(images: Tensor, block_px: int = BLOCK_PX) -> Tensor:
+def region_means(images: Tensor, block_px: int = BLOCK_PX) -> Tensor:
     """Replace each block of pixels by its mean; blocks at the lower and right edge may be smaller.
 
     (N, C, H, W) float32 -> same shape.
@@ -110,5 +110,5 @@ def error_picture(errors: Tensor, noise: Tensor) -> Tensor:
     Returns:
         (N, 1, H, W) in [0, 1], the root of the block's mean squared error, divided by that of the noise.
     """
-    share = block_means(errors) / noise.clamp_min(1e-24)[:, None, None, None]
+    share = region_means(errors) / noise.clamp_min(1e-24)[:, None, None, None]
     return share.clamp(0, 1).sqrt()

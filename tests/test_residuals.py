@@ -14,10 +14,10 @@ from n2n_lightning.metrics import pair_error, triple_error
 from n2n_lightning.residuals import (
     autocorrelation_picture,
     autocovariance,
-    block_means,
     error_picture,
     largest_correlation,
     pair_error_map,
+    region_means,
     residual_picture,
     triple_error_map,
 )
@@ -102,7 +102,7 @@ def test_error_maps_have_the_metrics_means():
 @pytest.mark.parametrize("shape", [(32, 48), (33, 20), (7, 50), (1, 1), (16, 17)])
 def test_blocks_are_means_also_at_the_edges(shape: tuple[int, int]):
     image = white(1, 1, *shape)[0, 0]
-    found = block_means(image[None, None])[0, 0]
+    found = region_means(image[None, None])[0, 0]
     assert found.shape == shape
     for top in range(0, shape[0], 16):
         for left in range(0, shape[1], 16):

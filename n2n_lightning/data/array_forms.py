@@ -71,7 +71,7 @@ def noisy_images(images: Any, name: str, channels: int | None = None) -> Pixels 
         ValueError: they have another form, or one that can be read in two ways.
     """
     if isinstance(images, (list, tuple)):
-        return [one_image(to_numpy(image), f"{name}[{number}]", channels) for number, image in enumerate(images)]
+        return [array_image(to_numpy(image), f"{name}[{number}]", channels) for number, image in enumerate(images)]
     values = to_numpy(images)
     if values.ndim not in (2, 3, 4) or 0 in values.shape:
         forms = "(N, C, H, W), (N, H, W, C), (N, H, W), (H, W, C) or (H, W)"
@@ -86,7 +86,7 @@ def noisy_images(images: Any, name: str, channels: int | None = None) -> Pixels 
     return as_nhwc(values, axes)
 
 
-def one_image(values: Pixels, name: str, channels: int | None) -> Pixels:
+def array_image(values: Pixels, name: str, channels: int | None) -> Pixels:
     """Return an image (H, W), (H, W, C) or (C, H, W) as a view (H, W, C)."""
     axes = find_axes(values.shape, channels) if values.ndim in (2, 3) and 0 not in values.shape else None
     if axes not in ("HW", "HWC", "CHW"):

@@ -54,7 +54,7 @@ def without_images(scene: Scene, places: set[int], *, spare_frames: bool) -> tup
 def scene_defects(scene: Scene) -> dict[int, str]:
     """Return the places, in ``scene.images``, of dead frames and of later copies, and what is wrong with each."""
     images = scene.images
-    faults = dead_frames(scene.noisy)
+    faults = dead_images(scene.noisy)
     first: dict[str, StackImage] = {}
     for place, image in enumerate(images):
         if place in faults:
@@ -66,7 +66,7 @@ def scene_defects(scene: Scene) -> dict[int, str]:
     return faults
 
 
-def dead_frames(frames: Sequence[StackImage]) -> dict[int, str]:
+def dead_images(frames: Sequence[StackImage]) -> dict[int, str]:
     """Return the places of frames most of whose rows hold one value only, while the other frames' do not."""
     if len(frames) < 2:
         return {}

@@ -103,7 +103,7 @@ def device_arguments(device: str) -> dict[str, Any]:
     return {"accelerator": accelerator, "devices": [found.index] if found.type == "cuda" else 1}
 
 
-def check_length(epochs: int | None, minutes: float | None, batch_size: int | None) -> None:
+def check_arguments(epochs: int | None, minutes: float | None, batch_size: int | None) -> None:
     """Raise ValueError for a length or a batch that cannot be."""
     for name, count in (("epochs", epochs), ("batch_size", batch_size)):
         if count is not None and count < 1:
@@ -136,7 +136,7 @@ def fit_arrays(
     The other arguments are those of ``Denoiser.fit``.
     """
     began, start = time.monotonic(), None
-    check_length(epochs, minutes, batch_size)
+    check_arguments(epochs, minutes, batch_size)
     config = compose_own_images(model) if module is None else config_of(module)
     config |= {"minutes": minutes, "seed": seed}
     config["trainer"] |= {"limit_val_batches": 0} | device_arguments(device)
@@ -155,11 +155,11 @@ def fit_arrays(
         warnings.warn(text, stacklevel=3)
     if progress:
         print("\n".join(text for text in (start, length) if text))
-    train(module, config, datamodule, progress=progress)
+    run_training(module, config, datamodule, progress=progress)
     return module, start
 
 
-def train(module: DenoiserModule, config: Config, datamodule: TrainingPairs, *, progress: bool) -> None:
+def run_training(module: DenoiserModule, config: Config, datamodule: TrainingPairs, *, progress: bool) -> None:
     """Train to the end, and leave the module in evaluation mode on the device that trained it."""
     trainer = pl.Trainer(
         **config["trainer"],
