@@ -19,10 +19,10 @@ from n2n_lightning.system.folders import config_folder, write_fault
 if TYPE_CHECKING:
     from n2n_lightning.data.scenes import Scene
     from n2n_lightning.diagnosis import Finding, Findings
-    from n2n_lightning.diagnosis.sample import Scene as SampledScene
+    from n2n_lightning.diagnosis.sample import FrameReader
 
 SOURCES = ("burst", "pairs", "single")  # choices of data= whose images are noisy
-VERDICTS = {"fatal": "cannot", "harmful": "advice", "note": "fine"}  # by the worst finding
+VERDICT_OF = {"fatal": "cannot", "harmful": "advice", "note": "fine"}  # by the worst finding
 
 
 @hydra.main(config_path=str(config_folder()), config_name="doctor", version_base="1.3")
@@ -32,8 +32,8 @@ def job(cfg: DictConfig) -> None:
         verdict = examine_data(hydra_app.resolve_config(cfg), list(HydraConfig.get().overrides.task))
     except errors.InputError as error:
         errors.report_error(error)
-        verdict = VERDICTS["fatal"]
-    if verdict == VERDICTS["fatal"]:
+        verdict = VERDICT_OF["fatal"]
+    if verdict == VERDICT_OF["fatal"]:
         sys.exit(errors.BAD_INPUT)
 
 
@@ -77,17 +77,17 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
         )
     known = {f"data.{key}" for key in config["data"]}
     found = [with_useful_settings(finding, known, source) for finding in judge(findings, source)]
-    worst = "fatal" if faults else min((f.severity for f in found), key=list(VERDICTS).index, default="note")
+    worst = "fatal" if faults else min((f.severity for f in found), key=list(VERDICT_OF).index, default="note")
     summary = summarize(scenes, findings)
     print("\n".join(f"{name}: {text}" for name, text in summary.items()))
     print_findings(found, faults)
-    write_json(folder / "doctor.json", as_json(VERDICTS[worst], summary, found, faults))
+    write_json(folder / "doctor.json", as_json(VERDICT_OF[worst], summary, found, faults))
     with atomic_write(folder / "doctor.png") as file:
         file.write(draw_findings(findings))
-    print(f"verdict: {VERDICTS[worst]}\n{folder / 'doctor.json'}\n{folder / 'doctor.png'}")
+    print(f"verdict: {VERDICT_OF[worst]}\n{folder / 'doctor.json'}\n{folder / 'doctor.png'}")
     if not faults and all(f.settings for f in found if f.severity == "fatal"):
         print(f"next: {training_command(overrides, found)}")
-    return VERDICTS[worst]
+    return VERDICT_OF[worst]
 
 
 def with_useful_settings(finding: Finding, known: set[str], source: str) -> Finding:
@@ -96,9 +96,9 @@ def with_useful_settings(finding: Finding, known: set[str], source: str) -> Find
     return replace(finding, settings=tuple(word for word in kept if word != f"data={source}"))
 
 
-def sampled_scene(scene: Scene) -> SampledScene:
+def sampled_scene(scene: Scene) -> FrameReader:
     """Return the noisy images of a scene in the form that ``diagnosis`` takes; values stay as stored."""
-    from n2n_lightning.diagnosis.sample import Scene as SampledScene
+    from n2n_lightning.diagnosis.sample import FrameReader
 
     def read(number: int, top: int, left: int, height: int, width: int) -> Any:
         image = scene.noisy[number]
@@ -106,7 +106,7 @@ def sampled_scene(scene: Scene) -> SampledScene:
 
     several_files = len({image.stack.name for image in scene.noisy}) > 1
     names = [image.stack.name if several_files else f"image {image.number}" for image in scene.noisy]
-    return SampledScene(scene.name, tuple(names), scene.noisy[0].stack.shape[1:], read)
+    return FrameReader(scene.name, tuple(names), scene.noisy[0].stack.shape[1:], read)
 
 
 def summarize(scenes: list[Scene], findings: Findings) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from n2n_lightning.data.scenes import Scene, StackImage
 
-SAMPLED_ROWS = 16  # of each frame
+COMPARED_ROWS = 16  # of each frame
 DEAD_SHARE = 0.5  # a frame is dead if more of its rows hold one value only,
 USUAL_SHARE = 0.2  # and less than this share of the other frames' rows do
 
@@ -88,5 +88,5 @@ def constant_share(rows: npt.NDArray[np.generic]) -> float:
 def sample_rows(frame: StackImage) -> npt.NDArray[np.generic]:
     """Return some rows of the whole height: (N, W, C) as stored."""
     _, height, width, _ = frame.stack.shape
-    tops = np.unique(((np.arange(SAMPLED_ROWS) + 0.5) * height / SAMPLED_ROWS).astype(int))
+    tops = np.unique(((np.arange(COMPARED_ROWS) + 0.5) * height / COMPARED_ROWS).astype(int))
     return np.concatenate([frame.stack.read(frame.number, top, 0, 1, width) for top in tops.tolist()])

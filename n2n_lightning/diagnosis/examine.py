@@ -12,7 +12,7 @@ from n2n_lightning.diagnosis import correlation, noise, shift, temporal
 from n2n_lightning.diagnosis.copies import near_copy, same_pixels
 from n2n_lightning.diagnosis.levels import Levels, matched, measure_levels
 from n2n_lightning.diagnosis.planes import tiles_along
-from n2n_lightning.diagnosis.sample import FrameValues, Sample, Scene, take
+from n2n_lightning.diagnosis.sample import FrameReader, FrameValues, Sample, take
 from n2n_lightning.diagnosis.values import Outliers, Piles, Span, find_outliers, measure_piles, supported_span
 
 FULL_SCENES = 24  # examined in full; of more scenes, that many spread over them
@@ -62,7 +62,7 @@ class Findings:
 
 
 def examine(
-    scenes: Sequence[Scene], progress: Callable[[int, int], None] | None = None, max_frames: int = 400
+    scenes: Sequence[FrameReader], progress: Callable[[int, int], None] | None = None, max_frames: int = 400
 ) -> Findings:
     """Measure the scenes, of more than 24 a spread of 24; progress(done, total) is called after each."""
     places = sorted({int(k) for k in np.linspace(0, len(scenes) - 1, min(FULL_SCENES, len(scenes)))})
@@ -78,7 +78,7 @@ def examine(
     return Findings(tuple(measured), tuple(g for g in across if len({s for s, _ in g}) > 1), tuple(places), len(scenes))
 
 
-def examine_scene(scene: Scene, max_frames: int = 400) -> SceneMeasures:
+def examine_scene(scene: FrameReader, max_frames: int = 400) -> SceneMeasures:
     """Measure one scene."""
     sample = take(scene, max_frames)
     index = sample.indices

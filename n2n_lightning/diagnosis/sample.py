@@ -17,7 +17,7 @@ MAX_SIDE_PX = 768
 
 
 @dataclass(frozen=True)
-class Scene:
+class FrameReader:
     """Frames of one scene and the way to read them.
 
     `read(frame, top, left, height, width)` returns (height, width, C) of any real type, as stored. `frames` names
@@ -48,7 +48,7 @@ class Sample:
     become the frame's mean.
     """
 
-    scene: Scene
+    scene: FrameReader
     indices: tuple[int, ...]  # of the frames that were read
     top: int
     left: int
@@ -56,13 +56,15 @@ class Sample:
     values: tuple[FrameValues, ...]
 
 
-def scene_of_array(name: str, frames: np.ndarray) -> Scene:
+def scene_of_array(name: str, frames: np.ndarray) -> FrameReader:
     """Return a scene of the frames (N, H, W, C) in memory."""
     names = tuple(f"frame {k}" for k in range(len(frames)))
-    return Scene(name, names, frames.shape[1:], lambda k, top, left, h, w: frames[k, top : top + h, left : left + w])
+    return FrameReader(
+        name, names, frames.shape[1:], lambda k, top, left, h, w: frames[k, top : top + h, left : left + w]
+    )
 
 
-def take(scene: Scene, max_frames: int = 400) -> Sample:
+def take(scene: FrameReader, max_frames: int = 400) -> Sample:
     """Read the scene once; of more than `max_frames` frames, that many which follow each other in equal runs."""
     indices = chosen(len(scene.frames), max_frames)
     h, w, c = scene.shape
@@ -95,7 +97,7 @@ def chosen(count: int, most: int) -> list[int]:
     return sorted({int(start) + k for start in np.linspace(0, count - run, 8) for k in range(run)})
 
 
-def in_bands(scene: Scene, frame: int) -> Iterator[np.ndarray]:
+def in_bands(scene: FrameReader, frame: int) -> Iterator[np.ndarray]:
     """Yield the rows of a large frame in bands (h, W, C)."""
     h, w, c = scene.shape
     rows = max(1, BAND_VALUES // (w * c))
@@ -123,7 +125,7 @@ def frame_values(bands: Iterator[np.ndarray]) -> FrameValues:
     return FrameValues(lowest, highest, total / count, digest.digest(), constant / rows, bad / count)
 
 
-def place(scene: Scene, indices: list[int], height: int, width: int) -> tuple[int, int]:
+def place(scene: FrameReader, indices: list[int], height: int, width: int) -> tuple[int, int]:
     """Return top and left of the window with most structure, judged on up to three frames; in the middle where that
     is as good.
     """

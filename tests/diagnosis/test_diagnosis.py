@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 from skimage import data
 
-from n2n_lightning.diagnosis import Scene, examine, judge, scene_of_array
+from n2n_lightning.diagnosis import FrameReader, examine, judge, scene_of_array
 
 MOON, CAMERA = (getattr(data, n)().astype(float) for n in ("moon", "camera"))
 
@@ -227,7 +227,7 @@ def test_a_long_burst_is_examined_within_bounds():
         return frame.astype(np.uint16)[..., None]
 
     tracemalloc.start()
-    found = examine([Scene("long", tuple(map(str, range(frames))), large, read)]).scenes[0]
+    found = examine([FrameReader("long", tuple(map(str, range(frames))), large, read)]).scenes[0]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 600e6
