@@ -162,6 +162,7 @@ def test_the_masked_loss_is_that_of_clean_targets_on_average():
 # Advice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -190,6 +191,7 @@ def test_noise_that_moves_everything_has_no_loss_to_try():
     assert said == "chain noise keeps neither mean, median nor mode: set data.targets=clean"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -52,6 +52,7 @@ def mean_square(images: Tensor) -> float:
 # The result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MONITORS)
 def test_the_result_and_the_table_hold_what_the_source_can_tell(trained_on: Trained, kind: str):
     run = trained_on(kind)

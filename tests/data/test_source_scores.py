@@ -60,6 +60,7 @@ def test_8_bit_images_keep_their_range(trained_on: Trained, command: Command, no
     assert read_json(tmp_path / "scores.json")["noisy_psnr_pairs"] == pytest.approx(noted["noisy_psnr_pairs"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MONITORS)
 def test_evaluation_repeats_the_best_epochs_scores(
     trained_on: Trained, command: Command, noisy_images: Path, tmp_path: Path, kind: str

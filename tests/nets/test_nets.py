@@ -304,6 +304,7 @@ def test_the_command_lines_optimizer_wins(model: str, choice: str):
     assert type(changed) is OPTIMIZERS[choice] and changed.param_groups[0]["lr"] == 0.0625
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_value_wins_over_the_models_own_and_leaves_its_choice(model: str):
     changed = optimizer_of(model, "optimizer.lr=0.0625")

@@ -72,6 +72,7 @@ def test_data_chooses_its_noise_and_loss_and_the_command_line_overrides_them():
         assert config["loss"] == {"name": "l1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", GROUPS["data"])
 def test_evaluates_configuration_composes_with_every_data_source(data: str):
     choice = f"data={data}"
