@@ -8,7 +8,7 @@ import numpy as np
 from numbered_images import Array, write
 from small_runs import smooth_images
 
-SHORT = ("model=convtrans_relu", "trainer.max_epochs=2", "trainer.accelerator=cpu", "optimizer=adam")
+SHORT = ("model=convtrans_relu", "trainer.max_epochs=2", "trainer.accelerator=cpu", "optimizer=adam", "scheduler=none")
 CROPS = (
     "data.crop_px=16",
     "data.train_pairs=24",

@@ -211,7 +211,7 @@ def test_grey_images_train_and_their_weights_do_not_fit_colours(noisy_images: Pa
 def test_another_folder_under_the_same_name_is_refused(noisy_images: Path, tmp_path: Path):
     write(tmp_path / "burst/0.npy", stored(smooth_images(1, 48, seed=0)[0].transpose(1, 2, 0)))
     write(tmp_path / "burst/1.npy", stored(smooth_images(1, 48, seed=1)[0].transpose(1, 2, 0)))
-    options = (f"data.root={tmp_path / 'burst'}", f"data.cache_dir={tmp_path / 'cache'}", *ALL, "scheduler=none")
+    options = (f"data.root={tmp_path / 'burst'}", f"data.cache_dir={tmp_path / 'cache'}", *ALL)
     run = train_with(tmp_path / "run", "data=burst", *options)
     write(tmp_path / "burst/1.npy", stored(smooth_images(1, 48, seed=2)[0].transpose(1, 2, 0)))
     with pytest.raises(errors.InputError, match="the data is not what"):
