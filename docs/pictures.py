@@ -73,7 +73,7 @@ def burst() -> None:
     rng = np.random.default_rng(0)
     frames = rng.poisson(photograph * (30 / 255), size=(6, *photograph.shape))
     tifffile.imwrite(WORK / "burst.tif", frames.astype(np.uint16), photometric="rgb")
-    best = train("cat", "data=burst", "data.root=burst.tif", "data.crop_px=32", "trainer.max_epochs=6")
+    best = train("cat", "data=burst", "data.root=burst.tif", "minutes=5")
     frame = torch.from_numpy(tifffile.imread(WORK / "burst.tif")[0]).permute(2, 0, 1)[None]
     denoised = to_array(load_denoiser(best).denoise(frame).float()) / 30
     for name, image in (("noisy", frames[0] / 30), ("denoised", denoised), ("mean of six", frames.mean(0) / 30)):

@@ -86,7 +86,7 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
         file.write(draw_findings(findings))
     print(f"verdict: {VERDICT_OF[worst]}\n{folder / 'doctor.json'}\n{folder / 'doctor.png'}")
     if not faults and all(f.settings for f in found if f.severity == "fatal"):
-        print(f"next: {training_command(overrides, found)}")
+        print(f"next: {training_command(source, overrides, found)}")
     return VERDICT_OF[worst]
 
 
@@ -156,9 +156,9 @@ def print_findings(found: list[Finding], faults: list[str]) -> None:
         print("nothing was found that harms training or the estimate of quality")
 
 
-def training_command(overrides: list[str], found: list[Finding]) -> str:
+def training_command(source: str, overrides: list[str], found: list[Finding]) -> str:
     """Return the command line that trains on these images with the settings that were advised."""
-    given = [word for word in overrides if word.partition(".")[0].partition("=")[0] == "data"]
+    given = [f"data={source}", *(word for word in overrides if word.startswith("data."))]
     advised = [word for finding in found for word in finding.settings if word.startswith("data.")]
     return shlex.join(["python", "-m", "n2n_lightning.train", *dict.fromkeys([*given, *advised])])
 

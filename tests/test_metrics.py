@@ -142,8 +142,8 @@ def test_constant_means_constant_in_eight_bits():
     ("psnr", "improving", "status", "words"),
     [
         (25.0, False, "done", None),
-        (19.9, False, "done", "not trained long enough"),
-        (17.1, False, "done", "not trained long enough"),
+        (19.9, False, "done", "below the noisy input"),
+        (17.1, False, "done", "below the noisy input"),
         (16.9, False, "dead", "more than 3 dB below"),
         (16.9, True, "done", "not trained long enough"),  # as after one epoch
     ],

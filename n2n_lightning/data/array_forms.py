@@ -77,6 +77,11 @@ def noisy_images(images: Any, name: str, channels: int | None = None) -> Pixels 
         forms = "(N, C, H, W), (N, H, W, C), (N, H, W), (H, W, C) or (H, W)"
         raise ValueError(f"{name} must be {forms}, got {values.shape}; reshape it")
     axes = find_axes(values.shape, channels)
+    if axes == "NCHW" and channels is None and min(values.shape[1], values.shape[3]) > FEW_CHANNELS:
+        raise ValueError(
+            f"{name} must not be ambiguous, got {values.shape}: give (N, C, H, W) or (N, H, W, C) of at most "
+            f"{FEW_CHANNELS} channels, or a list of images (H, W, C)"
+        )
     if axes == "CHW" and channels is None and values.shape[0] > 1:
         count = values.shape[0]
         raise ValueError(

@@ -208,6 +208,11 @@ class SceneData:
             raise ValueError(f"8-bit images have the range 255, got {self.range:g}; set data.range=null")
         crop = self._crop_size(scenes)
         held_back = val if found else None
+        if self.val_areas and (found or self.val_fraction == 1):
+            raise ValueError(
+                "val_areas must be false with validation images of their own or val_fraction=1, got true; set "
+                "data.val_areas=false"
+            )
         regions = assign_regions(train, held_back, self.val_fraction, crop, self.seed, by_area=self.val_areas)
         return CheckedImages(scenes, regions, crop)
 

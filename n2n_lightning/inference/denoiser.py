@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.data.array_forms import as_nhwc, find_axes, from_nhwc, to_numpy
+from n2n_lightning.data.array_forms import FEW_CHANNELS, as_nhwc, find_axes, from_nhwc, to_numpy
 from n2n_lightning.image_io.image_file import Array
 from n2n_lightning.image_io.value_range import (
     clip_bounds,
@@ -27,7 +27,7 @@ from n2n_lightning.image_io.value_range import (
     to_net,
 )
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
-from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser, save_denoiser
+from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser, read_checkpoint, save_denoiser
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.models.trained import has_learnt_grey
 
@@ -85,7 +85,8 @@ class Denoiser:
         path = find_checkpoint(checkpoint)
         denoiser = cls(load_denoiser(path), **options)
         denoiser.start = f"starting from {Path(checkpoint).as_posix()}"
-        denoiser.has_learnt_grey = has_learnt_grey(path)
+        about = read_checkpoint(path)["n2n_lightning"]
+        denoiser.has_learnt_grey = bool(about.get("grey", has_learnt_grey(path)))
         return denoiser
 
     @property
@@ -162,6 +163,7 @@ class Denoiser:
         )
         self._use(module)
         self.is_trained, self.start = True, start or self.start
+        self.has_learnt_grey = False  # of these images it may not have seen any
         return self
 
     def save(self, path: str | Path) -> None:
@@ -172,7 +174,8 @@ class Denoiser:
         """
         if not self.is_trained:
             raise ValueError("a denoiser must be trained before it is saved; call fit(source, target)")
-        save_denoiser(self.module, path, **{"start": self.start} if self.start else {})
+        start = {"start": self.start} if self.start else {}
+        save_denoiser(self.module, path, grey=self.has_learnt_grey, **start)
 
     def _use(self, module: DenoiserModule) -> None:
         """Take a net, and forget what was measured of the one before."""
@@ -227,7 +230,7 @@ class Denoiser:
 
         Args:
             images: (H, W), (H, W, C), (N, C, H, W) or (N, H, W, C), integers or floats; (C, H, W) where C is the
-                number of the net's channels, and (N, H, W) for a net of one channel.
+                number of the net's channels, and (N, H, W) for a net of one channel or one that has learnt grey images.
             range: the value that is 1 to the net. None: 255 for uint8; the training's range where that was on values
                 of the same kind (integers of more than 8 bits, floats); else the least 2^k - 1 (integers) or 2^k
                 (floats) that no absolute value exceeds. Then a few values far out are clipped to the range.
@@ -251,6 +254,8 @@ class Denoiser:
         axes = find_axes(values.shape, self.channels if self.is_trained and not self.per_channel else None)
         if axes == "NHW" and self.per_channel:
             axes = "HWC"  # any number of channels
+        if axes == "HWC" and self.has_learnt_grey and values.shape[2] > FEW_CHANNELS:
+            axes = "NHW"  # grey images rather than one of so many channels
         denoised = from_nhwc(self._denoise(as_nhwc(values, axes), range), axes)
         if isinstance(images, Tensor):
             return torch.from_numpy(denoised).to(images.device, images.dtype)

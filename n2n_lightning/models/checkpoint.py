@@ -135,7 +135,7 @@ def numbers(value: object) -> Iterator[float]:
             yield from numbers(item)
 
 
-def save_denoiser(module: DenoiserModule, path: str | Path, **about: str) -> None:
+def save_denoiser(module: DenoiserModule, path: str | Path, **about: str | bool) -> None:
     """Write a checkpoint that ``load_denoiser`` reads, atomically; ``about`` adds to its description."""
     weights = {f"net.{name}": t.detach().cpu().contiguous() for name, t in module.net.state_dict().items()}
     counts = {

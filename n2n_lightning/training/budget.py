@@ -26,8 +26,10 @@ class StepTimes(pl.Callback):
         self.began = time.monotonic()
         self.step_s, self.validation_s = 0.0, 0.0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        elapsed, done = time.monotonic() - self.began, trainer.global_step
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        elapsed, done = time.monotonic() - self.began, batch_idx + 1
         if done <= WARM_STEPS:
             self.step_s, self.began = elapsed, time.monotonic()
         else:
@@ -52,7 +54,7 @@ def recall_length(config: Config, folder: Path) -> None:
     if config["minutes"] is None or not has_length(config, folder):
         return
     recorded = read_json(folder / "result.json")["config"]
-    if "train_pairs" in config["data"]:
+    if "train_pairs" in config["data"] and "train_pairs" in recorded["data"]:
         config["data"] = config["data"] | {"train_pairs": recorded["data"]["train_pairs"]}
     config["trainer"] = config["trainer"] | {"max_epochs": recorded["trainer"]["max_epochs"]}
 

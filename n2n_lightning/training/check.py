@@ -75,9 +75,22 @@ def top_level_faults(config: Config) -> list[str]:
             faults.append(f"{key} must be above 0, got {config[key]}; set {key}={value}, or null for none")
     if isinstance(config.get("ema"), (int, float)) and not 0 < config["ema"] < 1:
         faults.append(f"ema must be above 0 and below 1, got {config['ema']}; set ema=0.999, or null for no averaging")
+    if config.get("minutes"):
+        faults += length_faults(config)
     if isinstance(config.get("seed"), int) and not 0 <= config["seed"] < 2**32:
         faults.append(f"seed must be from 0 to {2**32 - 1}, got {config['seed']}; set seed=0")
     return faults
+
+
+def length_faults(config: Config) -> list[str]:
+    """Return the settings that set another length than ``minutes``."""
+    lengths = {"trainer.limit_train_batches": config["trainer"].get("limit_train_batches")}
+    lengths["data.overfit_steps"] = config["data"].get("overfit_steps") or None
+    return [
+        f"minutes={config['minutes']:g} sets the length, and so does {key}={value}; leave out one (debug= sets it too)"
+        for key, value in lengths.items()
+        if value is not None
+    ]
 
 
 def data_faults(config: Config) -> list[str]:

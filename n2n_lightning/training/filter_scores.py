@@ -9,6 +9,7 @@ TITLES = {"median": "median", "gaussian": "Gaussian blur", "non_local_means": "n
 NET = "net"  # beside the filters' names, where the net was scored on the same part of the validation images
 
 
+LEAST_LEAD_DB = 0.01  # of a filter: less is no difference
 ADVICE = "train longer (trainer.max_epochs=...), or start from trained weights (init_from=...)"  # if the net loses
 
 
@@ -40,7 +41,7 @@ class FilterScores(NamedTuple):
 
     @property
     def net_loses(self) -> bool:
-        return self.net < self.best[1]
+        return self.net < self.best[1] - LEAST_LEAD_DB
 
     @property
     def text(self) -> str:

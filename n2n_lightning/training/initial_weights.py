@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
+from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
-from n2n_lightning.models.trained import GENERAL
+from n2n_lightning.models.trained import GENERAL, find_trained
 from n2n_lightning.training.build import Config
 
 OWN_IMAGES = ("burst", "clean", "pairs", "single")  # choices of data= that start from it
@@ -30,19 +30,11 @@ def find_initial(config: Config) -> DenoiserModule | None:
         return None if name is None else load_denoiser(name)
     if config["data"]["name"] not in OWN_IMAGES or config["noise"]["name"] not in LEARNT_NOISES:
         return None
-    if not is_available(GENERAL):
+    path = find_trained().get(GENERAL)
+    if path is None:
         return None
-    initial = load_denoiser(GENERAL)
+    initial = load_denoiser(path)
     return initial if initial.family == config["model"]["family"] else None
-
-
-def is_available(name: str) -> bool:
-    """Return whether trained weights of this name are installed."""
-    try:
-        find_checkpoint(name)
-    except ValueError:
-        return False
-    return True
 
 
 def net_arguments(module: DenoiserModule) -> dict[str, Any]:

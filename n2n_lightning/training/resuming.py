@@ -24,15 +24,32 @@ LATER_SETTINGS = {  # settings that earlier versions did not record -> their val
 }
 
 
-def recall_defaults(config: Config, folder: Path, overrides: dict[str, str]) -> None:
-    """Set in ``config`` what the same command of an earlier version, with other defaults, has recorded in ``folder``.
+CHANGED_DEFAULTS = ("init_from", "model", "optimizer", "scheduler")  # after 0.2.0, and these of ``data``:
+CHANGED_DATA_DEFAULTS = ("batch_size", "train_pairs", "val_pairs")
+NOT_COMPARED = ("model", "trainer.max_epochs")  # overrides: the folder is the model's, and a run may get more epochs
 
-    Versions up to 0.2.0 recorded no ``minutes``.
+
+def recall_defaults(config: Config, folder: Path, labels: dict[str, Any]) -> None:
+    """Set in ``config`` and ``labels`` the defaults with which an earlier version began the same run in ``folder``.
+
+    Versions up to 0.2.0 recorded no ``minutes``. A run that failed starts over with today's defaults.
     """
     earlier = read_json(folder / "result.json")
     recorded = earlier.get("config") or {}
-    if recorded and "minutes" not in recorded and earlier.get("overrides", {}) == overrides and config["resume"]:
-        config |= {key: value for key, value in recorded.items() if key not in RESULT_NEUTRAL}
+    if not recorded or "minutes" in recorded or earlier.get("status") == "failed" or not config["resume"]:
+        return
+    then, now = (
+        {key: value for key, value in found.get("overrides", {}).items() if key not in NOT_COMPARED}
+        for found in (earlier, labels)
+    )
+    if then != now or recorded["data"]["name"] != config["data"]["name"]:
+        return
+    before = {key: config[key] for key in CHANGED_DEFAULTS}
+    config |= {key: recorded.get(key) for key in CHANGED_DEFAULTS}
+    config["data"] |= {key: recorded["data"][key] for key in CHANGED_DATA_DEFAULTS if key in recorded["data"]}
+    labels["model"] = earlier.get("model", labels.get("model"))
+    if any(config[key] != before[key] for key in CHANGED_DEFAULTS[1:]):
+        print(f"{folder.name}: going on with the defaults of the version that began it; resume=false starts over")
 
 
 def is_finished(config: Config, folder: Path) -> bool:

@@ -94,7 +94,7 @@ def train(
     quiet_lightning()
     try:
         check_config(config)
-        recall_defaults(config, folder, labels.get("overrides", {}))
+        recall_defaults(config, folder, labels)
         recall_length(config, folder)
         if is_finished(config, folder):
             check_data_unchanged(config, folder)
@@ -258,7 +258,11 @@ def filter_entries(run: PreparedRun) -> dict[str, Any]:
     """Return the entry ``filters`` of ``result.json``."""
     limit = run.config["trainer"].get("limit_val_batches")  # a number of batches, or as a float a share of them
     part = isinstance(limit, int) or (limit is not None and limit < 1)
-    return compare_filters(run.datamodule, run.module.limits, run.folder / "checkpoints" / BEST, part=part)
+    try:
+        return compare_filters(run.datamodule, run.module.limits, run.folder / "checkpoints" / BEST, part=part)
+    except (MemoryError, RuntimeError, ValueError) as error:  # the net is trained; filters only stand beside it
+        print(f"warning: filters could not be compared: {error}", file=sys.stderr, flush=True)
+        return {}
 
 
 def overfit_verdict(run: PreparedRun, record: RunRecord) -> dict[str, Any]:

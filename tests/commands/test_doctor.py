@@ -52,9 +52,11 @@ def test_the_last_line_is_the_command_with_what_was_advised(command: Command, tm
     pages = frames()
     pages[3:] = np.roll(pages[3:], 3, axis=1)
     tifffile.imwrite(tmp_path / "burst.tif", pages, photometric="minisblack")
-    ended = command("data=burst", "data.root=burst.tif", "data.cache_dir=cache", "output=found", main=doctor.main)
+    ended = command("data.root=burst.tif", "data.cache_dir=cache", "output=found", main=doctor.main)
     *_, last = ended.out.splitlines()
-    assert last.split()[:2] == ["next:", "python"] and {"data.root=burst.tif", "data.align=true"} < set(last.split())
+    assert last.split()[:2] == ["next:", "python"] and {"data=burst", "data.root=burst.tif", "data.align=true"} < set(
+        last.split()
+    )
     assert "output=found" not in last
 
 

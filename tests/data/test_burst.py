@@ -330,3 +330,11 @@ def test_every_scene_can_be_cut_instead_of_held_back(tmp_path: Path):
         assert {origin.scene for origin in seen[stage]} == {0, 1, 2}, stage
     right = {stage: [origin.left for origin in seen[stage]] for stage in STAGES}
     assert max(right["train"]) + 16 <= min(right["val"]), "no pixel is in both"
+
+
+def test_areas_and_validation_images_of_their_own_are_refused(tmp_path: Path):
+    for scene in range(2):
+        write_burst(tmp_path / "root" / str(scene), scene, 2)
+        write_burst(tmp_path / "val" / str(scene), scene + 2, 2)
+    with pytest.raises(ValueError, match=r"val_areas must be false.*data\.val_areas=false"):
+        burst(tmp_path, val_areas=True, val_root=str(tmp_path / "val")).load("val")

@@ -18,12 +18,12 @@ from small_runs import run_python, smooth_images
 from n2n_lightning import Denoiser
 from n2n_lightning.data.array_forms import as_nhwc, find_axes, from_nhwc
 from n2n_lightning.models.checkpoint import load_denoiser
-from n2n_lightning.training.initial_weights import GENERAL, is_available
+from n2n_lightning.models.trained import GENERAL, find_trained
 
 Images = npt.NDArray[Any]
 NET = "convtrans_relu"
 QUICK: dict[str, Any] = {"epochs": 1, "progress": False, "device": "cpu"}
-needs_general = pytest.mark.skipif(not is_available(GENERAL), reason="weights/general is not installed")
+needs_general = pytest.mark.skipif(GENERAL not in find_trained(), reason="weights/general is not installed")
 
 
 def noisy_pairs(count: int = 12, channels: int = 3) -> tuple[Images, Images, Images]:

@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Command
 from small_runs import ROOT
 
-from n2n_lightning import predict
+from n2n_lightning import Denoiser, predict
 from n2n_lightning.models.checkpoint import find_checkpoint
 from n2n_lightning.models.trained import GENERAL, find_trained, has_learnt_grey, list_trained
 
@@ -104,3 +105,14 @@ def test_the_record_of_a_run_or_of_weights_tells_whether_grey_was_learnt(
     if record is not None:
         (tmp_path / "result.json").write_text(record)
     assert has_learnt_grey(tmp_path / place) == grey
+
+
+@pytest.mark.slow
+def test_grey_stacks_are_denoised_image_by_image_and_a_saved_copy_still_knows_grey(tmp_path: Path):
+    noisy = np.random.default_rng(0).normal(100, 20, (5, 40, 48)).clip(0, 255).astype(np.uint8)
+    denoiser = Denoiser.load(GENERAL)
+    whole = denoiser.denoise(noisy)
+    np.testing.assert_array_equal(whole[2], denoiser.denoise(noisy[2]))
+    assert whole.std() < 0.4 * noisy.std()
+    denoiser.save(tmp_path / "mine.ckpt")
+    np.testing.assert_array_equal(Denoiser.load(tmp_path / "mine.ckpt").denoise(noisy), whole)

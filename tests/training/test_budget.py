@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,17 @@ def test_speed_is_measured_in_a_short_training(noisy_images: Path, tmp_path: Pat
 def test_no_time_is_refused(minutes: int):
     with pytest.raises(ValueError, match=f"minutes must be above 0, got {minutes}"):
         check_config(compose_config(f"minutes={minutes}"))
+
+
+@pytest.mark.parametrize("other", ["trainer.limit_train_batches=4", "data.overfit_steps=10"])
+def test_two_lengths_are_refused(other: str):
+    with pytest.raises(ValueError, match=f"minutes=5 sets the length, and so does {other}"):
+        check_config(compose_config("minutes=5", other))
+
+
+def test_a_folder_of_data_without_crops_is_no_length(tmp_path: Path):
+    config = compose_config("minutes=5", "data=burst", "data.root=there")
+    recorded = {"minutes": 5.0, "data": {"name": "ee559"}, "trainer": {"max_epochs": 3}}
+    (tmp_path / "result.json").write_text(json.dumps({"config": recorded}))
+    budget.recall_length(config, tmp_path)
+    assert config["trainer"]["max_epochs"] == 3 and config["data"]["train_pairs"] == 640

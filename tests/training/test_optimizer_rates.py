@@ -56,9 +56,11 @@ def test_the_unet_diverges_at_the_rate_of_the_others():
     assert not math.isfinite(losses("model=unet", "optimizer=sgd", "optimizer.lr=0.1")[-1])
 
 
-def record(folder: Path, config: Config, overrides: dict[str, str]) -> None:
+def record(folder: Path, config: Config, overrides: dict[str, str], status: str = "done") -> None:
     recorded = {key: value for key, value in config.items() if key != "minutes"}  # as up to version 0.2.0
-    (folder / "result.json").write_text(json.dumps({"config": recorded, "overrides": overrides, "status": "done"}))
+    (folder / "result.json").write_text(
+        json.dumps({"config": recorded, "overrides": overrides, "model": "unet", "status": status})
+    )
 
 
 def test_a_run_of_before_with_the_same_rate_is_recognised(tmp_path: Path):
@@ -70,5 +72,21 @@ def test_a_run_of_before_with_the_same_rate_is_recognised(tmp_path: Path):
 def test_a_run_of_before_with_another_rate_is_recognised(tmp_path: Path):
     config = compose_config("model=unet", "optimizer=sgd")
     record(tmp_path, compose_config("model=unet", "optimizer=sgd", "optimizer.lr=0.1"), {"optimizer": "sgd"})
-    recall_defaults(config, tmp_path, {"optimizer": "sgd"})
+    recall_defaults(config, tmp_path, {"overrides": {"optimizer": "sgd"}})
     assert config["optimizer"]["lr"] == 0.1 and is_finished(config, tmp_path)
+
+
+def test_a_burst_of_before_goes_on_with_its_own_model_and_schedule(tmp_path: Path):
+    burst = ("data=burst", "data.root=there")
+    old = compose_config(*burst, "model=unet", "scheduler=none", "init_from=null", "data.batch_size=64")
+    config, labels = compose_config(*burst), {"model": "nafnet32", "overrides": {"data": "burst", "data.root": "there"}}
+    record(tmp_path, old, labels["overrides"])
+    recall_defaults(config, tmp_path, labels)
+    assert is_finished(config, tmp_path) and labels["model"] == "unet" and config["data"]["batch_size"] == 64
+
+
+def test_a_failed_run_of_before_starts_over_with_todays_rate(tmp_path: Path):
+    config = compose_config("model=unet", "optimizer=sgd")
+    record(tmp_path, compose_config("model=unet", "optimizer=sgd", "optimizer.lr=0.1"), {"optimizer": "sgd"}, "failed")
+    recall_defaults(config, tmp_path, {"overrides": {"optimizer": "sgd"}})
+    assert config["optimizer"]["lr"] == 0.01
