@@ -15,6 +15,7 @@ from n2n_lightning.models.trained import LICENCE, TrainedWeights, list_trained
 
 EXPERIMENTS = Path("conf/experiment")
 PHOTOGRAPHS = {  # terms of the images by the folder's first part
+    "fmd_test": "The images of FMD (Zhang et al. 2019, CC BY-SA 4.0) are not included. Its authors ask to be cited.",
     "BSDS500": "The photographs of BSDS500 (Arbelaez et al. 2011) are not included. Their authors ask to be cited.",
 }
 CARD = """\
@@ -60,7 +61,7 @@ def card(weights: TrainedWeights) -> str:
         params=record["params"],
         noise=weights.noise,
         range=weights.range,
-        grey="learnt too" if "grey" in weights.data["augment"] else "channel by channel, with `--per-channel`",
+        grey=grey_text(weights),
         trained_on=weights.trained_on,
         epochs=record["epochs"],
         targets=weights.data.get("targets", "noisy"),
@@ -71,13 +72,20 @@ def card(weights: TrainedWeights) -> str:
         licence=LICENCE,
         train=wrapped(train_command(weights)),
     )
-    terms = PHOTOGRAPHS.get(weights.trained_on.partition("/")[0])
+    terms = next((text for start, text in PHOTOGRAPHS.items() if weights.trained_on.startswith(start)), None)
     return f"{text}\n{terms}\n" if terms else text
+
+
+def grey_text(weights: TrainedWeights) -> str:
+    """Return what becomes of grey images."""
+    if weights.record["image_shape"][0] == 1:
+        return "only these; others channel by channel, with `--per-channel`"
+    return "learnt too" if "grey" in weights.data["augment"] else "channel by channel, with `--per-channel`"
 
 
 def train_command(weights: TrainedWeights) -> list[str]:
     """Return the words of the command that trained the weights."""
-    names = (weights.key, weights.key.rpartition("/")[0])
+    names = (weights.key, weights.key.rpartition("/")[0], weights.record["config"]["study"])
     experiment = next((name for name in names if name and (EXPERIMENTS / f"{name}.yaml").is_file()), None)
     words = ["python -m n2n_lightning.train"]
     words += [f"experiment={experiment}"] if experiment else []

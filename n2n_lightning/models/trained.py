@@ -86,12 +86,12 @@ class TrainedWeights:
     @property
     def psnr(self) -> str:
         """PSNR on the training's validation images at the best epoch, dB; without clean images its estimate."""
-        return decibel_text(self.record.get("val/psnr", self.record.get("val/psnr_pairs")))
+        return decibel_text(self.record.get("val/psnr") or self.record.get("val/psnr_pairs"))
 
     @property
     def noisy_psnr(self) -> str:
         """PSNR of these images before denoising, dB."""
-        return decibel_text(self.record.get("noisy_psnr"))
+        return decibel_text(self.record.get("noisy_psnr") or self.record.get("noisy_psnr_pairs"))
 
     @property
     def scored_at(self) -> str:
