@@ -15,6 +15,7 @@ CROPS = (
     "data.batch_size=8",
     "data.val_batch_size=5",
     "data.val_fraction=0.4",
+    "data.augment=[]",
 )
 MONITORS = {"burst": "val/psnr_pairs", "pairs": "val/psnr_pairs", "clean": "val/psnr", "single": "val/loss"}
 ALL = (*SHORT, *CROPS)

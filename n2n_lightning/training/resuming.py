@@ -25,7 +25,7 @@ LATER_SETTINGS = {  # settings that earlier versions did not record -> their val
 
 
 CHANGED_DEFAULTS = ("init_from", "model", "optimizer", "scheduler")  # after 0.2.0, and these of ``data``:
-CHANGED_DATA_DEFAULTS = ("batch_size", "train_pairs", "val_pairs")
+CHANGED_DATA_DEFAULTS = ("batch_size", "train_pairs", "val_pairs", "augment")
 NOT_COMPARED = ("model", "trainer.max_epochs")  # overrides: the folder is the model's, and a run may get more epochs
 
 
