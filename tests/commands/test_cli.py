@@ -161,6 +161,7 @@ def test_a_wrong_setting_is_refused(
     assert_refused(command(*arguments), tmp_path, *words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["train", "val"])
 def test_a_limit_that_leaves_no_batch_is_refused(command: Command, course_data: Path, tmp_path: Path, stage: str):
     ended = command("model=convtrans_relu", f"trainer.limit_{stage}_batches=0.01", *tiny_overrides(course_data))
@@ -189,6 +190,7 @@ def test_in_a_sweep_each_wrong_run_is_named_and_the_others_train(command: Comman
     assert [path.name for path in tmp_path.glob("outputs/*/*batch_size=0*")] == []
 
 
+@pytest.mark.slow
 def test_tracebacks_are_there_for_those_who_ask(command: Command, monkeypatch: pytest.MonkeyPatch):
     assert "Traceback" not in command("data.batch_size=0").err
 

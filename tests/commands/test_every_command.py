@@ -53,6 +53,7 @@ def test_every_command_tells_its_version(name: str):
     assert (ended.returncode, ended.stdout) == (0, f"n2n_lightning {n2n_lightning.__version__}\n"), ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_that_nobody_reads_ends_quietly(name: str):
     assert run_unread(["-m", f"n2n_lightning.{name}", "--help"], buffered=True) == (1, "")
@@ -83,6 +84,7 @@ run_command(lambda: print(os.environ.get("GOMP_SPINCOUNT")))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "environment", "expected"),
     [

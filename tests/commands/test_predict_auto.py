@@ -35,6 +35,7 @@ def said(out: str, name: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_auto_takes_the_general_weights_and_names_the_noise(command: Command):
     write(IN / "a.png", noisy(25))
     ended = denoise(command, IN, model="auto")
@@ -54,6 +55,7 @@ def test_a_constant_image_is_said_to_be_one_and_written(command: Command, value:
     assert np.abs(pixels("out/a.png").astype(int) - value).max() < 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "text"),
     [
@@ -90,6 +92,7 @@ def test_values_that_are_not_finite_are_an_error_as_ever(command: Command):
     assert ended.code == 2 and "NaN" in ended.err and "noise of sd" not in ended.out
 
 
+@pytest.mark.slow
 def test_the_same_command_skips_what_is_done_and_general_is_the_same(command: Command):
     write(IN / "a.png", noisy(25))
     denoise(command, IN, model="auto")
@@ -103,6 +106,7 @@ def test_the_same_command_skips_what_is_done_and_general_is_the_same(command: Co
 # Grey images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["auto", "general"])
 def test_grey_images_go_through_the_general_net_without_per_channel(command: Command, model: str):
     clean = CLEAN.mean(-1)
@@ -116,6 +120,7 @@ def test_grey_images_go_through_the_general_net_without_per_channel(command: Com
     np.testing.assert_array_equal(pixels("out/a.png"), pixels("asked/a.png"))
 
 
+@pytest.mark.slow
 def test_any_number_of_channels_beside_colour(command: Command):
     IN.mkdir(parents=True)
     values = np.stack([noisy(25, CLEAN.mean(-1))] * 5, -1)

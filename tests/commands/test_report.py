@@ -67,6 +67,7 @@ def test_the_page_needs_nothing_from_outside(study: Path) -> None:
     assert anchors <= set(re.findall(r'id="(\w+)"', page))
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_runs_say(study: Path) -> None:
     page = (study / "report" / "index.html").read_text(encoding="utf-8")
     assert "U-Net is best: 25.40\u00a0dB, 1.30\u00a0dB above Convtrans + ReLU" in page
@@ -141,6 +142,7 @@ def test_a_bad_run_is_cut_off_by_the_axis_and_named(tmp_path: Path) -> None:
     assert "below the axis: NN + ReLU (optimizer adam, dead)" in picture.caption
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 2, 300])
 def test_curves_of_any_length_and_many_settings_are_drawn(tmp_path: Path, epochs: int) -> None:
     for lr in ("0.1", "0.2", "0.3", "0.4", "0.5"):

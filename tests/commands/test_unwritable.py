@@ -64,6 +64,7 @@ def test_train_looks_before_it_reads_the_data(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["burst", "photos"])
 def test_an_unwritable_cache_is_named(command: Command, noisy_images: Path, folder: Path, kind: str):
     photos = ("data=photos", "data.train_pairs=8", "data.val_pairs=8", *RUN)

@@ -88,6 +88,7 @@ def test_one_bad_file_among_good_ones_is_named(command: Command, given: Path, tm
     assert "given/clean/0" not in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [BURST, PAIRS, SINGLE])
 def test_every_source_names_an_unreadable_file(command: Command, given: Path, tmp_path: Path, source: list[str]):
     folder = {"data=burst": "burst", "data=pairs": "target", "data=single": "single"}[source[0]]

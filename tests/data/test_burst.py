@@ -111,6 +111,7 @@ def test_scenes_are_held_back_whole(tmp_path: Path):
     assert train | val == set(range(6)) and not train & val and len(val) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(64, 40), (40, 64)])
 def test_a_lone_scene_is_cut_in_two_and_no_pixel_is_shared(tmp_path: Path, height: int, width: int):
     write_burst(tmp_path / "root", 0, 3, height=height, width=width)

@@ -153,6 +153,7 @@ def test_copies_by_pixels_in_and_across_scenes():
     assert {f.severity for f in judge(found) if f.kind == "copy"} == {"fatal", "harmful"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0, 400])
 def test_dead_torn_and_dark_frames(value):
     frames = burst(5)

@@ -51,6 +51,7 @@ def untrained(model: str = "unet", channels: int = 3) -> DenoiserModule:
 # Loading
 
 
+@pytest.mark.slow
 def test_a_checkpoint_loads_as_the_net_that_was_saved(trained: Path):
     denoiser = n2n_lightning.load_denoiser(trained)
     assert not denoiser.training

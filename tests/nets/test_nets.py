@@ -67,6 +67,7 @@ def test_every_parameter_gets_a_finite_gradient(model: str, height: int, width: 
     assert not without
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_parameter_matters(model: str):
     """Over a few starts, since an output ReLU may be shut, and a few steps, since NAFNet's blocks start shut too."""

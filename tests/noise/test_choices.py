@@ -43,6 +43,7 @@ def images_of(*shape: int) -> Tensor:
 # Chains
 
 
+@pytest.mark.slow
 def test_a_chain_is_its_steps_in_their_order():
     images = images_of(3, 3, 16, 16)
     steps = [{"name": "poisson", "lam": 9}, {"name": "gaussian", "sigma": 12}, {"name": "text", "coverage": 0.2}]

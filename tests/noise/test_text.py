@@ -60,6 +60,7 @@ def test_every_pixel_is_covered_equally_often_and_two_draws_are_independent():
     assert np.corrcoef(middle, first[:, 12, 13])[0, 1] > 0.3, "letters are wider than a pixel"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_each_string_has_one_colour_of_its_own(channels: int):
     images = lettered(0.3, 20, channels, 96, 96)

@@ -20,6 +20,7 @@ def fixed_times(step_s: float, validation_s: float) -> StepTimes:
     return times
 
 
+@pytest.mark.slow
 def test_crops_fill_the_time_and_validation_takes_a_small_part(
     noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -50,6 +51,7 @@ def test_data_without_crops_get_epochs(course_data: Path, tmp_path: Path, monkey
     assert record["max_epochs"] == max(int(0.05 * 60 * 0.96 / (steps * 0.05 + 0.2)), 1)
 
 
+@pytest.mark.slow
 def test_speed_is_measured_in_a_short_training(noisy_images: Path, tmp_path: Path):
     options = (*source("burst", noisy_images), *ALL, *small("nafnet32"), "minutes=0.01")
     record = read_json(train_with(tmp_path / "run", *options) / "result.json")

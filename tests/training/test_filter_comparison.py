@@ -37,6 +37,7 @@ def coffee(count: int, *, low: float = 0.0) -> tuple[torch.Tensor, list[torch.Te
     return (clean + low).float(), [torch.from_numpy(frame).float() for frame in frames]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("frames", [2, 6])
 @pytest.mark.parametrize("low", [0.0, -0.5])
@@ -157,6 +158,7 @@ def test_a_net_that_wins_gets_no_advice_and_on_a_part_has_its_own_score_there(
     assert filters["net"]["psnr_pairs"] > 39 > max(filters[name]["psnr_pairs"] for name in FILTERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["burst", "pairs", "clean"])
 def test_the_nets_own_score_on_all_images_is_that_of_its_best_epoch(
     noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -173,6 +175,7 @@ def test_a_batch_that_is_overfitted_is_not_compared(noisy_images: Path, tmp_path
     assert "filters" not in read_json(train_with(tmp_path / "run", *options) / "result.json")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_records_the_same_filters(trained_on: Trained, noisy_images: Path, tmp_path: Path):
     options = (*source("burst", noisy_images), *ALL)
     train_with(tmp_path / "run", *options, "trainer.max_epochs=1")
@@ -181,6 +184,7 @@ def test_a_resumed_run_records_the_same_filters(trained_on: Trained, noisy_image
     assert once["filters"] == twice["filters"] and timeless(once) == timeless(twice)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_filters_are_scored_is_finished_by_the_same_command(
     trained_on: Trained, noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
