@@ -72,10 +72,10 @@ def burst() -> None:
     photograph = data.chelsea()
     rng = np.random.default_rng(0)
     frames = rng.poisson(photograph * (30 / 255), size=(6, *photograph.shape))
-    tifffile.imwrite(WORK / "burst.tif", frames.astype(np.uint16), photometric="rgb")
-    best = train("cat", "data=burst", "data.root=burst.tif", "minutes=5")
+    tifffile.imwrite(WORK / "burst.tif", (100 * frames).astype(np.uint16), photometric="rgb")
+    best = train("cat", "data=burst", "data.root=burst.tif", "minutes=2")
     frame = torch.from_numpy(tifffile.imread(WORK / "burst.tif")[0]).permute(2, 0, 1)[None]
-    denoised = to_array(load_denoiser(best).denoise(frame).float()) / 30
+    denoised = to_array(load_denoiser(best).denoise(frame).float()) / 3000
     for name, image in (("noisy", frames[0] / 30), ("denoised", denoised), ("mean of six", frames.mean(0) / 30)):
         mse = np.square(image.clip(0, 1) - photograph / 255.0).mean()
         print(f"{name}: {-10 * np.log10(mse):.2f} dB against the photograph")
