@@ -74,7 +74,7 @@ def _compare_alike(stack: Stack, used: Sequence[int], count: int) -> Comparison:
     for _ in range(2):
         cut, kept = aligned(stack, places)
         if len(kept) < 2 or kept[0] != 0:
-            return _unknown(count, apart=tuple(used[1:]))
+            return _not_compared(count, apart=tuple(used[1:]))
         levels = measure_levels(cut)
         same = matched(cut, levels)
         fine, error, _, structured = fine_shifts(same)
@@ -82,7 +82,7 @@ def _compare_alike(stack: Stack, used: Sequence[int], count: int) -> Comparison:
         if not structured or (np.rint(total) == places[kept]).all():
             break
         places[kept] = np.rint(total).astype(int)
-    found = _unknown(count, apart=tuple(used[k] for k in range(len(stack)) if k not in kept))
+    found = _not_compared(count, apart=tuple(used[k] for k in range(len(stack)) if k not in kept))
     at = [used[k] for k in kept]
     gain = np.ones(len(at)) if levels.gain is None else np.array(levels.gain) / levels.gain[0]
     mean = levels.mean + np.array(levels.level)
@@ -97,7 +97,7 @@ def _compare_alike(stack: Stack, used: Sequence[int], count: int) -> Comparison:
     return replace(found, noise_sd=float(np.sqrt(variance)))
 
 
-def _unknown(count: int, apart: tuple[int, ...]) -> Comparison:
+def _not_compared(count: int, apart: tuple[int, ...]) -> Comparison:
     gain, gain_error, offset, level, level_error, place_error = np.full((6, count), np.nan)
     place = np.full((count, 2), np.nan)
     return Comparison(gain, gain_error, offset, level, level_error, place, place_error, np.nan, apart=apart)
