@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -47,6 +48,29 @@ def triple_error(estimate: Tensor, second: Tensor, third: Tensor, limits: Limits
     """
     clipped = estimate.clamp(*limits)
     return ((clipped - second) * (clipped - third)).flatten(1).mean(1)
+
+
+def errors_by_noisy_images(
+    denoise: Callable[[Tensor], Tensor],
+    estimate: Tensor,
+    noisy: Tensor,
+    second: Tensor,
+    third: Tensor | None,
+    limits: Limits = UNIT,
+) -> tuple[Tensor, Tensor]:
+    """Estimate the MSE of an estimate and of its noisy image, without a clean one. (N, C, H, W) each -> (N,), (N,).
+
+    Args:
+        denoise: denoises the second image, which is needed where there is no third.
+        estimate: made from ``noisy``.
+        noisy, second, third: noisy images of the same scenes; the third may be the mean of several.
+        limits: see ``squared_error``.
+    """
+    if third is None:
+        errors = pair_error(estimate, denoise(second), noisy, second, limits)
+        return errors, 0.5 * (noisy - second).square().flatten(1).mean(1)
+    noisy_errors = ((noisy - second) * (noisy - third)).flatten(1).mean(1)
+    return triple_error(estimate, second, third, limits), noisy_errors
 
 
 def psnr_db(mse: Tensor | float) -> Tensor:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, R
 from n2n_lightning.data.neighbors import regularised_loss
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import EXTRA_ARGUMENTS, LOSSES, noise_floor
-from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, pair_error, triple_error
+from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, errors_by_noisy_images
 
 FORMAT = 1  # of a checkpoint's description of itself
 LOGGED = (  # the scores of validation that are logged
@@ -168,12 +168,7 @@ class DenoiserModule(pl.LightningModule):
         """Score an estimate by two or more noisy images of a scene, without a clean one. (N, C, H, W) float32."""
         noisy, second, third = pair.source, pair.target, pair.third
         assert second is not None
-        if third is None:
-            errors = pair_error(estimate, self(second), noisy, second, self.limits)
-            noisy_errors = 0.5 * (noisy - second).square().flatten(1).mean(1)
-        else:
-            errors = triple_error(estimate, second, third, self.limits)
-            noisy_errors = ((noisy - second) * (noisy - third)).flatten(1).mean(1)
+        errors, noisy_errors = errors_by_noisy_images(self, estimate, noisy, second, third, self.limits)
         self.pair_quality.update(errors, noisy_errors, pair.group)
         floor = noise_floor(self.hparams["loss"]["name"], noisy, second, third) if pair.clean is None else None
         if floor is not None:

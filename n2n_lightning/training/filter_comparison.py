@@ -16,7 +16,7 @@ from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.filters import FILTERS, NoiseVariance
-from n2n_lightning.metrics import Limits, PairQuality, pair_error, psnr_db, squared_error, triple_error
+from n2n_lightning.metrics import Limits, PairQuality, errors_by_noisy_images, psnr_db, squared_error
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.training.filter_scores import NET
 
@@ -99,16 +99,10 @@ def score_db(denoise: Denoise, pair: NoisyPair, limits: Limits) -> float:
     estimate = denoise(pair.source)
     if pair.clean is not None:
         return psnr_db(squared_error(estimate, pair.clean, limits)).mean().item()
-    noisy, second = pair.source, pair.target
-    assert second is not None
-    if pair.third is None:
-        errors = pair_error(estimate, denoise(second), noisy, second, limits)
-        noisy_errors = pair_error(noisy, second, noisy, second, limits)
-    else:
-        errors = triple_error(estimate, second, pair.third, limits)
-        noisy_errors = triple_error(noisy, second, pair.third, limits)
+    assert pair.target is not None
     quality = PairQuality()
-    quality.update(errors, noisy_errors, pair.group)
+    errors = errors_by_noisy_images(denoise, estimate, pair.source, pair.target, pair.third, limits)
+    quality.update(*errors, pair.group)
     return quality.compute()["psnr_pairs"]
 
 
