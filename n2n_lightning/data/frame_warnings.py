@@ -20,35 +20,38 @@ Compared = Sequence[tuple[Scene, list[int], Comparison]]  # scenes, and the fram
 
 def level_warning(compared: Compared) -> str | None:
     """Return a warning that names frames of another brightness than their scene's first one."""
-    found = [(excess_of_levels(one), scene, frames, one) for scene, frames, one in compared]
-    wrong = [item for item in found if (item[0] > 1).any()]
-    if not wrong:
-        return None
-    excess, scene, frames, one = max(wrong, key=lambda item: item[0].max())
 
-    def describe(k: int) -> str:
+    def describe(one: Comparison, k: int) -> str:
         return f"gain {one.gain[k]:.2f}" if abs(one.gain[k] - 1) > GAIN_LIMIT else f"level {one.level[k]:+.3g}"
 
-    words = list_frames(scene, frames, excess, describe)
-    return f"frames differ in brightness: {words}{others(wrong, found)}; set data.match_levels=true"
+    words = worst_scene(compared, excess_of_levels, describe)
+    return words and f"frames differ in brightness: {words}; set data.match_levels=true"
 
 
 def shift_warning(compared: Compared) -> str | None:
     """Return a warning that names frames at another place than their scene's first one."""
-    found = [(excess_of_shifts(one), scene, frames, one) for scene, frames, one in compared]
-    wrong = [item for item in found if (item[0] > 1).any()]
-    if not wrong:
-        return None
-    excess, scene, frames, one = max(wrong, key=lambda item: item[0].max())
 
-    def describe(k: int) -> str:
+    def describe(one: Comparison, k: int) -> str:
         if k in one.apart:
             return "too far to be compared"
         down, right = one.place[k]
         return f"{abs(down):.1f} px {'down' if down > 0 else 'up'}, {abs(right):.1f} {'right' if right > 0 else 'left'}"
 
-    words = list_frames(scene, frames, excess, describe)
-    return f"frames are shifted: {words}{others(wrong, found)}; set data.align=true"
+    words = worst_scene(compared, excess_of_shifts, describe)
+    return words and f"frames are shifted: {words}; set data.align=true"
+
+
+def worst_scene(
+    compared: Compared, excess_of: Callable[[Comparison], Floats], describe: Callable[[Comparison, int], str]
+) -> str | None:
+    """Return the harmful frames of the scene where they harm most, and how many other scenes have some, as text."""
+    found = [(excess_of(one), scene, frames, one) for scene, frames, one in compared]
+    wrong = [item for item in found if (item[0] > 1).any()]
+    if not wrong:
+        return None
+    excess, scene, frames, one = max(wrong, key=lambda item: item[0].max())
+    more = f", and in {len(wrong) - 1} of {len(found) - 1} other scenes looked at" if len(wrong) > 1 else ""
+    return list_frames(scene, frames, excess, lambda k: describe(one, k)) + more
 
 
 def excess_of_levels(one: Comparison) -> Floats:
@@ -77,8 +80,3 @@ def list_frames(scene: Scene, frames: list[int], excess: Floats, describe: Calla
     words = [f"{names[frames[k]]} ({describe(k)})" for k in harmful[:SHOWN_FRAMES]]
     more = [f"{len(harmful) - SHOWN_FRAMES} more"] if len(harmful) > SHOWN_FRAMES else []
     return f"{', '.join([*words, *more])} against {scene.noisy[frames[0]].name}"
-
-
-def others(wrong: Sequence[object], compared: Sequence[object]) -> str:
-    """Return how many other scenes have the fault, as text."""
-    return f", and in {len(wrong) - 1} of {len(compared) - 1} other scenes looked at" if len(wrong) > 1 else ""
