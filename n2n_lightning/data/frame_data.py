@@ -15,7 +15,7 @@ from n2n_lightning.data.frame_warnings import level_warning, shift_warning
 from n2n_lightning.data.pairs import Stage
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, StackImage
-from n2n_lightning.diagnosis.compare import MIN_SIDE_PX, Comparison, Stack, compare_in_parts
+from n2n_lightning.diagnosis.compare import MIN_SIDE_PX, FrameComparison, Stack, compare_in_parts
 
 LOOKED_AT_SCENES, LOOKED_AT_FRAMES, LOOKED_AT_PX = 4, 16, 512  # at most, where nothing is to be corrected
 FRAMES_AT_ONCE = 48
@@ -39,7 +39,9 @@ class FrameData(SceneData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.comparisons: list[tuple[Scene, list[int], Comparison]] = []  # scenes, and the frames that were compared
+        self.comparisons: list[
+            tuple[Scene, list[int], FrameComparison]
+        ] = []  # scenes, and the frames that were compared
 
     @property
     def warnings(self) -> list[str]:
@@ -119,7 +121,7 @@ def greatest(values: np.ndarray) -> float:
     return float(np.nanmax(np.abs(values), initial=0.0))
 
 
-def compare_frames(frames: Sequence[StackImage], whole: bool, *, match_levels: bool) -> Comparison | None:
+def compare_frames(frames: Sequence[StackImage], whole: bool, *, match_levels: bool) -> FrameComparison | None:
     """Compare frames in a window: one in the middle, or, if ``whole``, the larger one with the most structure."""
     least_gain = LEAST_MATCHED_GAIN if match_levels else LEAST_GAIN
     channels = frames[0].stack.shape[3]
@@ -157,7 +159,7 @@ def most_structure(frame: StackImage, height: int, width: int) -> tuple[int, int
     return max(corners, key=structure)
 
 
-def corrected(scene: Scene, found: Comparison, wanted: FrameData) -> Scene:
+def corrected(scene: Scene, found: FrameComparison, wanted: FrameData) -> Scene:
     """Return the scene with the wanted corrections of its noisy images; a clean one goes with the first of them."""
     count, size = len(scene.noisy), np.array(scene.size)
     shifts = np.nan_to_num(np.rint(found.place)).astype(int) if wanted.align else np.zeros((count, 2), int)

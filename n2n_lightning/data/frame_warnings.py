@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from n2n_lightning.data.scenes import Scene
-from n2n_lightning.diagnosis.compare import Comparison, Floats
+from n2n_lightning.diagnosis.compare import Floats, FrameComparison
 
 GAIN_LIMIT = 0.03  # differences above these harm the result:
 LEVEL_LIMIT = 0.25  # of the noise's standard deviation
@@ -15,13 +15,13 @@ SHIFT_LIMIT_PX = 0.3
 ERRORS = 5.0  # standard errors that a difference must have too
 SHOWN_FRAMES = 5
 
-Compared = Sequence[tuple[Scene, list[int], Comparison]]  # scenes, and the frames of each that were compared
+Compared = Sequence[tuple[Scene, list[int], FrameComparison]]  # scenes, and the frames of each that were compared
 
 
 def level_warning(compared: Compared) -> str | None:
     """Return a warning that names frames of another brightness than their scene's first one."""
 
-    def describe(one: Comparison, k: int) -> str:
+    def describe(one: FrameComparison, k: int) -> str:
         return f"gain {one.gain[k]:.2f}" if abs(one.gain[k] - 1) > GAIN_LIMIT else f"level {one.level[k]:+.3g}"
 
     words = worst_scene(compared, excess_of_levels, describe)
@@ -31,7 +31,7 @@ def level_warning(compared: Compared) -> str | None:
 def shift_warning(compared: Compared) -> str | None:
     """Return a warning that names frames at another place than their scene's first one."""
 
-    def describe(one: Comparison, k: int) -> str:
+    def describe(one: FrameComparison, k: int) -> str:
         if k in one.apart:
             return "too far to be compared"
         down, right = one.place[k]
@@ -42,7 +42,7 @@ def shift_warning(compared: Compared) -> str | None:
 
 
 def worst_scene(
-    compared: Compared, excess_of: Callable[[Comparison], Floats], describe: Callable[[Comparison, int], str]
+    compared: Compared, excess_of: Callable[[FrameComparison], Floats], describe: Callable[[FrameComparison, int], str]
 ) -> str | None:
     """Return the harmful frames of the scene where they harm most, and how many other scenes have some, as text."""
     found = [(excess_of(one), scene, frames, one) for scene, frames, one in compared]
@@ -54,7 +54,7 @@ def worst_scene(
     return list_frames(scene, frames, excess, lambda k: describe(one, k)) + more
 
 
-def excess_of_levels(one: Comparison) -> Floats:
+def excess_of_levels(one: FrameComparison) -> Floats:
     """Return how large each frame's difference in gain or level is, (N,); above 1 it harms."""
     gain, level = np.abs(one.gain - 1), np.abs(one.level)
     gain[gain < ERRORS * np.hypot(one.gain_error, one.gain_error[0])] = 0
@@ -63,7 +63,7 @@ def excess_of_levels(one: Comparison) -> Floats:
     return np.nan_to_num(excess)
 
 
-def excess_of_shifts(one: Comparison) -> Floats:
+def excess_of_shifts(one: FrameComparison) -> Floats:
     """Return how large each frame's shift is, (N,); above 1 it harms."""
     shift = np.hypot(*one.place.T)
     shift[shift < ERRORS * np.hypot(one.place_error, one.place_error[0])] = 0

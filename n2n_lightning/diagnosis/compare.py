@@ -20,7 +20,7 @@ GAIN_ERRORS = 5.0  # standard errors that the gain of an odd frame is below what
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FrameComparison:
     """How N frames of a scene differ from the first: frame = gain * first + offset, and its picture is moved.
 
     NaN stands for what is not known: all gains of a flat scene, all places of a scene without structure, and
@@ -45,7 +45,7 @@ class Comparison:
         return 1 / gain, -np.nan_to_num(self.offset) / gain
 
 
-def compare(stack: Stack, least_gain: float) -> Comparison | None:
+def compare(stack: Stack, least_gain: float) -> FrameComparison | None:
     """Compare frames (N, C, H, W) of one scene, N >= 2, values as stored; return None where they are too small.
 
     Args:
@@ -68,7 +68,7 @@ def compare(stack: Stack, least_gain: float) -> Comparison | None:
     return replace(found, odd=tuple(sorted(odd)))
 
 
-def _compare_alike(stack: Stack, used: Sequence[int], count: int) -> Comparison:
+def _compare_alike(stack: Stack, used: Sequence[int], count: int) -> FrameComparison:
     """Compare frames (K, C, H, W) that show the same; they are the frames ``used`` of ``count``."""
     places = coarse_shifts(stack)
     for _ in range(2):
@@ -97,15 +97,15 @@ def _compare_alike(stack: Stack, used: Sequence[int], count: int) -> Comparison:
     return replace(found, noise_sd=float(np.sqrt(variance)))
 
 
-def _not_compared(count: int, apart: tuple[int, ...]) -> Comparison:
+def _not_compared(count: int, apart: tuple[int, ...]) -> FrameComparison:
     gain, gain_error, offset, level, level_error, place_error = np.full((6, count), np.nan)
     place = np.full((count, 2), np.nan)
-    return Comparison(gain, gain_error, offset, level, level_error, place, place_error, np.nan, apart=apart)
+    return FrameComparison(gain, gain_error, offset, level, level_error, place, place_error, np.nan, apart=apart)
 
 
 def compare_in_parts(
     read: Callable[[list[int]], Stack], count: int, at_once: int, least_gain: float
-) -> Comparison | None:
+) -> FrameComparison | None:
     """Compare any number of frames as ``compare`` does, with few of them in memory.
 
     Args:
@@ -125,7 +125,7 @@ def compare_in_parts(
     return whole
 
 
-def _joined(whole: Comparison, part: Comparison, numbers: list[int]) -> Comparison:
+def _joined(whole: FrameComparison, part: FrameComparison, numbers: list[int]) -> FrameComparison:
     """Return the comparison of all frames so far; the first of ``part``'s frames is known in ``whole``."""
     anchor = numbers[0]
     factor = np.where(np.isnan(part.gain), 1.0, part.gain)

@@ -40,7 +40,7 @@ class SceneMeasures:
     drift: tuple[tuple[int, int], ...] = ()
     levels: Levels | None = None
     shifts: shift.Shifts | None = None
-    noise: noise.Noise | None = None
+    noise: noise.NoiseFit | None = None
     spatial: correlation.Spatial | None = None
     stripes: correlation.Stripes | None = None
     between: temporal.Temporal | None = None

@@ -20,7 +20,7 @@ CENTRE = (
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseFit:
     """Noise of a scene, values as stored."""
 
     sd: float  # root of the mean variance
@@ -34,7 +34,7 @@ class Noise:
     sd_by_frame: tuple[float, ...]
 
 
-def measure_noise(mean: np.ndarray, residual: np.ndarray, pile: tuple[float, float]) -> Noise:
+def measure_noise(mean: np.ndarray, residual: np.ndarray, pile: tuple[float, float]) -> NoiseFit:
     """Fit the noise of aligned frames of one level; pixels near the values `pile` (lowest, highest) do not count.
 
     mean: (C, H, W) of N >= 2 frames; residual: (N, C, H, W), the frames less their mean.
@@ -45,7 +45,7 @@ def measure_noise(mean: np.ndarray, residual: np.ndarray, pile: tuple[float, flo
     gain, intercept, gain_error, intercept_error = fitted(mean, variance, pile)
     by_frame = tuple(float(v) for v in frame_sds(residual))
     known = gain_error < 0.2 * abs(gain) or intercept_error < 0.15 * float(variance.mean())
-    return Noise(
+    return NoiseFit(
         float(np.sqrt(variance.mean())),
         gain if known else None,
         gain_error,
@@ -94,14 +94,14 @@ def frame_sds(residual: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.maximum((left - total / n**2) / (1 - 2 / n), 0)))
 
 
-def local_sd(mean: np.ndarray, noise: Noise) -> np.ndarray:
+def local_sd(mean: np.ndarray, noise: NoiseFit) -> np.ndarray:
     """Return the noise sd at each pixel (C, H, W) float32 of the frames' mean, from the classes of brightness."""
     level = ring_mean(mean, outer=5, inner=1)
     floor = 0.02 * noise.sd**2 + 1e-30
     return np.asarray(np.sqrt(np.maximum(interpolated(level, np.array(noise.level), np.array(noise.variance)), floor)))
 
 
-def single_noise(image: np.ndarray) -> Noise:
+def single_noise(image: np.ndarray) -> NoiseFit:
     """Estimate the noise within one image (C, H, W): the finest detail of the half of the pixels whose surroundings
     are smoothest.
 
@@ -122,7 +122,7 @@ def single_noise(image: np.ndarray) -> Noise:
     if kept.sum() >= 4 and np.ptp(centre[kept]) > 0:
         slope_fit, start = np.polyfit(centre[kept], spread[kept], 1, w=1 / spread[kept])
         gain, intercept = float(slope_fit), float(start)
-    return Noise(sd, gain, np.inf, intercept, np.inf, tuple(map(float, centre)), tuple(map(float, spread)), 1, (sd,))
+    return NoiseFit(sd, gain, np.inf, intercept, np.inf, tuple(map(float, centre)), tuple(map(float, spread)), 1, (sd,))
 
 
 def detail_variances(stack: np.ndarray, rho: tuple[float, ...]) -> np.ndarray | None:
