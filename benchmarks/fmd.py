@@ -1,9 +1,10 @@
 """Score a run of ``experiment=fmd``: ``python -m benchmarks.fmd RUN --frames FOLDER --reference FOLDER``.
 
 ``--frames`` has a folder of noisy frames for each scene, ``--reference`` an image SCENE.png for each: the mean of 50
-frames. Whole frames are compared with the reference. On the last fifth of each scene, which training has not seen, the
-estimate from noisy frames stands beside the truth; the noise that is left in the reference, a fiftieth of a frame's
-variance, is taken out of the truth. A Gaussian blur, of the strength that its estimate chooses, stands beside the net.
+frames, the noisy frame itself among them. Whole frames are compared with the reference. On the last fifth of each
+scene, which training has not seen, the estimate from noisy frames stands beside the truth; what the noise that is left
+in the reference adds to it is taken out. A Gaussian blur, of the strength that its estimate chooses, stands beside the
+net.
 """
 
 from __future__ import annotations
@@ -64,9 +65,19 @@ def estimate_db(estimates: Tensor, frames: Tensor) -> float:
 
 
 def truth_db(estimates: Tensor, frames: Tensor, reference: Tensor) -> float:
-    """Return the PSNR of the pooled MSE, dB, without the noise of the reference."""
-    noise = frames.var(0).mean() / REFERENCE_FRAMES
-    return float(psnr_db(squared_error(estimates, reference).mean() - noise))
+    """Return the PSNR of the pooled MSE, dB, without what the noise of the reference does. (N, 1, H, W), (1, 1, H, W).
+
+    With noise n of a frame and error e of its estimate, the reference has noise r with variance var(n) / 50, and, as it
+    averages the frame itself, covariance cov(e, r) = cov(e, n) / 50. So mean((estimate - reference)^2) is
+    mean(e^2) + var(n) / 50 - 2 cov(e, n) / 50. Other frames of the scene, whose noise is independent, give cov(e, n).
+    """
+    products = [
+        (estimates[n] - frames[(n + 1) % len(frames)]) * (frames[n] - frames[(n + 2) % len(frames)])
+        for n in range(len(frames))
+    ]
+    covariance, noise = torch.stack(products).mean(), frames.var(0).mean()
+    mse = squared_error(estimates, reference).mean() + (2 * covariance - noise) / REFERENCE_FRAMES
+    return float(psnr_db(mse))
 
 
 def blur(frames: Tensor, sigma_px: float) -> Tensor:

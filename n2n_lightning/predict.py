@@ -57,12 +57,12 @@ class ListWeights(argparse.Action):
     """The option that prints a table of the trained weights and ends the program."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from n2n_lightning.models.trained import LICENCE, list_trained
+        from n2n_lightning.models.trained import list_trained
         from n2n_lightning.reporting.printing import TextTable
 
         titles = ("name", "noise", "range", "trained on", "PSNR (dB)", "noisy (dB)", "scored at", "size", "licence")
         rows = [
-            (w.name, w.noise, w.range, w.trained_on, w.psnr, w.noisy_psnr, w.scored_at, w.size, LICENCE)
+            (w.name, w.noise, w.range, w.trained_on, w.psnr, w.noisy_psnr, w.scored_at, w.size, w.licence)
             for w in list_trained()
         ]
         numeric = [title.endswith("(dB)") or title == "size" for title in titles]

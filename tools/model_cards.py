@@ -11,11 +11,11 @@ import re
 import sys
 from pathlib import Path
 
-from n2n_lightning.models.trained import LICENCE, TrainedWeights, list_trained
+from n2n_lightning.models.trained import TrainedWeights, list_trained
 
 EXPERIMENTS = Path("conf/experiment")
 PHOTOGRAPHS = {  # terms of the images by the folder's first part
-    "fmd_test": "The images of FMD (Zhang et al. 2019, CC BY-SA 4.0) are not included. Its authors ask to be cited.",
+    "fmd_test": "The images of FMD (Zhang et al. 2019, DOI 10.7274/r0-ed2r-4052) are not included. Cite it.",
     "BSDS500": "The photographs of BSDS500 (Arbelaez et al. 2011) are not included. Their authors ask to be cited.",
 }
 CARD = """\
@@ -69,7 +69,7 @@ def card(weights: TrainedWeights) -> str:
         noisy_psnr=weights.noisy_psnr,
         scored_at=f", at {weights.scored_at}" if weights.scored_at else "",
         size=weights.size,
-        licence=LICENCE,
+        licence=weights.licence,
         train=wrapped(train_command(weights)),
     )
     terms = next((text for start, text in PHOTOGRAPHS.items() if weights.trained_on.startswith(start)), None)

@@ -12,6 +12,7 @@ from n2n_lightning.system.folders import weights_folder
 GENERAL = "general"  # for any Gaussian and Poisson noise: what `predict auto` takes, and training starts from
 RECORD_NAME = "result.json"
 LICENCE = "MIT"
+OTHER_LICENCES = {"fluorescence": "CC BY-SA 4.0"}  # that of its images, whose authors ask for it
 UNKNOWN = "–"
 DATA_NOISE = {"photos": "pixelate"}  # choices of data= that bring a noise of their own
 STRENGTH_UNITS = {"sigma": " of 255", "lam": " counts"}
@@ -97,6 +98,11 @@ class TrainedWeights:
     def scored_at(self) -> str:
         """Strength of the noise in the validation images; empty where it is that of the training."""
         return strengths(self.data.get("val_noise") or {})
+
+    @property
+    def licence(self) -> str:
+        """Licence of the weights."""
+        return OTHER_LICENCES.get(self.key, LICENCE)
 
     @property
     def size(self) -> str:
