@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from n2n_lightning.data.choices import DATA
+from n2n_lightning.data.choices import DATA, is_file_source
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.losses import GIVEN_ARGUMENTS, LOSSES, MINIMUM_AT, Statistic
 from n2n_lightning.models.families import FAMILIES
@@ -28,7 +28,7 @@ from n2n_lightning.noise.choices import NOISES
 from n2n_lightning.noise.kinds import Noise
 from n2n_lightning.system import plugins
 from n2n_lightning.system.hydra_app import group_choices, store_choice
-from n2n_lightning.training.build import LOADER_KEYS, build_module, compose_model
+from n2n_lightning.training.build import LOADER_KEYS, build_module, compose_known, compose_model
 
 Any_ = TypeVar("Any_", bound=Callable[..., Any])
 Net = TypeVar("Net", bound=type[nn.Module])
@@ -103,7 +103,7 @@ def data(name: str) -> Callable[[Any_], Any_]:
     """
 
     def register(source: Any_) -> Any_:
-        of_files = inspect.isclass(source) and issubclass(source, SceneData)
+        of_files = is_file_source(source)
         common = tuple(inspect.signature(SceneData).parameters) if of_files else ()
         settings = plain_settings(source, given=("noise", *common))
         if of_loader := sorted(set(settings) & set(LOADER_KEYS)):
@@ -152,6 +152,7 @@ def add(
     table[name] = factory
     defaults = {"defaults": [*brings, "_self_"]} if brings else {}
     store_choice(group, name, defaults | dict(settings), provider=plugin)
+    compose_known.cache_clear()  # a cell of a notebook may change a choice
 
 
 def require_first(function: Callable[..., Any], *names: str) -> None:

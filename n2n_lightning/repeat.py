@@ -53,8 +53,8 @@ def read_original(path: Path) -> Run:
         raise errors.InputError(f"{rule}; give one that is done, or finish it")
     plugins.load()
     if missing := sorted({*map(str, run.part("plugins").values())} - set(plugins.loaded)):
-        rule = f"{path} was trained with the plugin {missing[0]}, which is not loaded"
-        raise errors.InputError(f"{rule}; {plugins.how_to_name(missing[0])}")
+        names = ", ".join(key for key, plugin in run.part("plugins").items() if plugin == missing[0])
+        raise errors.InputError(f"{path} was trained with {names}; {plugins.how_to_name(missing[0])}")
     return run
 
 

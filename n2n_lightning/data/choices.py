@@ -10,6 +10,7 @@ from n2n_lightning.data.ee559 import Ee559Data
 from n2n_lightning.data.paired import BurstData, PairsData
 from n2n_lightning.data.pairs import PairData
 from n2n_lightning.data.photos import PhotoData
+from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.single import SingleData
 
 DATA: dict[str, Callable[..., PairData]] = {
@@ -20,6 +21,11 @@ DATA: dict[str, Callable[..., PairData]] = {
     "photos": PhotoData,
     "single": SingleData,
 }
+
+
+def is_file_source(source: Callable[..., PairData]) -> bool:
+    """Return whether a source reads image files, so that it has the settings of these."""
+    return inspect.isclass(source) and issubclass(source, SceneData)
 
 
 def takes_noise(name: object) -> bool:

@@ -69,11 +69,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def unknown_family(about: Mapping[str, Any]) -> str:
     """Name a family that no module has registered, and say how its plugin is named."""
     family = f"the family {about['family'][:MAX_NAME]!r}, which n2n_lightning does not have"
-    recorded = about.get("plugins")
-    plugin = recorded.get(f"model={about['family']}") if isinstance(recorded, dict) else None
-    if not isinstance(plugin, str) or plugin == "__main__":
-        return f"{family}; name the plugin that registers it: {plugins.how_to_name('MODULE')}"
-    return f"{family}; the plugin {plugin[:MAX_NAME]} registered it: {plugins.how_to_name(plugin[:MAX_NAME])}"
+    plugin = recorded_plugins(about).get("model=" + about["family"])
+    return f"{family}; {plugins.how_to_name(plugin)}"
+
+
+def recorded_plugins(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return the plugins that a checkpoint names, as far as they are short text: ``loss=my_loss`` -> module."""
+    found = about.get("plugins")
+    items = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in items if isinstance(value, str) and len(value) <= MAX_NAME}
 
 
 def has_description(content: Mapping[Any, Any], about: Mapping[Any, Any]) -> bool:
@@ -122,6 +126,7 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
         reason = " ".join(str(error).split())[:MAX_REASON]
         raise ValueError(f"{path} holds weights that do not fit its own description ({reason})") from error
     module.peak, module.sample_type = float(about.get("peak", 255.0)), about.get("sample_type", "uint8")
+    module.recorded_plugins = recorded_plugins(about)
     module.span, module.reach = (pair(about.get(name)) for name in ("span", "reach"))
     return to_channels_last(module).eval()
 

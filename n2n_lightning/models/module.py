@@ -18,7 +18,7 @@ from n2n_lightning.data.neighbors import regularised_loss
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import LOSSES, Loss, extra_arguments, noise_floor
 from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, errors_by_noisy_images
-from n2n_lightning.system.plugins import plugins_of
+from n2n_lightning.system import plugins
 
 FORMAT = 1  # of a checkpoint's description of itself
 LOGGED = (  # the scores of validation that are logged
@@ -98,6 +98,7 @@ class DenoiserModule(pl.LightningModule):
     peak, sample_type = 255.0, "uint8"  # of the training data's files; the net sees the value ``peak`` as 1
     span: tuple[float, float] | None = None  # that clean images can have, in file values; None is 0 to ``peak``
     reach: tuple[float, float] | None = None  # largest absolute value of the darkest and the brightest training file
+    recorded_plugins: Mapping[str, str] = {}  # of a loaded checkpoint: who registered what, such as ``loss=my_loss``
     gives_negatives = True  # whether the net's output can be below 0
 
     def __init__(self, *, optimizer: Spec, loss: Spec, scheduler: Spec | None) -> None:
@@ -118,7 +119,10 @@ class DenoiserModule(pl.LightningModule):
         """The training loss, with its settings."""
         spec = self.hparams["loss"]
         if spec["name"] not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {spec['name']!r}; name its plugin")
+            plugins.load()
+        if spec["name"] not in LOSSES:
+            rule = f"loss must be one of {', '.join(LOSSES)}, got {spec['name']!r}"
+            raise ValueError(f"{rule}; {plugins.how_to_name(self.recorded_plugins.get('loss=' + spec['name']))}")
         return partial(LOSSES[spec["name"]], **{key: value for key, value in spec.items() if key != "name"})
 
     @property
@@ -235,8 +239,8 @@ class DenoiserModule(pl.LightningModule):
         if self.reach is not None:
             about["reach"] = list(self.reach)
         used = {"model": {"family": self.family}} | {group: self.hparams[group] for group in ("optimizer", "loss")}
-        if plugins := plugins_of(used):
-            about["plugins"] = plugins  # names for people; loading imports none of them
+        if registered := plugins.plugins_of(used):
+            about["plugins"] = registered  # names for people; loading imports none of them
         checkpoint["n2n_lightning"] = {"format": FORMAT, "family": self.family} | about
 
     @torch.no_grad()

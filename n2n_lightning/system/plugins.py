@@ -13,7 +13,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -59,6 +58,8 @@ def load(named: Sequence[str] = ()) -> None:
 @functools.cache  # it looks into every installed package
 def installed_plugins() -> tuple[str, ...]:
     """Return the modules of all entry points of our group."""
+    from importlib.metadata import entry_points  # takes 0.02 s, which commands without plugins need not spend
+
     return tuple(dict.fromkeys(point.module for point in entry_points(group=ENTRY_POINTS)))
 
 
@@ -151,6 +152,8 @@ def config_folders() -> dict[str, Path]:
     return {name: folder for folder, name in folders.items()}
 
 
-def how_to_name(plugin: str) -> str:
-    """Say how a user can name a plugin that is not loaded."""
-    return f"install it, or name it: plugins=[{plugin}], --plugins {plugin}, or {VARIABLE}={plugin} in the environment"
+def how_to_name(plugin: str | None) -> str:
+    """Say how a user can name a plugin that is not loaded; None: it is not known which."""
+    who = "its plugin" if plugin in (None, "__main__") else f"the plugin {plugin}, which registered it"
+    name = "MODULE" if plugin in (None, "__main__") else plugin
+    return f"install {who}, or name it: plugins=[{name}], --plugins {name}, or {VARIABLE}={name} in the environment"

@@ -111,15 +111,14 @@ def data_faults(config: Config) -> list[str]:
 def noise_faults(where: str, noise: Config) -> list[str]:
     """Return the faults of a corruption, and of the steps of a chain."""
     faults = spec_faults(where, NOISES, noise)
-    if noise["name"] != "chain" or faults:
-        return faults
-    for number, step in enumerate(noise["steps"]):
+    steps = noise["steps"] if noise["name"] == "chain" and not faults else ()
+    for number, step in enumerate(steps):
         place = f"{where}.steps[{number}]"
         if isinstance(step, dict):
             faults += noise_faults(place, step)
         else:
             faults.append(f"{place} must be a corruption and its settings, got {step!r}; write {{name: gaussian, ...}}")
-    return faults
+    return faults or construction_faults(where, lambda: make_noise(noise))
 
 
 def val_noise_faults(changed: Any, noise: Config) -> list[str]:
