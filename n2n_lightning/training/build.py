@@ -35,8 +35,7 @@ def split_data(data: Config) -> tuple[Config, Config]:
 
 def compose_model(model: str | None, *overrides: str) -> Config:
     """Compose the configuration of ``train`` with this model, None for the default; a ValueError if it is unknown."""
-    if model is not None and model not in group_choices("model"):
-        load_plugins()
+    load_plugins()
     names = group_choices("model")
     if model is not None and model not in names:
         raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(model, names)}")
