@@ -54,11 +54,13 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
     yield write
     for group, name in plugins.registrations.keys() - before[-2].keys():
         ConfigStore.instance().repo[group].pop(f"{name}.yaml")
+    packages = {name.partition(".")[0] for name in plugins.loaded.keys() - before[-1].keys()}
+    for name in set(sys.modules) - modules:
+        in_folder = str(getattr(sys.modules[name], "__file__", None)).startswith(str(folder))
+        if in_folder or name.partition(".")[0] in packages:
+            del sys.modules[name]
     for table, content in zip(tables, before, strict=True):
         table.clear()
         table.update(content)
-    for name in set(sys.modules) - modules:
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(folder)):
-            del sys.modules[name]
     plugins.installed_plugins.cache_clear()
     compose_known.cache_clear()
