@@ -75,7 +75,8 @@ def load_plugins(named: Sequence[str] = ()) -> None:
     for plugin, folder in plugins.config_folders().items():
         for path in (found.relative_to(folder) for found in folder.rglob("*.yaml")):
             group = path.parent.as_posix()
-            other = "n2n_lightning" if path.stem in own_choices(group) or has_file(path) else seen.get(path)
+            ours = path.stem in own_choices(group) or has_file(path)
+            other = "n2n_lightning" if ours else plugins.plugin_of(group, path.stem) or seen.get(path)
             if other is not None:
                 rule = f"conf/{path} of the plugin {plugin} has the name of a file or choice of {other}"
                 raise InputError(f"{rule}; rename it")

@@ -116,6 +116,10 @@ def test_a_packages_yaml_files_are_choices_and_never_replace_ours(write_module: 
             load_plugins()
         path.unlink()
     write_module("other/__init__.py", "")
+    net = write_module("other/conf/model/packed_net.yaml", "width: 7\n")
+    with pytest.raises(ValueError, match=r"packed_net.yaml of the plugin other .* of packed"):
+        load_plugins(["other"])
+    net.unlink()
     write_module("other/conf/model/packed_wide.yaml", wide.read_text())
     with pytest.raises(ValueError, match=r"packed_wide.yaml of the plugin other .* of packed"):
         load_plugins(["other"])
