@@ -63,7 +63,7 @@ def run_job(
         save: called with the configuration when the input has been checked, before anything else is written.
     """
     from n2n_lightning.system.lock import file_lock
-    from n2n_lightning.training.run import Interrupted, train
+    from n2n_lightning.training.run import train
 
     busy = f"{folder} is being trained in by another process; wait for it to end, or set another study=NAME"
     try:
@@ -74,7 +74,7 @@ def run_job(
     except errors.InputError as error:
         errors.report_error(error)
         return Outcome(folder, "refused", errors.BAD_INPUT, one_line(error))
-    except Interrupted as error:
+    except errors.Interrupted as error:
         how = "" if config["resume"] else " with resume=true"
         print(f"{folder.name}: interrupted; the same command{how} goes on from there", file=sys.stderr)
         return Outcome(folder, "interrupted", error.code, "the same command goes on")
@@ -95,7 +95,7 @@ def run_job(
 def named_overrides(task: list[str]) -> dict[str, str]:
     """Return the overrides that are part of the run's name, as key -> value."""
     pairs = (override.lstrip("+~").partition("=") for override in task)
-    return {key: value for key, _, value in pairs if key not in UNNAMED_OVERRIDES}
+    return {key: value for key, _, value in pairs if key not in UNNAMED_OVERRIDES and not key.startswith("logger.")}
 
 
 def save_hydra_files(folder: Path, config: dict[str, Any], task: list[str], hydra_cfg: object = None) -> None:

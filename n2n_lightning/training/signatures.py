@@ -56,6 +56,15 @@ def argument_faults(
     return faults
 
 
+def construction_faults(where: str, make: Callable[[], object]) -> list[str]:
+    """Call a constructor, which needs no data, and return its error as a fault."""
+    try:
+        make()
+    except Exception as error:  # a library's constructor may raise anything about the user's settings
+        return [f"{where}: {error}"]
+    return []
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Return whether a plain value, from YAML, fits a type hint. Any value fits a hint that YAML cannot express."""
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
