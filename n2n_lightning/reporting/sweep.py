@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from n2n_lightning.reporting.printing import TextTable
 from n2n_lightning.reporting.runs import read_run
 from n2n_lightning.reporting.table import print_comparison, score_text
 
+FINISHED = ("done", "dead", "skipped")  # states of jobs whose runs have reached their end
 MAX_REASON_LENGTH = 300  # characters of a reason in the table; the whole message was printed before it
 
 
@@ -60,6 +62,15 @@ def best_text(folder: Path) -> tuple[str, str]:
     return run.status, ": ".join(filter(None, [score, run.reason]))
 
 
+def job_value(outcome: Outcome) -> float:
+    """Return what a sweeper optimizes: the best value of the run's monitor; NaN if the job was cut off or refused."""
+    if outcome.state not in FINISHED:
+        return math.nan
+    run = read_run(outcome.folder)
+    best = run.number(run.monitor)
+    return math.nan if best is None else best
+
+
 def outcome_lines(outcomes: Sequence[Outcome]) -> str:
     """Return one line for each job, and a last line that counts them."""
     table = TextTable((), [(outcome.state, outcome.folder.name, outcome.text) for outcome in outcomes])
@@ -70,7 +81,7 @@ def outcome_lines(outcomes: Sequence[Outcome]) -> str:
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print the comparison of the finished runs, best first, and then all jobs, of which there is at least one."""
-    finished = [outcome.folder for outcome in outcomes if outcome.state in ("done", "dead", "skipped")]
+    finished = [outcome.folder for outcome in outcomes if outcome.state in FINISHED]
     if len(finished) > 1:
         comparison = compare_runs([read_run(folder) for folder in finished])
         print_comparison(comparison, reasons=False)  # the list of jobs has them

@@ -23,6 +23,9 @@ from n2n_lightning.training.signatures import argument_faults
 
 RECORD = "loggers.json"  # in a run's folder: logger -> the run's id there, and the last step logged there
 MLFLOW_RETRIES = "3"  # of a request that fails, about 15 s; MLflow's own 7 take minutes
+WANDB_FLUSH_S = (
+    "0.2"  # seconds after which what is logged is in W&B's file, also if the run is killed; its own 15 lose epochs
+)
 
 
 class OutsideLogger(Logger):
@@ -114,6 +117,7 @@ def open_wandb(
         tags: of the run.
         notes: of the run.
     """
+    os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", WANDB_FLUSH_S)
     settings: dict[str, Any] = {"entity": entity, "group": group, "mode": mode, "tags": tags, "notes": notes}
     run_id = run_id or secrets.token_hex(4)  # as long as W&B's own
     logger = WandbRun(name=folder.name, save_dir=folder, id=run_id, project=project, **settings)
@@ -194,26 +198,25 @@ def open_loggers(config: Config, folder: Path) -> Iterator[list[OutsideLogger]]:
         errors.InputError: one of them cannot be opened.
     """
     record = read_json(folder / RECORD) if config["resume"] else {}
-    loggers: dict[str, OutsideLogger] = {}
+    loggers: list[OutsideLogger] = []
     code = errors.FAILED
     try:
         for name, settings in config["logger"].items():
             known = record.get(name, {})
-            loggers[name] = logger = open_logger(name, folder, known.get("id"), settings)
-            if logger.version == known.get("id"):
-                logger.first_step = known.get("step", -1) + 1
+            logger = open_logger(name, folder, known.get("id"), settings)
+            loggers.append(logger)
+            logger.first_step = known.get("step", -1) + 1 if logger.version == known.get("id") else 0
             record[name] = known | {"id": logger.version}
-        if record:
             write_json(folder / RECORD, record)
-        else:
+        if not record:
             (folder / RECORD).unlink(missing_ok=True)  # of a run that starts over
-        yield list(loggers.values())
+        yield loggers
         code = errors.DONE
     except errors.Interrupted as error:
         code = error.code
         raise
     finally:
-        for logger in loggers.values():
+        for logger in loggers:
             with suppress(Exception):  # the results are in the folder
                 logger.close(code)
 

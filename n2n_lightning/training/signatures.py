@@ -39,10 +39,14 @@ def argument_faults(
         given: arguments that our code passes.
         also: settings of the same group that another function takes, for the hints on misspelt ones.
     """
-    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in given}
+    every = inspect.signature(function).parameters.values()
+    parameters = {p.name: p for p in every if p.name not in given and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in every)
     hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     faults = []
     for name, value in arguments.items():
+        if name not in parameters and takes_any:
+            continue
         if name not in parameters:
             names = [*parameters, *also]
             takes = ", ".join(names) or "no settings"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytorch_lightning as pl
@@ -47,7 +48,7 @@ def trainer_faults(config: Config) -> list[str]:
     """Return the faults of the group ``trainer``."""
     trainer = config["trainer"]
     faults = [
-        f"trainer: {key} must be {values[0]}, got {trainer[key]}; {fix}"
+        f"trainer: {key} must be {json.dumps(values[0])}, got {json.dumps(trainer[key])}; {fix}"
         for key, (values, fix) in FIXED.items()
         if key in trainer and trainer[key] not in values
     ]
