@@ -42,8 +42,7 @@ def argument_faults(
     every = inspect.signature(function).parameters.values()
     parameters = {p.name: p for p in every if p.name not in given and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in every)
-    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    faults = []
+    faults, hints = [], type_hints(function)
     for name, value in arguments.items():
         if name not in parameters and takes_any:
             continue
@@ -58,6 +57,14 @@ def argument_faults(
         if parameter.default is parameter.empty and name not in arguments:
             faults.append(f"{where}.{name} is needed and not set; set {where}.{name}=...")
     return faults
+
+
+def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return argument -> type; nothing if the types are named that exist only for a type checker."""
+    try:
+        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except NameError:
+        return {}
 
 
 def construction_faults(where: str, make: Callable[[], object]) -> list[str]:
