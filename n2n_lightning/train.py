@@ -34,8 +34,8 @@ outcomes: dict[int | None, Outcome] = {}  # jobs of this process: number in the 
 
 
 @hydra.main(config_path=str(config_folder()), config_name="train", version_base="1.3")
-def job(cfg: DictConfig) -> float:
-    """Train one run, and return the best value of its monitor, which Hydra's sweepers optimize; NaN if it failed.
+def job(cfg: DictConfig) -> float | str:
+    """Train one run, and return the best value of its monitor, which Hydra's sweepers optimize, or how it failed.
 
     In a sweep, the next run starts even if this one fails, but not after a signal.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -62,13 +61,15 @@ def best_text(folder: Path) -> tuple[str, str]:
     return run.status, ": ".join(filter(None, [score, run.reason]))
 
 
-def job_value(outcome: Outcome) -> float:
-    """Return what a sweeper optimizes: the best value of the run's monitor; NaN if the job was cut off or refused."""
-    if outcome.state not in FINISHED:
-        return math.nan
-    run = read_run(outcome.folder)
-    best = run.number(run.monitor)
-    return math.nan if best is None else best
+def job_value(outcome: Outcome) -> float | str:
+    """Return what a sweeper optimizes: the best value of the run's monitor; the state of a job that has none.
+
+    A sweeper that asks for the float of a state, which is no number, counts the job as failed. With NaN,
+    hydra-optuna-sweeper breaks off.
+    """
+    run = read_run(outcome.folder) if outcome.state in FINISHED else None
+    best = None if run is None else run.number(run.monitor)
+    return outcome.state if best is None else best
 
 
 def outcome_lines(outcomes: Sequence[Outcome]) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from n2n_lightning.system import errors
 from n2n_lightning.system.atomic import read_json, write_json
+from n2n_lightning.system.safe_load import MAX_REASON
 from n2n_lightning.training.build import Config
 from n2n_lightning.training.signatures import argument_faults
 
@@ -251,5 +252,5 @@ def log_picture(loggers: Sequence[Logger], tag: str, picture: Tensor, step: int)
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's message on one line, cut to a readable length."""
+    return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
