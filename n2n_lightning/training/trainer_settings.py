@@ -48,13 +48,18 @@ def trainer_faults(config: Config) -> list[str]:
     """Return the faults of the group ``trainer``."""
     trainer = config["trainer"]
     faults = [
-        f"trainer: {key} must be {json.dumps(values[0])}, got {json.dumps(trainer[key])}; {fix}"
+        f"trainer: {key} must be {as_typed(values[0])}, got {as_typed(trainer[key])}; {fix}"
         for key, (values, fix) in FIXED.items()
         if key in trainer and trainer[key] not in values
     ]
     others = {key: value for key, value in trainer.items() if key not in FIXED}
     faults += argument_faults("trainer", pl.Trainer, others, given=tuple(FIXED)) or value_faults(trainer)
     return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer_arguments(config)))
+
+
+def as_typed(value: Any) -> str:
+    """Return a value as it is typed on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def value_faults(trainer: Config) -> list[str]:
