@@ -1,4 +1,4 @@
-"""Register nets, losses, noises, data sources, optimizers and schedulers of your own; see docs/plugins.md.
+"""Register nets, losses, noises, data sources, optimizers, schedulers and callbacks of your own; see docs/plugins.md.
 
 Each function returns a decorator for a class or a function, which then is a choice like ours: ``model=my_net``. Its
 arguments are the settings of the choice, with their defaults. They must be plain: numbers, text, true or false, lists.
@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -29,8 +30,10 @@ from n2n_lightning.noise.kinds import Noise
 from n2n_lightning.system import plugins
 from n2n_lightning.system.hydra_app import group_choices, store_choice
 from n2n_lightning.training.build import LOADER_KEYS, build_module, compose_known, compose_model
+from n2n_lightning.training.callback_choices import CALLBACKS, REFUSED
 
 Any_ = TypeVar("Any_", bound=Callable[..., Any])
+Callback = TypeVar("Callback", bound=type[pl.Callback])
 Net = TypeVar("Net", bound=type[nn.Module])
 NoiseClass = TypeVar("NoiseClass", bound=type[Noise])
 Settings = Mapping[str, Any]
@@ -140,6 +143,21 @@ def scheduler(name: str, *, settings: Settings | None = None) -> Callable[[Any_]
         found = plain_settings(function, given=("optimizer", "T_max", "last_epoch", "verbose")) | dict(settings or {})
         add("scheduler", SCHEDULERS, name, function, {"name": name} | found)
         return function
+
+    return register
+
+
+def callback(name: str) -> Callable[[Callback], Callback]:
+    """Register a callback for ``callbacks=[{name: NAME}]``: a subclass of ``pytorch_lightning.Callback``.
+
+    What it keeps over a resumed run is in ``state_dict`` and ``load_state_dict``: tensors and plain types.
+    """
+
+    def register(callback_class: Callback) -> Callback:
+        plain_settings(callback_class)
+        plugins.claim("callback", name, callback_class, {*CALLBACKS, *REFUSED})
+        CALLBACKS[name] = callback_class
+        return callback_class
 
     return register
 

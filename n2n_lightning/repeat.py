@@ -68,7 +68,8 @@ def repeat(original: Run, study: str) -> int:
         raise errors.InputError(f"{folder} is the original itself; give another --study NAME")
     # settings that did not exist yet in the version that trained the original
     later = {key: value for key, value in LATER_SETTINGS.items() if "." not in key}
-    config: dict[str, Any] = later | original.part("config") | {"study": study, "resume": True, "minutes": None}
+    other = {"study": study, "resume": True, "minutes": None, "logger": {}}
+    config: dict[str, Any] = later | original.part("config") | other
     task = [f"{key}={value}" for key, value in original.overrides.items()]
     names = {"model": original.model, "overrides": original.overrides}
     outcome = run_job(folder, names, lambda: config, lambda config: save_hydra_files(folder, config, task))

@@ -16,7 +16,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from n2n_lightning.reporting.sweep import Outcome, append_outcome, best_text, one_line, print_outcomes, read_outcomes
+from n2n_lightning.reporting.sweep import (
+    Outcome,
+    append_outcome,
+    best_text,
+    job_value,
+    one_line,
+    print_outcomes,
+    read_outcomes,
+)
 from n2n_lightning.system import errors, hydra_app
 from n2n_lightning.system.folders import UNNAMED_OVERRIDES, config_folder
 
@@ -26,8 +34,11 @@ outcomes: dict[int | None, Outcome] = {}  # jobs of this process: number in the 
 
 
 @hydra.main(config_path=str(config_folder()), config_name="train", version_base="1.3")
-def job(cfg: DictConfig) -> None:
-    """Train one run. In a sweep, the next run starts even if this one fails, but not after a signal."""
+def job(cfg: DictConfig) -> float | str:
+    """Train one run, and return the best value of its monitor, which Hydra's sweepers optimize, or how it failed.
+
+    In a sweep, the next run starts even if this one fails, but not after a signal.
+    """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then uses huge pages: the U-Net trains 5 % faster
     hydra_cfg: Any = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
@@ -46,6 +57,7 @@ def job(cfg: DictConfig) -> None:
     gc.collect()  # trainers hold reference cycles, which would pile up over a long sweep
     if outcome.code in (errors.SIGINT, errors.SIGTERM):
         sys.exit(outcome.code)
+    return job_value(outcome)
 
 
 def run_job(
@@ -63,7 +75,7 @@ def run_job(
         save: called with the configuration when the input has been checked, before anything else is written.
     """
     from n2n_lightning.system.lock import file_lock
-    from n2n_lightning.training.run import Interrupted, train
+    from n2n_lightning.training.run import train
 
     busy = f"{folder} is being trained in by another process; wait for it to end, or set another study=NAME"
     try:
@@ -74,7 +86,7 @@ def run_job(
     except errors.InputError as error:
         errors.report_error(error)
         return Outcome(folder, "refused", errors.BAD_INPUT, one_line(error))
-    except Interrupted as error:
+    except errors.Interrupted as error:
         how = "" if config["resume"] else " with resume=true"
         print(f"{folder.name}: interrupted; the same command{how} goes on from there", file=sys.stderr)
         return Outcome(folder, "interrupted", error.code, "the same command goes on")
@@ -95,7 +107,7 @@ def run_job(
 def named_overrides(task: list[str]) -> dict[str, str]:
     """Return the overrides that are part of the run's name, as key -> value."""
     pairs = (override.lstrip("+~").partition("=") for override in task)
-    return {key: value for key, _, value in pairs if key not in UNNAMED_OVERRIDES}
+    return {key: value for key, _, value in pairs if key not in UNNAMED_OVERRIDES and not key.startswith("logger.")}
 
 
 def save_hydra_files(folder: Path, config: dict[str, Any], task: list[str], hydra_cfg: object = None) -> None:

@@ -25,9 +25,10 @@ from n2n_lightning.losses import LOSSES
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.plugins import check_net
 from n2n_lightning.system import plugins
+from n2n_lightning.system.errors import Interrupted
 from n2n_lightning.training.build import build_module, compose_model
 from n2n_lightning.training.check import check_config, loss_advice
-from n2n_lightning.training.run import Interrupted, train
+from n2n_lightning.training.run import train
 
 PARTS = """
 import torch

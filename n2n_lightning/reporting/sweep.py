@@ -14,6 +14,7 @@ from n2n_lightning.reporting.printing import TextTable
 from n2n_lightning.reporting.runs import read_run
 from n2n_lightning.reporting.table import print_comparison, score_text
 
+FINISHED = ("done", "dead", "skipped")  # states of jobs whose runs have reached their end
 MAX_REASON_LENGTH = 300  # characters of a reason in the table; the whole message was printed before it
 
 
@@ -60,6 +61,17 @@ def best_text(folder: Path) -> tuple[str, str]:
     return run.status, ": ".join(filter(None, [score, run.reason]))
 
 
+def job_value(outcome: Outcome) -> float | str:
+    """Return what a sweeper optimizes: the best value of the run's monitor; the state of a job that has none.
+
+    A sweeper that asks for the float of a state, which is no number, counts the job as failed. With NaN,
+    hydra-optuna-sweeper breaks off.
+    """
+    run = read_run(outcome.folder) if outcome.state in FINISHED else None
+    best = None if run is None else run.number(run.monitor)
+    return outcome.state if best is None else best
+
+
 def outcome_lines(outcomes: Sequence[Outcome]) -> str:
     """Return one line for each job, and a last line that counts them."""
     table = TextTable((), [(outcome.state, outcome.folder.name, outcome.text) for outcome in outcomes])
@@ -70,7 +82,7 @@ def outcome_lines(outcomes: Sequence[Outcome]) -> str:
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print the comparison of the finished runs, best first, and then all jobs, of which there is at least one."""
-    finished = [outcome.folder for outcome in outcomes if outcome.state in ("done", "dead", "skipped")]
+    finished = [outcome.folder for outcome in outcomes if outcome.state in FINISHED]
     if len(finished) > 1:
         comparison = compare_runs([read_run(folder) for folder in finished])
         print_comparison(comparison, reasons=False)  # the list of jobs has them

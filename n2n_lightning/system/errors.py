@@ -25,6 +25,14 @@ class InputError(ValueError):
     """The input or the configuration is wrong: exit code 2 and one message."""
 
 
+class Interrupted(Exception):
+    """A signal ended the run; ``code`` is the exit code for it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"interrupted by signal {code - 128}")
+        self.code = code
+
+
 def report_error(error: BaseException, message: str | None = None) -> None:
     """Print one plain message on standard error, after the traceback if the user set ``HYDRA_FULL_ERROR=1``."""
     if os.environ.get(USER_FULL_ERROR, os.environ.get(HYDRA_FULL_ERROR)) == "1":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 UNNAMED_OVERRIDES = (  # overrides that the name of a run's folder leaves out
     *("model", "study", "resume", "experiment", "size", "debug", "plugins"),
-    *("save_minutes", "save_steps"),
+    *("save_minutes", "save_steps", "logger"),
 )
 MAX_RUN_NAME = 180  # characters
 PACKAGE = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def run_name(model: str, overrides: Sequence[str]) -> str:
     named = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if key not in UNNAMED_OVERRIDES and not key.startswith("hydra."):
+        if key not in UNNAMED_OVERRIDES and not key.startswith(("hydra.", "logger.")):
             value = value.strip("'\"").rstrip("/").rpartition("/")[2] if "/" in value else value
             named.append(f"{key}={re.sub(r'[^A-Za-z0-9_.+=,-]', '', value)}")
     name = ",".join([model, *sorted(named)])

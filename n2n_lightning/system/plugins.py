@@ -134,12 +134,14 @@ def plugins_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def used_names(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yield (group, name) of every group of a configuration, and of the steps of a chain of noises."""
+    """Yield (group, name) of every group of a configuration, of the steps of a chain of noises, and of callbacks."""
     for group in GROUPS:
         settings = config.get(group) or {}
         yield group, settings.get("family" if group == "model" else "name")
         for step in settings.get("steps") or ():
             yield group, step.get("name") if isinstance(step, Mapping) else None
+    for callback in config.get("callbacks") or ():
+        yield "callback", callback.get("name") if isinstance(callback, Mapping) else None
 
 
 def config_folders() -> dict[str, Path]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 MAX_REASON = 300  # characters of torch's message
+PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.nn.Parameter)
 
 
 def safe_load(path: Path) -> Any:
@@ -49,3 +51,15 @@ def is_stored(tensor: torch.Tensor) -> bool:
     """Return whether the file holds every value of a tensor. Strides of 0 or missing storage can fake a large shape."""
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     return plain and tensor.nbytes <= tensor.untyped_storage().nbytes()
+
+
+def unsafe_part(content: Any, where: str = "") -> str | None:
+    """Return the place and the type of the first value that ``safe_load`` would refuse; None if there is none."""
+    kind = type(content)
+    if kind in (dict, OrderedDict):
+        parts = [(f"{where}[{key!r}]", part) for key, value in content.items() for part in (key, value)]
+    elif kind in (list, tuple, set):
+        parts = [(f"{where}[{number}]", part) for number, part in enumerate(content)]
+    else:
+        return None if kind in PLAIN_TYPES else f"{where or 'it'} is {kind.__module__}.{kind.__qualname__}"
+    return next(filter(None, (unsafe_part(part, place) for place, part in parts)), None)

@@ -12,6 +12,7 @@ from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.training.build import Config, build_module, split_data
+from n2n_lightning.training.trainer_settings import trainer_arguments
 
 WARM_STEPS = 3  # the first steps are slower
 MEASURED_S, MEASURED_STEPS = 4.0, 200  # of steps that are measured, at most
@@ -91,15 +92,8 @@ def set_length(config: Config, datamodule: NoisyPairDataModule, spent_s: float) 
 def measure(config: Config, datamodule: NoisyPairDataModule) -> StepTimes:
     """Train a net like that of the run for some seconds, and forget it."""
     times = StepTimes()
-    trainer = pl.Trainer(
-        **config["trainer"] | {"max_epochs": 1, "limit_train_batches": MEASURED_STEPS},
-        callbacks=[times],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    limits = {"max_epochs": 1, "limit_train_batches": MEASURED_STEPS, "callbacks": [times]}
+    trainer = pl.Trainer(**trainer_arguments(config) | {"enable_progress_bar": False} | limits)
     _, loader = split_data(config["data"])
     trial = type(datamodule)(datamodule.data, **{"seed": config["seed"]} | loader)
     trainer.fit(build_module(config, datamodule.image_shape[0]), trial)

@@ -18,6 +18,7 @@ from n2n_lightning.models.module import LOGGED, DenoiserModule
 from n2n_lightning.residuals import residual_picture
 from n2n_lightning.system.atomic import atomic_write, write_json
 from n2n_lightning.training.image_grid import ImageGrid, to_bytes
+from n2n_lightning.training.loggers import log_epoch
 
 CSV_COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
 PAIR_COLUMNS = ("val/loss_floor", "val/psnr_pairs", "val/psnr_pairs_low", "val/psnr_pairs_high")  # if they exist
@@ -122,7 +123,7 @@ class RunRecord(pl.Callback):
             logged = {key: scores[key] for name in LOGGED if (key := f"val/{name}") in scores}
             logged |= {"train/loss": train_loss, f"{self.monitor}_best": self.best[self.monitor]}
             logged |= {f"train/lr-{type(trainer.optimizers[0]).__name__}": self.lr}
-            trainer.logger.log_metrics(logged, step=trainer.global_step)
+            log_epoch(trainer.loggers, logged, trainer.global_step, self.folder)
         self.write("interrupted")
 
     def _save_images(self) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 
 from n2n_lightning.data.choices import DATA, takes_noise
@@ -16,9 +14,12 @@ from n2n_lightning.models.module import OPTIMIZERS, SCHEDULERS, build_from_spec,
 from n2n_lightning.noise.choices import NOISES, make_noise
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.training.build import LOADER_KEYS, Config, build_datamodule, build_module, split_data
-from n2n_lightning.training.signatures import argument_faults, describe_type, fits, spec_faults
+from n2n_lightning.training.callback_choices import callback_faults
+from n2n_lightning.training.loggers import logger_faults
+from n2n_lightning.training.signatures import argument_faults, construction_faults, describe_type, fits, spec_faults
+from n2n_lightning.training.trainer_settings import trainer_faults
 
-GROUPS = ("data", "noise", "loss", "scheduler", "optimizer", "model", "trainer")
+GROUPS = ("data", "noise", "loss", "scheduler", "optimizer", "model", "trainer", "logger")
 TOP_LEVEL: dict[str, Any] = {
     "plugins": list[str],
     "study": str,
@@ -31,16 +32,8 @@ TOP_LEVEL: dict[str, Any] = {
     "compile": bool | Literal["reduce-overhead", "max-autotune"],
     "save_minutes": float | None,
     "save_steps": int | None,
+    "callbacks": list[dict[str, Any]],
 }
-RESERVED_TRAINER_ARGUMENTS = (  # our code passes them to the Trainer, or needs their defaults to record every epoch
-    *("logger", "callbacks", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
-    *("num_sanity_val_steps", "default_root_dir", "check_val_every_n_epoch", "val_check_interval", "fast_dev_run"),
-    *("min_epochs", "min_steps", "max_steps", "max_time", "plugins"),
-)
-
-
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the weights stay float32, as the images are
-SAME_PRECISIONS = (32, "32", 16, "16", "bf16", None)  # Lightning's other names for these
 
 
 def check_config(config: Config) -> None:
@@ -48,7 +41,10 @@ def check_config(config: Config) -> None:
     missing = [group for group in GROUPS if not isinstance(config.get(group), dict)]
     if missing:
         raise ValueError(f"{', '.join(missing)} must be a group of settings; choose one, such as {missing[0]}=NAME")
-    checks = (top_level_faults, data_faults, loss_faults, optimizer_faults, model_faults, trainer_faults)
+    checks = (
+        *(top_level_faults, data_faults, loss_faults, optimizer_faults, model_faults),
+        *(trainer_faults, logger_faults, callback_faults),
+    )
     refuse([fault for find_faults in checks for fault in find_faults(config)])
 
 
@@ -175,63 +171,6 @@ def model_faults(config: Config) -> list[str]:
     given = ("optimizer", "loss", "scheduler", "channels")
     faults = spec_faults("model", FAMILIES, config["model"], key="family", given=given)
     return faults or construction_faults("model", make_module)
-
-
-def trainer_faults(config: Config) -> list[str]:
-    """Return the faults of the group ``trainer``."""
-    trainer = config["trainer"]
-    off: Config = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary"), False)
-    faults = argument_faults("trainer", pl.Trainer, trainer, given=RESERVED_TRAINER_ARGUMENTS)
-    faults = faults or trainer_value_faults(trainer)
-    return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer, **off))
-
-
-def trainer_value_faults(trainer: Config) -> list[str]:
-    """Return the faults of values that the Trainer would accept, but a run cannot use."""
-    epochs, precision = trainer.get("max_epochs"), trainer.get("precision")
-    steps, clip = trainer.get("accumulate_grad_batches", 1), trainer.get("gradient_clip_val") or 0
-    faults = []
-    if not isinstance(epochs, int) or epochs < 1:
-        faults.append(f"trainer: max_epochs must be 1 or more, got {epochs}; set trainer.max_epochs=20")
-    for key in ("limit_train_batches", "limit_val_batches"):
-        limit = trainer.get(key)
-        if limit is not None and not limit > 0:
-            faults.append(f"trainer: {key} must be above 0, got {limit}; set trainer.{key}=null")
-    if precision not in (*PRECISIONS, *SAME_PRECISIONS):
-        rule = f"precision must be one of {', '.join(PRECISIONS)}, got {precision}"
-        faults.append(f"trainer: {rule}; the weights stay in 32 bits: set trainer.precision=bf16-mixed")
-    if steps < 1:
-        rule = f"accumulate_grad_batches must be 1 or more, got {steps}"
-        faults.append(f"trainer: {rule}; set trainer.accumulate_grad_batches=1")
-    if clip < 0:
-        rule = f"gradient_clip_val must be 0 or more, got {clip}"
-        faults.append(f"trainer: {rule}; set trainer.gradient_clip_val=1, or null for no clipping")
-    if trainer.get("overfit_batches"):
-        rule = f"overfit_batches must be 0, got {trainer['overfit_batches']}"
-        faults.append(f"trainer: {rule}; leave it out and set debug=overfit, which trains on one batch")
-    if trainer.get("barebones"):
-        faults.append("trainer: barebones must be false, got true; leave it out: a run needs its log and checkpoints")
-    return faults + device_faults(trainer)
-
-
-def device_faults(trainer: Config) -> list[str]:
-    """Return the faults of values that would train on more than one device."""
-    needed: Config = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-    given = {"num_nodes": 1, "strategy": "auto"} | trainer  # Lightning's defaults, but for devices
-    return [
-        f"trainer: {key} must be {value}, got {given.get(key)}; set trainer.{key}={value}"
-        for key, value in needed.items()
-        if given.get(key) != value
-    ]
-
-
-def construction_faults(where: str, make: Callable[[], object]) -> list[str]:
-    """Call a constructor, which needs no data, and return its error as a fault."""
-    try:
-        make()
-    except Exception as error:  # a library's constructor may raise anything about the user's settings
-        return [f"{where}: {error}"]
-    return []
 
 
 def loss_advice(config: Config) -> str | None:

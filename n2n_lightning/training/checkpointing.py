@@ -23,16 +23,21 @@ from torch import Tensor
 
 from n2n_lightning.system import errors
 from n2n_lightning.system.atomic import DISK_FULL, atomic_write, link_or_copy
+from n2n_lightning.system.safe_load import unsafe_part
 from n2n_lightning.training.callbacks import RunRecord
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+TRAINER = "n2n_trainer"  # in a checkpoint: state of the Trainer that Lightning does not save
 CHECK_INTERVAL = 50  # steps between checks of the loss on an accelerator, where each check waits for the device
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints atomically."""
+    """Write checkpoints atomically, and only those that can be loaded without running code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if part := unsafe_part(checkpoint):
+            fix = "a callback must return tensors and plain types from state_dict"
+            raise errors.InputError(f"checkpoints hold only tensors and plain types, but {part}; {fix}")
         with atomic_write(Path(path)) as file:
             torch.save(checkpoint, file)
 
@@ -69,6 +74,12 @@ class FiniteLoss(pl.Callback):
         self.pending = []
 
 
+def stops_now(trainer: pl.Trainer) -> bool:
+    """Return whether a callback has asked for the end of the run, and ``min_epochs`` and ``min_steps`` allow it."""
+    enough = trainer.current_epoch >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+    return trainer.should_stop and enough
+
+
 class RunCheckpoints(pl.Callback):
     """Save ``best.ckpt``, ``last.ckpt`` and the one before, so that a run can resume as if it had not stopped.
 
@@ -91,19 +102,33 @@ class RunCheckpoints(pl.Callback):
         self.saved_at = time.monotonic()
         self.signal: int | None = None  # received, and not yet acted on
         self.process = os.getpid()
+        self.restored: dict[str, Any] = {}
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save what Lightning does not: the last metrics, and that a callback has asked for the end of the run."""
+        checkpoint[TRAINER] = {"metrics": dict(trainer.callback_metrics), "should_stop": trainer.should_stop}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.restored = checkpoint.get(TRAINER, {})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Replace Lightning's handler of SIGTERM, which ends a run between two saves. Repeat an early stop."""
+        """Replace Lightning's handler of SIGTERM, which ends a run between two saves. Restore what Lightning does not.
+
+        A resumed run calls ``on_train_epoch_end`` of an epoch that was saved after its validation.
+        """
         self.saved_at = time.monotonic()
         self.set_handlers()
-        stopping = trainer.early_stopping_callback
-        if stopping is not None and getattr(stopping, "wait_count", 0) >= getattr(stopping, "patience", math.inf):
-            trainer.should_stop = True  # EarlyStopping stops only once, and the run was cut off after that
+        trainer.callback_metrics.update(self.restored.get("metrics", {}))
+        trainer.should_stop |= self.restored.get("should_stop", False)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if trainer.is_last_batch or stops_now(trainer) or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # validation follows and saves, or accumulated gradients would be lost
         due = self.steps is not None and trainer.global_step % self.steps == 0
         due |= self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from n2n_lightning.data.pairs import NoisyPair
@@ -24,10 +23,11 @@ from n2n_lightning.residuals import (
     residual_picture,
     triple_error_map,
 )
+from n2n_lightning.training.loggers import log_picture
 
 
 class ImageGrid(pl.Callback):
-    """Show pictures of the first validation images in TensorBoard, one row an image.
+    """Log pictures of the first validation images, one row an image.
 
     ``val/images`` is noisy | denoised | target. The target is the clean image, or the second noisy one if there is no
     clean one; single images have none. ``val/residual`` is noisy minus denoised, and its autocorrelation. With noisy
@@ -66,14 +66,14 @@ class ImageGrid(pl.Callback):
                 self.error = append(self.error, estimated_error(pl_module, batch, estimate))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not isinstance(trainer.logger, TensorBoardLogger) or self.residual is None:
+        if not trainer.loggers or self.residual is None:
             return
         pictures = {"val/images": self.columns}
         pictures["val/residual"] = [residual_picture(self.residual), autocorrelation_picture(self.residual)]
         if self.error is not None:
             pictures["val/error_map"] = [self.columns[1], self.error]
         for tag, columns in pictures.items():
-            trainer.logger.experiment.add_image(tag, side_by_side(columns), trainer.global_step)
+            log_picture(trainer.loggers, tag, side_by_side(columns), trainer.global_step)
 
 
 class ResidualCorrelation(pl.Callback):

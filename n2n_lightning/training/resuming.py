@@ -17,8 +17,7 @@ from n2n_lightning.training.checkpointing import LAST, PREVIOUS
 from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
 
 LATER_SETTINGS: Config = {  # settings that earlier versions did not record -> their value in those versions
-    **{"compile": False, "save_minutes": None, "save_steps": None, "minutes": None},
-    "plugins": [],
+    **{"compile": False, "save_minutes": None, "save_steps": None, "minutes": None, "callbacks": [], "plugins": []},
     "data.targets": "noisy",
     "data.resident": None,
     **{"data.match_levels": False, "data.align": False, "data.val_areas": False},
@@ -90,7 +89,7 @@ def changed_settings(earlier: Config, config: Config) -> dict[str, tuple[Any, An
     """Return the settings that differ and can change the result: dotted key -> value then and now."""
     before, now = flatten(earlier), flatten(config)
     before |= {key: value for key, value in LATER_SETTINGS.items() if key in now and key not in before}
-    keys = [key for key in sorted(before | now) if key not in RESULT_NEUTRAL]
+    keys = [key for key in sorted(before | now) if key not in RESULT_NEUTRAL and not key.startswith("logger.")]
     return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
 

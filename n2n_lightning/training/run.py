@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.profilers import PassThroughProfiler
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.neighbors import subsample
@@ -29,6 +26,7 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
 from n2n_lightning.training.budget import has_length, recall_length, set_length
 from n2n_lightning.training.build import Config, build_datamodule, build_module
+from n2n_lightning.training.callback_choices import build_callbacks
 from n2n_lightning.training.callbacks import EpochLines, ProgressBar, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import BEST, AtomicCheckpointIO, FiniteLoss, RunCheckpoints
@@ -36,6 +34,7 @@ from n2n_lightning.training.filter_comparison import compare_filters
 from n2n_lightning.training.filter_scores import ADVICE, FilterScores
 from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
+from n2n_lightning.training.loggers import open_loggers
 from n2n_lightning.training.resuming import (
     check_data_unchanged,
     check_fingerprint,
@@ -46,15 +45,8 @@ from n2n_lightning.training.resuming import (
     wait_for_next_second,
 )
 from n2n_lightning.training.run_metadata import describe_run, hyper_parameters
+from n2n_lightning.training.trainer_settings import trainer_arguments
 from n2n_lightning.training.value_checks import check_initial_scale, range_line, value_warnings
-
-
-class Interrupted(Exception):
-    """A signal ended the run; ``code`` is the exit code for it."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"interrupted by signal {code - 128}")
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,7 @@ class PreparedRun:
     datamodule: NoisyPairDataModule
     resume_from: Path | None
     resume_step: int  # global step of resume_from; 0 without one
+    callbacks: list[pl.Callback]  # that the configuration chooses
     metadata: dict[str, Any]  # for result.json
     warnings: list[str]
 
@@ -89,7 +82,7 @@ def train(
 
     Raises:
         errors.InputError: the configuration or the data is wrong; nothing was written.
-        Interrupted: by a signal; the state is saved.
+        errors.Interrupted: by a signal; the state is saved.
     """
     quiet_lightning()
     try:
@@ -106,9 +99,10 @@ def train(
         run = prepare_run(config, folder, labels)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
-    on_start()
-    announce(run)
-    record = fit(run, callbacks)
+    with open_loggers(config, folder) as loggers:
+        on_start()
+        announce(run)
+        record = fit(run, callbacks, loggers)
     conclude(run, record)
     return True
 
@@ -138,7 +132,8 @@ def prepare_run(config: Config, folder: Path, labels: dict[str, Any]) -> Prepare
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
     if resume_from:
         check_fingerprint(metadata["data"]["fingerprint"], folder)
-    return PreparedRun(config, folder, module, datamodule, resume_from, resume_step, metadata, warnings)
+    callbacks = build_callbacks(config, datamodule.monitor)
+    return PreparedRun(config, folder, module, datamodule, resume_from, resume_step, callbacks, metadata, warnings)
 
 
 def check_limits(trainer: Config, datamodule: NoisyPairDataModule) -> None:
@@ -164,8 +159,8 @@ def announce(run: PreparedRun) -> None:
         print(f"{range_line(run.datamodule.data)}; data.range=... sets another", flush=True)
 
 
-def fit(run: PreparedRun, callbacks: Sequence[pl.Callback]) -> RunRecord:
-    """Train, and return the record of the epochs."""
+def fit(run: PreparedRun, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]) -> RunRecord:
+    """Train, and return the record of the epochs. The callbacks and the loggers are run in addition to our own."""
     image_grid, finite_loss = ImageGrid(), FiniteLoss()
     resumed = run.resume_from is not None
     record = RunRecord(run.folder, run.metadata, run.datamodule.monitor, image_grid, resumed=resumed)
@@ -173,38 +168,39 @@ def fit(run: PreparedRun, callbacks: Sequence[pl.Callback]) -> RunRecord:
     checkpoints = RunCheckpoints(run.folder / "checkpoints", record, finite_loss, minutes=minutes, steps=steps)
     (run.folder / "train.log").unlink(missing_ok=True)  # an earlier failure's
     try:
-        trainer = build_trainer(run, [image_grid, finite_loss, record, *callbacks], checkpoints)
+        trainer = build_trainer(run, [image_grid, finite_loss, record, *callbacks], checkpoints, loggers)
         with checkpoints.handling_signals():
             trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
     except SystemExit as error:  # raised by the handlers of signals, Lightning's or ours
         code = errors.signal_exit_code(error)
         record.write_failure("interrupted", f"signal {code - 128}")
-        raise Interrupted(code) from error
+        raise errors.Interrupted(code) from error
     except Exception as error:
         record.write_failure("failed", f"{type(error).__name__}: {error}")
         raise
     return record
 
 
-def build_trainer(run: PreparedRun, callbacks: list[pl.Callback], checkpoints: pl.Callback) -> pl.Trainer:
+def build_trainer(
+    run: PreparedRun, callbacks: list[pl.Callback], checkpoints: pl.Callback, loggers: Sequence[Logger]
+) -> pl.Trainer:
     """Build the Trainer with TensorBoard, our callbacks, and a progress bar, or lines where nobody watches."""
     parallel = multiprocessing.parent_process() is not None  # then other runs print to the same output
-    watched = not parallel and sys.stdout.isatty()
+    wanted = run.config["trainer"].get("enable_progress_bar")  # null: where somebody watches
+    watched = not parallel and sys.stdout.isatty() if wanted is None else wanted
     progress = ProgressBar(leave=True) if watched else EpochLines(run.folder.name if parallel else "")
-    return pl.Trainer(
-        **{"profiler": NoProfiler()} | run.config["trainer"],
-        logger=start_logger(run),
-        plugins=[AtomicCheckpointIO()],
-        callbacks=[*callbacks, *optional_callbacks(run), progress, checkpoints],
-        enable_progress_bar=watched,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-    )
+    ours: dict[str, Any] = {
+        "logger": [start_logger(run, loggers), *loggers],
+        "plugins": [AtomicCheckpointIO()],
+        "callbacks": [*callbacks, *run.callbacks, progress, checkpoints],
+        "enable_progress_bar": watched,
+        "profiler": run.config["trainer"].get("profiler") or NoProfiler(),
+    }
+    return pl.Trainer(**trainer_arguments(run.config) | ours)
 
 
-def start_logger(run: PreparedRun) -> TensorBoardLogger:
-    """Delete stale results unless the run is resumed, then open TensorBoard's log with the hyper-parameters."""
+def start_logger(run: PreparedRun, others: Sequence[Logger]) -> TensorBoardLogger:
+    """Delete stale results unless the run is resumed, open TensorBoard's log, and log the hyper-parameters to all."""
     if run.resume_from is None:
         remove_stale_results(run.folder)
     wait_for_next_second(run.folder)
@@ -217,22 +213,9 @@ def start_logger(run: PreparedRun) -> TensorBoardLogger:
         logger.log_hyperparams(parameters, {f"{run.datamodule.monitor}_best": float("nan")})
     else:
         logger.hparams.update(parameters)  # TensorBoard has them already; the logger writes hparams.yaml at its end
+    for other in others:
+        other.log_hyperparams(parameters)
     return logger
-
-
-def optional_callbacks(run: PreparedRun) -> list[pl.Callback]:
-    """Build the callbacks of ``ema`` and ``patience``."""
-    callbacks: list[pl.Callback] = []
-    if decay := run.config["ema"]:
-        on_gpu = run.config["trainer"].get("accelerator") != "cpu" and torch.cuda.is_available()
-        device = "cuda" if on_gpu else "cpu"
-        callbacks.append(WeightAveraging(device, multi_avg_fn=get_ema_multi_avg_fn(decay)))
-    if patience := run.config["patience"]:
-        monitor = run.datamodule.monitor
-        mode = "min" if monitor == "val/loss" else "max"
-        stopping = EarlyStopping(monitor, mode=mode, patience=patience, check_on_train_epoch_end=False)
-        callbacks.append(stopping)  # checks after validation, before the checkpoint is saved
-    return callbacks
 
 
 def conclude(run: PreparedRun, record: RunRecord) -> None:

@@ -39,10 +39,13 @@ def argument_faults(
         given: arguments that our code passes.
         also: settings of the same group that another function takes, for the hints on misspelt ones.
     """
-    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in given}
-    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    faults = []
+    every = inspect.signature(function).parameters.values()
+    parameters = {p.name: p for p in every if p.name not in given and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in every)
+    faults, hints = [], type_hints(function)
     for name, value in arguments.items():
+        if name not in parameters and takes_any:
+            continue
         if name not in parameters:
             names = [*parameters, *also]
             takes = ", ".join(names) or "no settings"
@@ -54,6 +57,23 @@ def argument_faults(
         if parameter.default is parameter.empty and name not in arguments:
             faults.append(f"{where}.{name} is needed and not set; set {where}.{name}=...")
     return faults
+
+
+def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return argument -> type; nothing if the types are named that exist only for a type checker."""
+    try:
+        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except NameError:
+        return {}
+
+
+def construction_faults(where: str, make: Callable[[], object]) -> list[str]:
+    """Call a constructor, which needs no data, and return its error as a fault."""
+    try:
+        make()
+    except Exception as error:  # a library's constructor may raise anything about the user's settings
+        return [f"{where}: {error}"]
+    return []
 
 
 def fits(value: Any, hint: Any) -> bool:

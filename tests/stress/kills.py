@@ -6,6 +6,7 @@ import random
 import shutil
 from pathlib import Path
 
+import user_callbacks  # noqa: F401  # adds its callbacks to those that can be chosen
 from small_runs import read_json, tiny_overrides, write_course_data
 
 from stress.child import Trap, named_moments, only_run, run_train, train_to_end, within_training
@@ -20,6 +21,10 @@ RECIPES = {
     "sgd": (
         *("model=nn_relu", "scheduler=plateau", "++scheduler.patience=0", "loss=l0", "patience=1"),
         *("data.num_workers=1", "data.augment=[swap]", "trainer.max_epochs=5", "save_steps=4"),
+    ),
+    "callback": (
+        *("model=convtrans_relu", "callbacks=[{name:RateFromHistory},{name:EarlyStopping,monitor:val/loss}]"),
+        *("trainer.max_epochs=4", "save_steps=5"),
     ),
 }
 

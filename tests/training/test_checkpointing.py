@@ -17,7 +17,6 @@ from n2n_lightning.system import errors
 from n2n_lightning.training.callbacks import RunRecord
 from n2n_lightning.training.checkpointing import FiniteLoss
 from n2n_lightning.training.resuming import wait_for_next_second
-from n2n_lightning.training.run import Interrupted
 
 pytestmark = pytest.mark.slow  # nearly all train runs
 
@@ -197,7 +196,7 @@ def test_sigterm_in_an_epochs_last_batch_or_in_validation_keeps_the_whole_epoch(
         return original(self, pair, batch_idx)
 
     monkeypatch.setattr(DenoiserModule, batch, signalled)
-    with pytest.raises(Interrupted) as ended:
+    with pytest.raises(errors.Interrupted) as ended:
         train_in(tmp_path / "run", course_data, *RUN, "data.val_batch_size=8")
     assert ended.value.code == 143
     assert state(tmp_path / "run")["global_step"] == 24

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from small_runs import ROOT, compose_config
 
 from n2n_lightning.system.hydra_app import ONE_FILE_GROUPS, group_choices
@@ -53,6 +54,10 @@ def test_every_file_is_an_application_a_choice_a_group_or_part_of_a_choice():
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_configuration_file_composes_and_passes_the_check(choice: str):
     config = compose_config(choice, *NEEDED.get(choice, []))
+    if choice == "trainer=gpu" and not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"no GPU .* trainer=cpu"):
+            check_config(config)
+        return
     check_config(config)
     group, _, name = choice.partition("=")
     if group in ("optimizer", "scheduler", "loss", "data", "noise"):

@@ -6,9 +6,12 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from small_runs import read_json, stamps, tiny_overrides
 
 from n2n_lightning.data.ee559 import Ee559Data
@@ -126,3 +129,26 @@ def test_in_a_sweep_the_refused_job_is_listed_and_the_others_train(command: Comm
         ended = command(*line)
     assert ended.code == 2 and states(ended.out)[first.name] == "refused"
     assert read_json(second / "result.json")["status"] == states(ended.out)[second.name] != "interrupted"
+
+
+def test_a_job_returns_its_monitors_best_value_and_one_that_failed_no_number(
+    command: Command, course_data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    returned: list[list[object]] = []
+    basic: Any = next(kind for kind in Plugins.instance().discover(Launcher) if kind.__name__ == "BasicLauncher")
+    original = basic.launch
+
+    def launch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        jobs = original(self, *args, **kwargs)
+        returned.append([job.return_value for job in jobs])
+        return jobs
+
+    monkeypatch.setattr(basic, "launch", launch)
+    line = ("-m", "model=convtrans_relu", "trainer.max_epochs=1", "optimizer.lr=0.1,1e38,0", "patience=1", "seed=0,-1")
+    for _ in range(2):  # the second time, the finished jobs are skipped
+        code, _, _ = command(*line, *tiny_overrides(course_data))
+        assert code == 1
+        (good, good_refused, bad, bad_refused, still, still_refused) = returned.pop()
+        assert [bad, good_refused, bad_refused, still_refused] == ["failed", "refused", "refused", "refused"]
+        results = map(read_json, Path("outputs").rglob("result.json"))
+        assert {good, still} == {result["val/psnr"] for result in results if result["status"] != "failed"}

@@ -1,0 +1,89 @@
+"""The group ``trainer``: which arguments of Lightning's Trainer a run takes from it, which not, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from n2n_lightning.training.build import Config
+from n2n_lightning.training.signatures import argument_faults, construction_faults
+
+EVERY_EPOCH = "each epoch ends with a validation, which is its row of metrics.csv"
+FIXED: dict[str, tuple[tuple[Any, ...], str]] = {  # argument -> the only values; why, and what does the same
+    "barebones": ((False,), "a run needs its log and checkpoints; leave it out"),
+    "callbacks": ((None,), "set callbacks=[{name: NAME}], without trainer."),
+    "check_val_every_n_epoch": ((1,), f"{EVERY_EPOCH}; trainer.limit_val_batches=10 makes it shorter"),
+    "default_root_dir": ((None,), "set hydra.run.dir=FOLDER for the run's folder"),
+    "devices": ((1,), "set trainer.devices=1"),
+    "enable_checkpointing": ((True, None), "best.ckpt and last.ckpt are always written; save_minutes=5 says how often"),
+    "enable_autolog_hparams": ((False,), "the hyper-parameters come from the configuration; leave it out"),
+    "fast_dev_run": ((False,), "set debug=fast, which tries everything on a few batches"),
+    "logger": ((True, None), "TensorBoard is always written; logger=wandb or logger=mlflow adds others"),
+    "max_steps": ((-1,), "set trainer.max_epochs=E trainer.limit_train_batches=N, which train on E times N batches"),
+    "num_nodes": ((1,), "set trainer.num_nodes=1"),
+    "num_sanity_val_steps": ((0, None), "the data are checked before training; debug=fast tries the validation"),
+    "overfit_batches": ((0,), "set debug=overfit, which trains on one batch"),
+    "plugins": ((None,), "it takes objects; trainer.precision=bf16-mixed sets the precision"),
+    "reload_dataloaders_every_n_epochs": ((0,), "the data are the same in every epoch; leave it out"),
+    "strategy": (("auto",), "set trainer.strategy=auto"),
+    "val_check_interval": ((1, None), f"{EVERY_EPOCH}; trainer.limit_train_batches=N makes epochs shorter"),
+}
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the weights stay float32, as the images are
+SAME_PRECISIONS = (32, "32", 16, "16", "bf16", None)  # Lightning's other names for these
+
+
+def trainer_arguments(config: Config) -> Config:
+    """Return the Trainer's arguments: those of the group ``trainer``, and those that every run needs."""
+    chosen = {key: value for key, value in config["trainer"].items() if key not in FIXED}
+    needed: Config = dict.fromkeys(("logger", "enable_checkpointing", "enable_autolog_hparams"), False)
+    needed |= {"devices": 1, "num_sanity_val_steps": 0}
+    needed["max_time"] = None  # ``build_callbacks`` makes a callback of it
+    return {"enable_progress_bar": False, "enable_model_summary": False} | chosen | needed
+
+
+def trainer_faults(config: Config) -> list[str]:
+    """Return the faults of the group ``trainer``."""
+    trainer = config["trainer"]
+    faults = [
+        f"trainer: {key} must be {as_typed(values[0])}, got {as_typed(trainer[key])}; {fix}"
+        for key, (values, fix) in FIXED.items()
+        if key in trainer and trainer[key] not in values
+    ]
+    others = {key: value for key, value in trainer.items() if key not in FIXED}
+    faults += argument_faults("trainer", pl.Trainer, others, given=tuple(FIXED)) or value_faults(trainer)
+    return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer_arguments(config)))
+
+
+def as_typed(value: Any) -> str:
+    """Return a value as it is typed on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def value_faults(trainer: Config) -> list[str]:
+    """Return the faults of values that the Trainer would accept, but a run cannot use."""
+    faults = []
+    epochs, precision = trainer.get("max_epochs"), trainer.get("precision")
+    if trainer.get("accelerator") in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.mps.is_available()):
+        faults.append(
+            "trainer: there is no GPU that torch can use; set trainer=cpu, or trainer=default for what there is"
+        )
+    steps, clip = trainer.get("accumulate_grad_batches", 1), trainer.get("gradient_clip_val") or 0
+    if not isinstance(epochs, int) or epochs < 1:
+        faults.append(f"trainer: max_epochs must be 1 or more, got {epochs}; set trainer.max_epochs=20")
+    for key in ("limit_train_batches", "limit_val_batches"):
+        limit = trainer.get(key)
+        if limit is not None and not limit > 0:
+            faults.append(f"trainer: {key} must be above 0, got {limit}; set trainer.{key}=null")
+    if precision not in (*PRECISIONS, *SAME_PRECISIONS):
+        rule = f"precision must be one of {', '.join(PRECISIONS)}, got {precision}"
+        faults.append(f"trainer: {rule}; the weights stay in 32 bits: set trainer.precision=bf16-mixed")
+    if steps < 1:
+        rule = f"accumulate_grad_batches must be 1 or more, got {steps}"
+        faults.append(f"trainer: {rule}; set trainer.accumulate_grad_batches=1")
+    if clip < 0:
+        rule = f"gradient_clip_val must be 0 or more, got {clip}"
+        faults.append(f"trainer: {rule}; set trainer.gradient_clip_val=1, or null for no clipping")
+    return faults
