@@ -18,7 +18,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from n2n_lightning.system.arguments import version_text
 from n2n_lightning.system.atomic import UNWRITABLE
 from n2n_lightning.system.errors import HYDRA_FULL_ERROR, USER_FULL_ERROR, InputError, run_command, suggest
-from n2n_lightning.system.folders import config_folder, run_name
+from n2n_lightning.system.folders import config_folder
+from n2n_lightning.system.run_names import run_name
 
 ONE_FILE_GROUPS = ("loss", "noise", "optimizer", "scheduler")  # conf/<group>.yaml; other groups: a file for each choice
 
