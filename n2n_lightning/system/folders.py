@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import tempfile
 from pathlib import Path
 
@@ -22,6 +24,17 @@ def config_folder() -> Path:
 def weights_folder() -> Path:
     """Return the folder of the trained models."""
     return bundled("weights")
+
+
+def suggest_path(path: Path) -> str:
+    """Return the hint "; did you mean 'x'?" for a path that does not exist, or an empty string if no name is near."""
+    parts = [part for part in (*reversed(path.parents), path) if not part.exists()]
+    try:
+        names = os.listdir(parts[0].parent)
+    except (IndexError, OSError):
+        return ""
+    near = difflib.get_close_matches(parts[0].name, names, n=1, cutoff=0.7)
+    return f"; did you mean '{parts[0].with_name(near[0]) / path.relative_to(parts[0])}'?" if near else ""
 
 
 def write_fault(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from n2n_lightning.system.atomic import read_json
 
 UNNAMED_OVERRIDES = (  # overrides that the name of a run's folder leaves out
-    *("model", "study", "resume", "experiment", "size", "debug"),
+    *("model", "study", "resume", "experiment", "size", "debug", "plugins"),
     *("save_minutes", "save_steps"),
 )
 MAX_NAME_BYTES = 180  # in UTF-8, without the hash; file systems allow 255
