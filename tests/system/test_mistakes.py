@@ -105,6 +105,12 @@ def test_a_likely_mistake_is_answered_with_what_is_meant(line: str, said: str, c
     assert_refused(command(*shlex.split(line)), tmp_path, said)
 
 
+@pytest.mark.parametrize("options", [["-m"], ["--cfg", "job", "--multirun"], ["--config-dir", "given"]])
+def test_options_may_stand_anywhere(options: list[str]):
+    words = ["model=unet", *options, "seed=0,1", "~scheduler"]
+    assert hydra_app.prepare_words(words, "train") == [*options, "model=unet", "seed=0,1", "~scheduler"]
+
+
 def test_a_key_that_a_class_may_take_is_shown_with_its_plus(command: Command, tmp_path: Path):
     ended = command("trainer.enable_something=2")
     assert_refused(ended, tmp_path, "type +trainer.enable_something=2 to add it")
