@@ -13,8 +13,9 @@ from n2n_lightning.system.atomic import read_json
 
 UNNAMED_OVERRIDES = (  # overrides that the name of a run's folder leaves out
     *("model", "study", "resume", "experiment", "size", "debug", "plugins"),
-    *("save_minutes", "save_steps"),
+    *("save_minutes", "save_steps", "logger"),
 )
+UNNAMED_GROUPS = ("hydra.", "logger.")  # the same for all settings of these groups
 MAX_NAME_BYTES = 180  # in UTF-8, without the hash; file systems allow 255
 MAX_VALUE_BYTES = 60
 KEPT_SIGNS = "_.+=,-"  # beside letters and digits; safe in a shell and on every file system
@@ -67,11 +68,11 @@ def short_hash(text: str) -> str:
 def named_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Return key and value of the overrides that are part of a run's name; values without Hydra's quotes."""
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
-    return [
-        (key, plain_value(value))
-        for key, _, value in pairs
-        if key not in UNNAMED_OVERRIDES and not key.startswith("hydra.")
-    ]
+    return [(key, plain_value(value)) for key, _, value in pairs if is_named(key)]
+
+
+def is_named(key: str) -> bool:
+    return key not in UNNAMED_OVERRIDES and not key.startswith(UNNAMED_GROUPS)
 
 
 def plain_value(text: str) -> str:
@@ -111,7 +112,7 @@ def earlier_run_name(model: str, overrides: Sequence[str]) -> str:
     named = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if key not in UNNAMED_OVERRIDES and not key.startswith("hydra."):
+        if is_named(key):
             value = value.strip("'\"").rstrip("/").rpartition("/")[2] if "/" in value else value
             named.append(f"{key}={re.sub(r'[^A-Za-z0-9_.+=,-]', '', value)}")
     name = ",".join([model, *sorted(named)])
