@@ -33,7 +33,7 @@ def job(cfg: DictConfig) -> None:
     hydra_cfg: Any = HydraConfig.get()
     model, task = hydra_cfg.runtime.choices.model, list(hydra_cfg.overrides.task)
     folder = find_folder(Path(hydra_cfg.runtime.output_dir), model, task)
-    labels = {"model": model, "overrides": dict(named_overrides(task))}
+    labels = {"model": model, "overrides": named_overrides(task)}
 
     def save(config: dict[str, Any]) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))

@@ -36,7 +36,8 @@ def find_checkpoint(name: str | Path) -> Path:
     matches = [key for key in known if str(name) in (key, key.rpartition("/")[2])]
     if len(matches) == 1:
         return known[matches[0]]
-    near = suggest(str(name), [*known, *(key.rpartition("/")[2] for key in known)], 0.7) or suggest_path(path)
+    last = [key.rpartition("/")[2] for key in known]
+    near = suggest(str(name), [*known, *(key for key in last if last.count(key) == 1)], 0.7) or suggest_path(path)
     rule = "holds no best.ckpt" if path.is_dir() else f"does not exist{near}"
     if matches:
         rule = f"is more than one trained model: {', '.join(matches)}"

@@ -12,7 +12,7 @@ from n2n_lightning.system.synonyms import plain
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose error is one message and one line of usage. It names the option that is meant."""
+    """A parser whose error is one line, with the usage and the option that is meant."""
 
     words: list[str]  # of the command line
 
@@ -26,7 +26,7 @@ class CommandParser(argparse.ArgumentParser):
         required = [action for action in self._actions if action.required]
         usage = [" ".join([*action.option_strings[-1:], argument_text(action)]) for action in required]
         text = next(filter(None, map(self.option_fault, self.words)), message)
-        self.exit(BAD_INPUT, f"error: {text}\nusage: {' '.join([self.prog, *usage])}; --help shows all options\n")
+        self.exit(BAD_INPUT, f"error: {text}; usage: {' '.join([self.prog, *usage])} (--help shows all)\n")
 
     def option_fault(self, word: str) -> str | None:
         """Return the message for an option that does not exist, with the option or argument that is meant."""
@@ -47,7 +47,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def argument_text(action: argparse.Action) -> str:
-    """Return how the argument of an option, or a positional argument, is written in a line of usage."""
+    """Return how the argument of an option, or a positional argument, is written in the usage."""
     return f"{action.metavar or action.dest.upper()}{'...' if action.nargs == '+' else ''}"
 
 

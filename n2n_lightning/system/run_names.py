@@ -29,24 +29,24 @@ def run_name(model: str, overrides: Sequence[str], *, hashed: bool = True) -> st
     >>> run_name("unet", ["model=unet", "seed=1", "optimizer=sgd"])
     'unet,optimizer=sgd,seed=1'
     """
-    pairs = named_overrides(overrides)
-    named = [f"{key.replace('/', '.')}={short_text(value, hashed=hashed)}" for key, value in pairs]
+    named = [f"{key.replace('/', '.')}={short_text(value, hashed=hashed)}" for key, value in named_pairs(overrides)]
     name = ",".join([model, *sorted(named)])
     return name if len(name.encode()) <= MAX_NAME_BYTES else f"{cut(name, MAX_NAME_BYTES)}-{short_hash(name)}"
 
 
 def short_text(value: str, *, hashed: bool = True) -> str:
-    """Return a value as it is in the name of a run: letters and digits of any script, and some signs.
+    """Return a value of an override as it is in the name of a run: letters and digits of any script, and some signs.
 
     Of a path it is the last part. A hash of the whole value follows if folders or signs are left out, if the value is
     long, or if it could be taken for two overrides.
 
     >>> short_text("photos"), short_text("[flip,swap]"), short_text("/archive/photos")
-    ('photos', 'flip,swap', 'photos-61dd8c88')
+    ('photos', 'flip,swap', 'photos-b3dbc411')
     """
-    whole = posixpath.normpath(value) if "/" in value else value
+    unquoted = plain_value(value)
+    whole = posixpath.normpath(unquoted) if "/" in unquoted else unquoted
     text = whole.rpartition("/")[2]
-    if re.fullmatch(r"\[[^][{}]*\]", text):  # of a list, commas are enough
+    if text == value and re.fullmatch(r"\[[^][{}]*\]", text):  # of a list, commas are enough
         text = re.sub(r",\s+", ",", text[1:-1])
     letters = unicodedata.normalize("NFC", text)  # one of the two forms that accents have; macOS takes them for one
     kept = "".join(c for c in letters if c in KEPT_SIGNS or unicodedata.category(c)[0] in "LMN")
@@ -65,10 +65,15 @@ def short_hash(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
-def named_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Return key and value of the overrides that are part of a run's name; values without Hydra's quotes."""
+def named_overrides(overrides: Sequence[str]) -> dict[str, str]:
+    """Return the overrides that are part of a run's name: key -> value without Hydra's quotes."""
+    return {key: plain_value(value) for key, value in named_pairs(overrides)}
+
+
+def named_pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Return key and value of the overrides that are part of a run's name, as they are written."""
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
-    return [(key, plain_value(value)) for key, _, value in pairs if is_named(key)]
+    return [(key, value) for key, _, value in pairs if is_named(key)]
 
 
 def is_named(key: str) -> bool:
@@ -99,7 +104,7 @@ def find_run_folder(study: Path, model: str, overrides: Sequence[str]) -> Path:
     if earlier == folder or (folder / "result.json").exists():
         return folder
     recorded = read_json(earlier / "result.json").get("overrides", {})
-    return earlier if dict(named_overrides(overrides)) in (recorded, plain_values(recorded)) else folder
+    return earlier if named_overrides(overrides) in (recorded, plain_values(recorded)) else folder
 
 
 def plain_values(overrides: Mapping[str, str]) -> dict[str, str]:
@@ -110,10 +115,8 @@ def plain_values(overrides: Mapping[str, str]) -> dict[str, str]:
 def earlier_run_name(model: str, overrides: Sequence[str]) -> str:
     """Return the name that versions up to 0.2.0 gave to a run's folder."""
     named = []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        if is_named(key):
-            value = value.strip("'\"").rstrip("/").rpartition("/")[2] if "/" in value else value
-            named.append(f"{key}={re.sub(r'[^A-Za-z0-9_.+=,-]', '', value)}")
+    for key, value in named_pairs(overrides):
+        last = value.strip("'\"").rstrip("/").rpartition("/")[2] if "/" in value else value
+        named.append(f"{key}={re.sub(r'[^A-Za-z0-9_.+=,-]', '', last)}")
     name = ",".join([model, *sorted(named)])
     return name if len(name) <= MAX_NAME_BYTES else f"{name[:MAX_NAME_BYTES]}-{short_hash(name)}"

@@ -120,7 +120,7 @@ def test_a_key_that_a_class_may_take_is_shown_with_its_plus(command: Command, tm
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("a.png --output out", "required: INPUT\nusage: python -m n2n_lightning.predict CHECKPOINT INPUT... --output"),
+        ("a.png --output out", "required: INPUT; usage: python -m n2n_lightning.predict CHECKPOINT INPUT... --output"),
         ("genral a.png --output out", "genral does not exist; did you mean 'general'?"),
         ("general given/a.pgn --output out", "given/a.pgn does not exist; did you mean 'given/a.png'?"),
         ("general a.png -o out", "-o is no option; did you mean '--output'?"),

@@ -76,7 +76,10 @@ DISTINCT = [
     *([f"data.augment={value}"] for value in ("[flip]", "[flip,swap]", "[]")),
     *([f"trainer.precision={value}"] for value in ("16-mixed", "bf16-mixed")),
     *([f"init_from={value}"] for value in ("best.ckpt", "a/best.ckpt", "b/best.ckpt", "../best.ckpt", "/best.ckpt")),
-    *([f"data.root={value}"] for value in ("x/day1", "y/day1", "day1", "'day 1'", "'da y1'", "'day1]'", "C:\\day1")),
+    *(
+        [f"data.root={value}"]
+        for value in ("x/day1", "y/day1", "day1", "'day 1'", "'da y1'", "'day1]'", "'[day1]'", "C:\\day1")
+    ),
     *([f"data.root='{value}'"] for value in ("肝臓", "腎臓", "肝", "🔬", "🧪", "é", "e\u0301", "x/肝臓")),
     *([f"data.root={'x' * count}"] for count in (60, 61, 62, 200, 300)),
     *([f"model.encoder={value}"] for value in ("[1,1,1]", "[[1],[1,1]]", "[[1,1],[1]]", "[11,1]")),
