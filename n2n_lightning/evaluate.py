@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 from n2n_lightning.reporting.printing import TextTable
 from n2n_lightning.system import errors, hydra_app
-from n2n_lightning.system.folders import config_folder, run_name, write_fault
+from n2n_lightning.system.folders import config_folder, write_fault
+from n2n_lightning.system.run_names import run_name
 
 MAX_STEM_BYTES = 200  # of a file's name; most file systems allow 255
 
@@ -34,7 +35,8 @@ def job(cfg: DictConfig) -> None:
     not_named = ("checkpoint", "data", "output")
     named = [word for word in hydra_config.overrides.task if word.partition("=")[0] not in not_named]
     try:
-        code = score(hydra_app.resolve_config(cfg), run_name(hydra_config.runtime.choices["data"], named))
+        name = run_name(hydra_config.runtime.choices["data"], named, hashed=False)
+        code = score(hydra_app.resolve_config(cfg), name)
     except errors.InputError as error:
         errors.report_error(error)
         code = errors.BAD_INPUT

@@ -12,6 +12,7 @@ from n2n_lightning.reporting.runs import read_runs
 from n2n_lightning.reporting.table import comparison_csv, comparison_markdown, print_comparison
 from n2n_lightning.system import errors
 from n2n_lightning.system.arguments import make_parser
+from n2n_lightning.system.folders import suggest_path
 
 FIGURE_FILES = [f"{name}.png" for name in ("psnr", "psnr_pairs", "train_loss", "val_loss", "architecture_unet")]
 FIGURE_FILES += [f"{name}_images.png" for name in ("unet", "sequential", "best")]
@@ -43,7 +44,10 @@ def report_runs(folder: Path, output: Path) -> int:
         errors.InputError: the folder has no runs.
     """
     if not folder.is_dir():
-        raise errors.InputError(f"DIR must be a folder, got {folder}; give a folder of runs, such as outputs/demo")
+        near = suggest_path(folder)
+        raise errors.InputError(
+            f"DIR must be a folder, got {folder}{near}; give a folder of runs, such as outputs/demo"
+        )
     found = read_runs(folder)
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)

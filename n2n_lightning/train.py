@@ -26,7 +26,8 @@ from n2n_lightning.reporting.sweep import (
     read_outcomes,
 )
 from n2n_lightning.system import errors, hydra_app
-from n2n_lightning.system.folders import UNNAMED_OVERRIDES, config_folder
+from n2n_lightning.system.folders import config_folder
+from n2n_lightning.system.run_names import find_run_folder, named_overrides, run_name
 
 LOCK = ".lock"  # in a run's folder, while a process trains there
 JOBS = "N2N_JOBS"  # environment: id of the main process, and a file for the outcomes of other processes' jobs
@@ -41,9 +42,9 @@ def job(cfg: DictConfig) -> float | str:
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then uses huge pages: the U-Net trains 5 % faster
     hydra_cfg: Any = HydraConfig.get()
-    folder = Path(hydra_cfg.runtime.output_dir)
-    task = list(hydra_cfg.overrides.task)
-    labels = {"model": hydra_cfg.runtime.choices.model, "overrides": named_overrides(task)}
+    model, task = hydra_cfg.runtime.choices.model, list(hydra_cfg.overrides.task)
+    folder = find_folder(Path(hydra_cfg.runtime.output_dir), model, task)
+    labels = {"model": model, "overrides": named_overrides(task)}
 
     def save(config: dict[str, Any]) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
@@ -104,10 +105,13 @@ def run_job(
     return Outcome(folder, status, errors.FAILED if status == "failed" else errors.DONE, text)
 
 
-def named_overrides(task: list[str]) -> dict[str, str]:
-    """Return the overrides that are part of the run's name, as key -> value."""
-    pairs = (override.lstrip("+~").partition("=") for override in task)
-    return {key: value for key, _, value in pairs if key not in UNNAMED_OVERRIDES and not key.startswith("logger.")}
+def find_folder(given: Path, model: str, task: list[str]) -> Path:
+    """Return the run's folder: the one that Hydra made, or that of an earlier version, which named it differently."""
+    found = find_run_folder(given.parent, model, task)
+    if given.name != run_name(model, task) or found == given:  # hydra.run.dir may be any folder
+        return given
+    remove_if_empty(given)
+    return found
 
 
 def save_hydra_files(folder: Path, config: dict[str, Any], task: list[str], hydra_cfg: object = None) -> None:

@@ -24,6 +24,7 @@ from n2n_lightning.image_io.image_file import ImageError, check_packing
 from n2n_lightning.image_io.listing import is_broken_link, list_files
 from n2n_lightning.image_io.stack import cached, in_threads
 from n2n_lightning.system.atomic import atomic_write, read_json
+from n2n_lightning.system.folders import suggest_path
 from n2n_lightning.system.lock import exclusive_build
 
 PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -209,7 +210,7 @@ def box_mean(cells: ByteArray) -> ByteArray:
 def list_photographs(folder: Path) -> list[Path]:
     """Return every picture below ``folder``, sorted."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; give a folder of photographs")
+        raise ValueError(f"{folder} is not a folder{suggest_path(folder)}; give a folder of photographs")
     found = list_files(folder, PHOTO_SUFFIXES)
     broken = [str(path) for path in found if is_broken_link(path)]
     if broken:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from n2n_lightning.image_io.formats import IMAGE_SUFFIXES
+from n2n_lightning.system.folders import suggest_path
 
 FolderId = tuple[int, int]  # device and inode, which a folder has under all its names
 
@@ -14,7 +15,7 @@ FolderId = tuple[int, int]  # device and inode, which a folder has under all its
 def list_images(folder: Path) -> list[Path]:
     """Return every image file below ``folder``, sorted, as ``list_files`` does; a ValueError if there is none."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; give a folder of images")
+        raise ValueError(f"{folder} is not a folder{suggest_path(folder)}; give a folder of images")
     found = list_files(folder, IMAGE_SUFFIXES)
     if not found:
         raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}); give a folder that does")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES
 from n2n_lightning.image_io.listing import is_listed, list_files, list_images
+from n2n_lightning.system.folders import suggest_path
 
 
 class FileJob(NamedTuple):
@@ -66,7 +67,8 @@ def find_input(text: str) -> tuple[Path, list[Path]]:
             raise ValueError(f"{path} is no image ({' '.join(IMAGE_SUFFIXES)}); leave it out, or convert it")
         return path.parent, [path]
     if not glob.has_magic(text):
-        raise ValueError(f"{path} does not exist; give a file, a folder, or a pattern such as 'a/*.tif'")
+        near = suggest_path(path)
+        raise ValueError(f"{path} does not exist{near}; give a file, a folder, or a pattern such as 'a/*.tif'")
     fixed = path.parts[:-1]
     first = next((number for number, part in enumerate(fixed) if glob.has_magic(part)), len(fixed))
     root = Path(*fixed[:first])

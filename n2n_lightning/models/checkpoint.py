@@ -16,6 +16,8 @@ from n2n_lightning.models.module import FORMAT, DenoiserModule, to_channels_last
 from n2n_lightning.models.trained import find_trained
 from n2n_lightning.system import plugins
 from n2n_lightning.system.atomic import atomic_write
+from n2n_lightning.system.errors import suggest
+from n2n_lightning.system.folders import suggest_path
 from n2n_lightning.system.safe_load import MAX_REASON, is_stored, safe_load
 
 MAX_NAME = 80  # characters of a name out of a file, in a message
@@ -36,7 +38,9 @@ def find_checkpoint(name: str | Path) -> Path:
     matches = [key for key in known if str(name) in (key, key.rpartition("/")[2])]
     if len(matches) == 1:
         return known[matches[0]]
-    rule = "holds no best.ckpt" if path.is_dir() else "does not exist"
+    last = [key.rpartition("/")[2] for key in known]
+    near = suggest(str(name), [*known, *(key for key in last if last.count(key) == 1)], 0.7) or suggest_path(path)
+    rule = "holds no best.ckpt" if path.is_dir() else f"does not exist{near}"
     if matches:
         rule = f"is more than one trained model: {', '.join(matches)}"
     raise ValueError(

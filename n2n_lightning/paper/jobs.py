@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from n2n_lightning.paper.experiments import EXPERIMENTS, TEST_NOISES, Experiment
 from n2n_lightning.system.atomic import read_json
-from n2n_lightning.system.folders import run_name
+from n2n_lightning.system.run_names import find_run_folder
 
 ENDED = ("done", "dead")  # states of a run that has nothing left to train
 
@@ -81,7 +81,7 @@ def make_jobs(args: argparse.Namespace) -> list[PaperRun]:
                 f"seed={seed}",
                 *args.overrides,
             )
-            folder = Path("outputs") / size.study / experiment.noise / run_name(args.model, overrides)
+            folder = find_run_folder(Path("outputs") / size.study / experiment.noise, args.model, overrides)
             jobs.append(PaperRun(experiment, seed, overrides, folder))
     return jobs
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
 
+from n2n_lightning.system.synonyms import nearest
 from n2n_lightning.system.threads import limit_spinning
 
 DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
@@ -103,7 +103,7 @@ def output_is_closed() -> bool:
     return False
 
 
-def suggest(name: str, names: Iterable[str]) -> str:
-    """Return the hint "; did you mean 'x'?", or an empty string if no name is similar."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+def suggest(name: str, names: Iterable[str], least: float = 0.5) -> str:
+    """Return the hint "; did you mean 'x'?", or an empty string if no name is near; ``least`` as for ``nearest``."""
+    near = nearest(name, names, least)
+    return f"; did you mean '{near}'?" if near else ""

@@ -1,18 +1,12 @@
-"""Folders that come with the package, and the names of run folders."""
+"""Folders that come with the package, and folders that cannot be written."""
 
 from __future__ import annotations
 
-import hashlib
-import re
+import difflib
+import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-UNNAMED_OVERRIDES = (  # overrides that the name of a run's folder leaves out
-    *("model", "study", "resume", "experiment", "size", "debug", "plugins"),
-    *("save_minutes", "save_steps", "logger"),
-)
-MAX_RUN_NAME = 180  # characters
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -32,6 +26,17 @@ def weights_folder() -> Path:
     return bundled("weights")
 
 
+def suggest_path(path: Path) -> str:
+    """Return the hint "; did you mean 'x'?" for a path that does not exist, or an empty string if no name is near."""
+    parts = [part for part in (*reversed(path.parents), path) if not part.exists()]
+    try:
+        names = os.listdir(parts[0].parent)
+    except (IndexError, OSError):
+        return ""
+    near = difflib.get_close_matches(parts[0].name, names, n=1, cutoff=0.7)
+    return f"; did you mean '{parts[0].with_name(near[0]) / path.relative_to(parts[0])}'?" if near else ""
+
+
 def write_fault(path: Path) -> str | None:
     """Return why no file could be written at ``path``; None if one could. Nothing is left behind.
 
@@ -46,21 +51,3 @@ def write_fault(path: Path) -> str | None:
             return None
     except OSError as error:
         return error.strerror or str(error)
-
-
-def run_name(model: str, overrides: Sequence[str]) -> str:
-    """Return the folder name of a run: the model, then the other overrides, sorted. Of a path, take the last part.
-
-    >>> run_name("unet", ["model=unet", "seed=1", "optimizer=sgd"])
-    'unet,optimizer=sgd,seed=1'
-    """
-    named = []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        if key not in UNNAMED_OVERRIDES and not key.startswith(("hydra.", "logger.")):
-            value = value.strip("'\"").rstrip("/").rpartition("/")[2] if "/" in value else value
-            named.append(f"{key}={re.sub(r'[^A-Za-z0-9_.+=,-]', '', value)}")
-    name = ",".join([model, *sorted(named)])
-    if len(name) <= MAX_RUN_NAME:
-        return name
-    return f"{name[:MAX_RUN_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ConfigDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from n2n_lightning.system import plugins
+from n2n_lightning.system import mistakes, plugins
 from n2n_lightning.system.arguments import version_text
 from n2n_lightning.system.atomic import UNWRITABLE
-from n2n_lightning.system.errors import HYDRA_FULL_ERROR, USER_FULL_ERROR, InputError, run_command, suggest
-from n2n_lightning.system.folders import config_folder, run_name
+from n2n_lightning.system.command_words import quote_paths, syntax_fault
+from n2n_lightning.system.errors import HYDRA_FULL_ERROR, USER_FULL_ERROR, InputError, run_command
+from n2n_lightning.system.folders import config_folder
+from n2n_lightning.system.run_names import run_name
 
 ONE_FILE_GROUPS = ("loss", "noise", "optimizer", "scheduler")  # conf/<group>.yaml; other groups: a file for each choice
 CHOICE_FILES = "[!_]*.yaml"  # a file whose name starts with _ is shared by others and is no choice
@@ -113,6 +117,7 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
         if named:  # for the processes of a parallel sweep
             os.environ[plugins.VARIABLE] = ",".join([*plugins.split_names(named_before or ""), *named])
         load_plugins(named)
+        sys.argv[1:] = prepare_words(sys.argv[1:], config_name)
         try:
             main()
         except (HydraException, OmegaConfBaseException) as error:
@@ -120,7 +125,7 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
         except OSError as error:
             if error.errno not in UNWRITABLE:
                 raise
-            setting = "hydra.sweep.dir" if {"-m", "--multirun"} & set(sys.argv) else "hydra.run.dir"
+            setting = "hydra.sweep.dir" if is_sweep() else "hydra.run.dir"
             reason = f"{error.filename} cannot be created ({error.strerror})"
             raise InputError(f"{reason}; set {setting}=FOLDER to one that can") from error
 
@@ -150,24 +155,49 @@ for one_file in ONE_FILE_GROUPS:
 
 
 def explain(error: BaseException, config_name: str) -> str:
-    """Return one message for an error of Hydra and its causes, with the most similar key or option there is."""
+    """Return one message for an error of Hydra and its causes, with the setting, choice or line that is meant."""
     lines: dict[str, None] = {}  # each line once
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, OverrideParseException):
+            return syntax_fault(cause.override)
         lines |= dict.fromkeys(line.strip() for line in str(cause).splitlines() if line.strip())
         cause = cause.__cause__
-    text = "\n".join(lines)
-    if match := re.search(r"Could not find '([\w@./]+)/([\w.-]+)'", text):
-        group, name = match.groups()
-        options = group_choices(group)
-        hint = "" if plugins.loaded or group not in plugins.GROUPS else "; a plugin's names need plugins=[MODULE]"
-        return f"{group} must be one of {', '.join(options)}, got {name!r}" + suggest(name, options) + hint
-    if match := re.search(r"Could not override '([\w@./]+)'", text):
-        hint = "; --help lists them, + before a key adds one"
-        if {"-m", "--multirun"} & set(sys.argv):
-            hint += f"; where the sweep chooses the group, ++{match[1]}=... sets it"
-        return f"{match[1]!r} is no setting" + suggest(match[1], known_keys(config_name)) + hint
-    return text
+    return mistakes.explain("\n".join(lines), sys.argv[1:], known_names(config_name))
+
+
+def prepare_words(words: Sequence[str], config_name: str) -> list[str]:
+    """Return the words of a command line as Hydra needs them: options first, paths quoted.
+
+    Raises:
+        InputError: a word is no setting and no option.
+    """
+    names = known_names(config_name)
+    mistakes.check_options(words, names)
+    settings: list[str] = get_args_parser().parse_known_intermixed_args(words)[0].overrides
+    mistakes.check_settings(settings, names)
+    options = list(words)
+    for setting in settings:
+        options.remove(setting)
+    return [*options, *quote_paths(settings, sweep=is_sweep())]
+
+
+def is_sweep() -> bool:
+    """Return whether the command line asks for a sweep."""
+    return bool({"-m", "--multirun"} & set(sys.argv))
+
+
+def known_names(config_name: str) -> mistakes.Names:
+    """Return the names that a command knows, to find those that a user means."""
+    folders = sorted(path.name for path in config_folder().iterdir() if path.is_dir())
+    groups = list(dict.fromkeys(("model", "optimizer", "loss", "data", "noise", "scheduler", *folders)))
+    return mistakes.Names(
+        groups,
+        lambda group: [*group_choices(group), *nested_choices(group)],
+        lambda: known_keys(config_name),
+        lambda: settings_of_choices(groups),
+        [option for action in get_args_parser()._actions for option in action.option_strings],
+    )
 
 
 def group_choices(group: str) -> list[str]:
@@ -194,13 +224,48 @@ def is_choice(group: str, name: str) -> bool:
     return stem in group_choices(folder)
 
 
+def nested_choices(group: str) -> list[str]:
+    """Return the choices in folders of a group's folder, such as ``paper/text`` of ``experiment``."""
+    folder = config_folder() / group
+    names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/**/*.yaml"))
+    return sorted(name for name in names if "_" not in (part[0] for part in name.split("/")))
+
+
 def known_keys(config_name: str) -> list[str]:
-    """Return the groups and the dotted keys of the configuration, given the groups that the command line chooses."""
+    """Return the groups and the dotted keys of the configuration, given the groups that the command line chooses.
+
+    Keys that only name a choice, such as ``loss.name``, are left out.
+    """
     GlobalHydra.instance().clear()
     chosen = [word for word in sys.argv[1:] if is_choice(*word.partition("=")[::2])]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose(config_name, chosen))
-    return [*config, *flatten(config)]
+    return [*config, *(key for key in flatten(config) if key.rpartition(".")[2] not in mistakes.KINDS)]
+
+
+def settings_of_choices(groups: Sequence[str]) -> dict[str, list[str]]:
+    """Return for each dotted setting of these groups the choices that have it, as ``GROUP=CHOICE``."""
+    found: dict[str, list[str]] = {}
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        repository: Any = GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]  # of Hydra's only loader
+        for group in groups:
+            for choice in group_choices(group):
+                for key in settings_in(repository, group, choice):
+                    found.setdefault(f"{group}.{key}", []).append(f"{group}={choice}")
+    return found
+
+
+def settings_in(repository: Any, group: str, choice: str) -> set[str]:
+    """Return the settings in a choice's file, and in those files of its group that it is made of."""
+    loaded = repository.load_config(f"{group}/{choice}")
+    if loaded is None or loaded.header.get("package") == "_global_":  # an experiment, which has settings of all groups
+        return set()
+    settings = set(map(str, loaded.config))
+    for default in loaded.defaults_list or ():
+        if isinstance(default, ConfigDefault) and not default.is_self():
+            settings |= settings_in(repository, group, str(default.path))
+    return settings
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

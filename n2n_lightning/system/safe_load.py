@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from n2n_lightning.system.folders import suggest_path
+
 MAX_REASON = 300  # characters of torch's message
 PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.nn.Parameter)
 
@@ -22,7 +24,7 @@ def safe_load(path: Path) -> Any:
         ValueError: the file is missing or damaged, or it carries code. The code is not run.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist")
+        raise ValueError(f"{path} does not exist{suggest_path(path)}")
     try:
         if zipfile.is_zipfile(path):
             check_archive(path)

@@ -100,7 +100,8 @@ def data_faults(config: Config) -> list[str]:
         faults += noise_faults("noise", config["noise"]) or val_noise_faults(data.get("val_noise"), config["noise"])
     elif config["noise"]["name"] is not None:
         name = config["noise"]["name"]
-        faults.append(f"noise={name} is only for data=clean, other data has its own noise; set noise=none")
+        rule = f"noise={name} is only for data=clean, other data has its own noise"
+        faults.append(f"{rule}; set noise=none, or data=clean")
     return faults or construction_faults("data", lambda: build_datamodule(config))
 
 

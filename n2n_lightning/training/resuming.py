@@ -12,6 +12,7 @@ from n2n_lightning.models.checkpoint import read_checkpoint
 from n2n_lightning.models.module import is_step_scheduler
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.system.hydra_app import flatten
+from n2n_lightning.system.run_names import plain_values
 from n2n_lightning.training.build import Config, build_datamodule
 from n2n_lightning.training.checkpointing import LAST, PREVIOUS
 from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
@@ -39,8 +40,8 @@ def recall_defaults(config: Config, folder: Path, labels: dict[str, Any]) -> Non
     if not recorded or "minutes" in recorded or earlier.get("status") == "failed" or not config["resume"]:
         return
     then, now = (
-        {key: value for key, value in found.get("overrides", {}).items() if key not in NOT_COMPARED}
-        for found in (earlier, labels)
+        {key: value for key, value in found.items() if key not in NOT_COMPARED}
+        for found in (plain_values(earlier.get("overrides", {})), labels.get("overrides", {}))
     )
     if then != now or recorded["data"]["name"] != config["data"]["name"]:
         return

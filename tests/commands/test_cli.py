@@ -70,7 +70,7 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
         (["trainer.devices=2"], ["devices must be 1, got 2"]),
         (["trainer.limit_val_batches=0"], ["limit_val_batches must be above 0"]),
         *((words, ["trainer", *said]) for words, said in UNUSABLE_TRAINER_VALUES),
-        (["study=3"], ["study must be text, got 3"]),
+        (["study=[3]"], ["study must be text, got [3]"]),
         (["resume=maybe"], ["resume must be true or false, got 'maybe'"]),
         (["~optimizer"], ["optimizer must be a group of settings"]),
         (["scheduler=null"], []),

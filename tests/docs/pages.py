@@ -22,6 +22,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from n2n_lightning import reproduce
+from n2n_lightning.system.arguments import CommandParser
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.hydra_app import ONE_FILE_GROUPS, group_choices, resolve_config
 from n2n_lightning.training.check import check_config, check_data
@@ -220,14 +221,14 @@ def parse_arguments(name: str, words: Sequence[str]) -> None:
         raise Parsed
 
     with (
-        mock.patch.object(argparse.ArgumentParser, "error", lambda _, text: message.append(text) or exit(2)),
+        mock.patch.object(CommandParser, "error", lambda _, text: message.append(text) or exit(2)),
         mock.patch("sys.argv", [name, *plain]),
     ):
         try:
             if name == "reproduce":  # it has a check of its own for overrides; --collect spares it the folders
                 reproduce.parse([*plain, "--collect"])
             else:
-                with mock.patch.object(argparse.ArgumentParser, "parse_known_args", parse_only):
+                with mock.patch.object(CommandParser, "parse_known_args", parse_only):
                     importlib.import_module(f"n2n_lightning.{name}").parse(plain)
         except Parsed:
             return
