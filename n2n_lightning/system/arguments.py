@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+
+from n2n_lightning.system.folders import PACKAGE
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -16,3 +19,13 @@ def make_parser(command: str, description: str) -> argparse.ArgumentParser:
 def version_text() -> str:
     package = sys.modules["n2n_lightning"]  # is loaded before its modules, which must not import it
     return f"n2n_lightning {package.__version__}"
+
+
+def command_summaries() -> dict[str, str]:
+    """Return what each command does, from the first line of its module, which is read and not imported."""
+    summaries = {}
+    for path in sorted(PACKAGE.glob("*.py")):
+        with path.open(encoding="utf-8") as file:
+            if match := re.match(rf'"""(.*): ``python -m n2n_lightning\.{path.stem}\b', file.readline()):
+                summaries[path.stem] = match[1]
+    return summaries
