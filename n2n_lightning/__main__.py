@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ def main() -> int:
     first = sys.argv[1] if sys.argv[1:] else "--help"
     summaries = command_summaries()
     if first in summaries:
+        if os.getcwd() not in sys.path and not sys.flags.safe_path:
+            sys.path.insert(0, os.getcwd())  # as python -m does
         sys.argv = sys.argv[1:]
         runpy.run_module(f"n2n_lightning.{first}", run_name="__main__", alter_sys=True)
     return run_command(lambda: answer(first, summaries))

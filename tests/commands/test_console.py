@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import Command
+from small_runs import ROOT
 from test_every_command import COMMANDS, run
 from warm_processes import run_warm
 
@@ -45,3 +47,14 @@ def test_a_command_ends_as_under_its_own_name(course_data: Path, tmp_path: Path)
     assert again.returncode == 0 and "skip" in again.stdout + again.stderr, "both use the same folder"
     refused = run_warm(["-m", "n2n_lightning", "train", "model=unett"], tmp_path)
     assert refused.returncode == 2 and "unet" in refused.stderr
+
+
+def test_a_command_can_import_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As with ``python -m``, although the folder of a console script comes first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(ROOT)])
+    monkeypatch.setattr("sys.argv", ["n2n", "train"])
+    found: list[str] = []
+    monkeypatch.setattr("runpy.run_module", lambda *_, **__: found.extend(sys.path))
+    main()
+    assert found == [str(tmp_path), str(ROOT)]
