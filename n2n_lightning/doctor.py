@@ -13,7 +13,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from n2n_lightning.system import errors, hydra_app
+from n2n_lightning.system import errors, hydra_app, plugins
 from n2n_lightning.system.folders import config_folder, write_fault
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
     from rich.console import Console
     from rich.progress import Progress
 
+    from n2n_lightning.data.choices import DATA, is_file_source
     from n2n_lightning.data.scene_data import SceneData
     from n2n_lightning.diagnosis import examine, judge
     from n2n_lightning.reporting.diagnosis_figure import draw_findings
@@ -57,8 +58,9 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
 
     source, folder = config["data"]["name"], Path(config["output"])
     try:
-        if source not in SOURCES:
-            raise ValueError(f"data must be one of {', '.join(SOURCES)}, got {source}; set data=burst")
+        sources = [*SOURCES, *(name for name in plugins.registered("data") if is_file_source(DATA[name]))]
+        if source not in sources:
+            raise ValueError(f"data must be one of {', '.join(sources)}, got {source}; set data=burst")
         check_data(config)
         if fault := write_fault(folder / "doctor.json"):
             raise ValueError(f"{folder} cannot be written ({fault}); set output=FOLDER")
@@ -158,7 +160,7 @@ def print_findings(found: list[Finding], faults: list[str]) -> None:
 
 def training_command(source: str, overrides: list[str], found: list[Finding]) -> str:
     """Return the command line that trains on these images with the settings that were advised."""
-    given = [f"data={source}", *(word for word in overrides if word.startswith("data."))]
+    given = [f"data={source}", *(word for word in overrides if word.startswith(("data.", "plugins=")))]
     advised = [word for finding in found for word in finding.settings if word.startswith("data.")]
     return shlex.join(["python", "-m", "n2n_lightning.train", *dict.fromkeys([*given, *advised])])
 

@@ -108,6 +108,7 @@ def load(config: dict[str, Any]) -> tuple[DenoiserModule, NoisyPairDataModule]:
     from n2n_lightning.training.build import build_datamodule
 
     module, datamodule = load_denoiser(config["checkpoint"]), build_datamodule(config)
+    module.loss  # noqa: B018  # a ValueError where it is unknown, before data is read
     take_range(datamodule.data, module)
     datamodule.setup("validate")
     if datamodule.image_shape[0] != module.hparams["channels"]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from n2n_lightning import __version__
 from n2n_lightning.system import errors
-from n2n_lightning.system.arguments import make_parser
+from n2n_lightning.system.arguments import add_plugins_option, make_parser
 from n2n_lightning.system.atomic import atomic_write
 from n2n_lightning.system.folders import write_fault
 
@@ -54,6 +54,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--format", choices=FILE_SUFFIXES, required=True, help="torch: a .pt2 file for torch.export.load")
     add("--output", metavar="FILE", type=Path, help="the file (default: the run's or the model's name, in this folder)")
     add("--overwrite", action="store_true", help="replace FILE where it exists")
+    add_plugins_option(parser)
     return parser.parse_args(argv)
 
 

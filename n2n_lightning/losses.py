@@ -6,6 +6,7 @@ with it restores the clean image if the noise preserves that statistic (``Noise.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Literal
 
@@ -81,8 +82,18 @@ MINIMUM_AT: dict[str, Statistic] = {  # which statistic of noisy targets a train
     "hdr": "mean",
     "neighbor2neighbor": "mean",
 }
-EXTRA_ARGUMENTS = {"l0": ("progress",), "l2_by_noise": ("source",)}  # arguments beside estimate and target
-ANNEALED = ("l0", "neighbor2neighbor")  # these change over the training, so a finished run cannot be made longer
+GIVEN_ARGUMENTS = ("progress", "source")  # what a loss can ask for beside estimate and target
+
+
+def extra_arguments(name: str) -> tuple[str, ...]:
+    """Return which of ``GIVEN_ARGUMENTS`` a loss takes; none of them if there is no such loss."""
+    taken = inspect.signature(LOSSES[name]).parameters if name in LOSSES else {}
+    return tuple(argument for argument in GIVEN_ARGUMENTS if argument in taken)
+
+
+def is_annealed(name: str) -> bool:
+    """Return whether a loss changes over the training, so that a finished run cannot be made longer."""
+    return name == "neighbor2neighbor" or "progress" in extra_arguments(name)
 
 
 def noise_floor(name: str, noisy: Tensor, target: Tensor, third: Tensor | None) -> Tensor | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
 from n2n_lightning.system import errors
-from n2n_lightning.system.arguments import make_parser
+from n2n_lightning.system.arguments import add_plugins_option, make_parser
 from n2n_lightning.system.folders import write_fault
 
 if TYPE_CHECKING:  # at run time they are imported after the arguments are checked, because torch takes seconds
@@ -50,6 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--precision", choices=("32", "bf16"), default="32", help="bf16: faster on some CPUs, exact to 3 digits")
     add("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     add("--overwrite", action="store_true", help="replace files in DIR that this command did not make")
+    add_plugins_option(parser)
     return parser.parse_args(argv)
 
 

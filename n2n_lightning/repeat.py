@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning.reporting.runs import Run, read_run
-from n2n_lightning.system import errors
-from n2n_lightning.system.arguments import make_parser
+from n2n_lightning.system import errors, plugins
+from n2n_lightning.system.arguments import add_plugins_option, make_parser
 
 TOLERANCE = 0.01  # relative, of the best values; with other versions or devices, rounding errors add up
 ENVIRONMENT = ("device", "git_commit")  # beside the versions; the device of a CPU includes the number of threads
@@ -38,6 +38,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or its result.json")
     parser.add_argument("--study", metavar="NAME", default="repeats", help="folder below outputs (default: repeats)")
+    add_plugins_option(parser)
     return parser.parse_args(argv)
 
 
@@ -50,6 +51,10 @@ def read_original(path: Path) -> Run:
     if run.status not in ("done", "dead") or not run.part("config"):
         rule = f"RUN must be a finished run, {path} is {run.status}"
         raise errors.InputError(f"{rule}; give one that is done, or finish it")
+    plugins.load()
+    if missing := sorted({*map(str, run.part("plugins").values())} - set(plugins.loaded)):
+        names = ", ".join(key for key, plugin in run.part("plugins").items() if plugin == missing[0])
+        raise errors.InputError(f"{path} was trained with {names}; {plugins.how_to_name(missing[0])}")
     return run
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import pytest
 from noisy_files import ALL, source, write_noisy_images
+from plugin_modules import write_module  # noqa: F401  # a fixture
 from small_runs import train_in, train_with, write_course_data, write_photograph
 
 from n2n_lightning import train

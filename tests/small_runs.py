@@ -36,7 +36,8 @@ from n2n_lightning.training.callbacks import CSV_COLUMNS, PAIR_COLUMNS
 from n2n_lightning.training.run import train
 
 ROOT = Path(__file__).parents[1]
-MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
+hydra_app.load_plugins()  # of N2N_PLUGINS, whose models are then tested as ours are
+MODELS = hydra_app.group_choices("model")
 SMALL = {  # models that are too big for tests which train them, cut images into tiles, or export
     "dncnn": ("++model.layers=5", "++model.width=8"),
     "nafnet": ("model.width=8", "model.encoder=[1]", "model.decoder=[1]"),

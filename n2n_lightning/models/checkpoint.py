@@ -14,9 +14,11 @@ from torch import Tensor
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import FORMAT, DenoiserModule, to_channels_last
 from n2n_lightning.models.trained import find_trained
+from n2n_lightning.system import plugins
 from n2n_lightning.system.atomic import atomic_write
 from n2n_lightning.system.safe_load import MAX_REASON, is_stored, safe_load
 
+MAX_NAME = 80  # characters of a name out of a file, in a message
 KEPT_KEYS = ["n2n_lightning", "hyper_parameters", "hparams_name", "epoch", "global_step", "pytorch-lightning_version"]
 
 
@@ -57,7 +59,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if about["format"] > FORMAT:
         found = about["format"]
         raise ValueError(f"{path} has format {found}, this version reads up to {FORMAT}; update n2n_lightning")
+    if about["family"] not in FAMILIES:
+        plugins.load()
+    if about["family"] not in FAMILIES:
+        raise ValueError(f"{path} holds a net of {unknown_family(about)}")
     return content
+
+
+def unknown_family(about: Mapping[str, Any]) -> str:
+    """Name a family that no module has registered, and say how its plugin is named."""
+    family = f"the family {about['family'][:MAX_NAME]!r}, which n2n_lightning does not have"
+    plugin = recorded_plugins(about).get("model=" + about["family"])
+    return f"{family}; {plugins.how_to_name(plugin)}"
+
+
+def recorded_plugins(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return the plugins that a checkpoint names, as far as they are short text: ``loss=my_loss`` -> module."""
+    found = about.get("plugins")
+    items = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in items if isinstance(value, str) and len(value) <= MAX_NAME}
 
 
 def has_description(content: Mapping[Any, Any], about: Mapping[Any, Any]) -> bool:
@@ -66,7 +86,6 @@ def has_description(content: Mapping[Any, Any], about: Mapping[Any, Any]) -> boo
     groups = (content.get("hyper_parameters"), content.get("state_dict"))
     return (
         isinstance(family, str)
-        and family in FAMILIES
         and isinstance(number, int)
         and isinstance(peak, (int, float))
         and 0 < peak < math.inf
@@ -98,7 +117,7 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
     about, arguments = content["n2n_lightning"], content["hyper_parameters"]
     weights = {name.removeprefix("net."): t for name, t in content["state_dict"].items() if name.startswith("net.")}
     try:
-        check_description(arguments, weights)
+        check_description({} if plugins.plugin_of("model", about["family"]) else arguments, weights)
         with torch.device("meta"):  # whatever sizes the file claims, they take no memory there
             FAMILIES[about["family"]](**arguments).net.load_state_dict(weights, assign=True)
         module = FAMILIES[about["family"]](**arguments)
@@ -107,6 +126,7 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
         reason = " ".join(str(error).split())[:MAX_REASON]
         raise ValueError(f"{path} holds weights that do not fit its own description ({reason})") from error
     module.peak, module.sample_type = float(about.get("peak", 255.0)), about.get("sample_type", "uint8")
+    module.recorded_plugins = recorded_plugins(about)
     module.span, module.reach = (pair(about.get(name)) for name in ("span", "reach"))
     return to_channels_last(module).eval()
 
@@ -117,7 +137,10 @@ def pair(limits: list[float] | None) -> tuple[float, float] | None:
 
 
 def check_description(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
-    """Refuse a description of a larger net than the weights are of, since building that net would take memory."""
+    """Refuse a description of a larger net than the weights are of, since building that net would take memory.
+
+    Only of our own families: an argument of a plugin's net may be any number.
+    """
     if not all(isinstance(weight, Tensor) and is_stored(weight) for weight in weights.values()):
         raise ValueError("weights that are no tensors, or claim more numbers than the file holds")
     most = max([len(weights), *(side for weight in weights.values() for side in weight.shape)])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
@@ -15,8 +16,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, R
 
 from n2n_lightning.data.neighbors import regularised_loss
 from n2n_lightning.data.pairs import NoisyPair
-from n2n_lightning.losses import EXTRA_ARGUMENTS, LOSSES, noise_floor
+from n2n_lightning.losses import LOSSES, Loss, extra_arguments, noise_floor
 from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, errors_by_noisy_images
+from n2n_lightning.system import plugins
 
 FORMAT = 1  # of a checkpoint's description of itself
 LOGGED = (  # the scores of validation that are logged
@@ -54,7 +56,14 @@ SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
     "rampdown": rampdown,
     "step": StepLR,
 }
-STEP_SCHEDULERS = ("cosine", "rampdown")  # step after every batch, down to 0 at the end; the others every epoch
+
+
+def is_step_scheduler(name: str) -> bool:
+    """Return whether a scheduler steps after every batch, down to the end of the run; the others do every epoch.
+
+    It then takes ``T_max``, the number of steps of the run.
+    """
+    return "T_max" in inspect.signature(SCHEDULERS[name]).parameters
 
 
 def build_from_spec(table: Mapping[str, Callable[..., Built]], spec: Spec, *first: Any, **defaults: Any) -> Built:
@@ -64,7 +73,8 @@ def build_from_spec(table: Mapping[str, Callable[..., Built]], spec: Spec, *firs
 
 def make_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, clips: bool = False) -> torch.optim.Optimizer:
     """Build an optimizer, fused into one kernel unless it ``clips``: Lightning may refuse to clip for fused ones."""
-    fused = {} if clips or {"foreach", "differentiable"} & set(spec) else {"fused": True}
+    can_fuse = "fused" in inspect.signature(OPTIMIZERS[spec["name"]]).parameters
+    fused = {"fused": True} if can_fuse and not clips and not {"foreach", "differentiable"} & set(spec) else {}
     return build_from_spec(OPTIMIZERS, spec, parameters, **fused)
 
 
@@ -88,20 +98,32 @@ class DenoiserModule(pl.LightningModule):
     peak, sample_type = 255.0, "uint8"  # of the training data's files; the net sees the value ``peak`` as 1
     span: tuple[float, float] | None = None  # that clean images can have, in file values; None is 0 to ``peak``
     reach: tuple[float, float] | None = None  # largest absolute value of the darkest and the brightest training file
+    recorded_plugins: Mapping[str, str] = {}  # of a loaded checkpoint: who registered what, such as ``loss=my_loss``
     gives_negatives = True  # whether the net's output can be below 0
 
     def __init__(self, *, optimizer: Spec, loss: Spec, scheduler: Spec | None) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
-        self.loss = partial(LOSSES[loss["name"]], **{key: value for key, value in loss.items() if key != "name"})
-        self.loss_takes = EXTRA_ARGUMENTS.get(loss["name"], ())
-        self.gamma = float(loss.get("gamma", 0))  # final weight of Neighbor2Neighbor's regulariser
+        self.loss_takes = extra_arguments(loss["name"])
+        is_neighbor2neighbor = loss["name"] == "neighbor2neighbor"
+        self.gamma = float(loss.get("gamma", 0)) if is_neighbor2neighbor else 0.0  # final weight of its regulariser
         self.train_loss, self.val_loss, self.val_floor = WeightedMean(), WeightedMean(), WeightedMean()
         self.quality, self.pair_quality = RestorationQuality(), PairQuality()
         self.progress = 0.0  # completed fraction of the training, for a loss that changes
         self.scores: dict[str, Any] = {}  # of the last validation
         self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the mean of the whole epoch
+
+    @cached_property  # so that a net denoises also where its loss, of a plugin, is unknown
+    def loss(self) -> Loss:
+        """The training loss, with its settings."""
+        spec = self.hparams["loss"]
+        if spec["name"] not in LOSSES:
+            plugins.load()
+        if spec["name"] not in LOSSES:
+            rule = f"loss must be one of {', '.join(LOSSES)}, got {spec['name']!r}"
+            raise ValueError(f"{rule}; {plugins.how_to_name(self.recorded_plugins.get('loss=' + spec['name']))}")
+        return partial(LOSSES[spec["name"]], **{key: value for key, value in spec.items() if key != "name"})
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -198,7 +220,7 @@ class DenoiserModule(pl.LightningModule):
         optimizer = make_optimizer(self.optimizer_spec, self.net.parameters(), clips=bool(clips))
         if self.scheduler_spec is None:
             return optimizer
-        by_step = self.scheduler_spec["name"] in STEP_SCHEDULERS
+        by_step = is_step_scheduler(self.scheduler_spec["name"])
         defaults = {"T_max": int(self.trainer.estimated_stepping_batches)} if by_step else {}
         scheduler = build_from_spec(SCHEDULERS, self.scheduler_spec, optimizer, **defaults)
         never = isinstance(scheduler, ReduceLROnPlateau)  # on_validation_epoch_end steps it, before the checkpoint
@@ -216,6 +238,9 @@ class DenoiserModule(pl.LightningModule):
         about["span"] = list(self.span or (0.0, self.peak))
         if self.reach is not None:
             about["reach"] = list(self.reach)
+        used = {"model": {"family": self.family}} | {group: self.hparams[group] for group in ("optimizer", "loss")}
+        if registered := plugins.plugins_of(used):
+            about["plugins"] = registered  # names for people; loading imports none of them
         checkpoint["n2n_lightning"] = {"format": FORMAT, "family": self.family} | about
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 
+from n2n_lightning.system import plugins
 from n2n_lightning.system.folders import PACKAGE
 
 
@@ -14,6 +15,19 @@ def make_parser(command: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m n2n_lightning.{command}", description=description)
     parser.add_argument("--version", action="version", version=version_text(), help="show the version and exit")
     return parser
+
+
+def add_plugins_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--plugins``, for commands that load checkpoints."""
+    rule = f"modules with nets, losses, ... of your own; also the environment's {plugins.VARIABLE}"
+    parser.add_argument("--plugins", metavar="MODULE,...", action=LoadPlugins, help=rule)
+
+
+class LoadPlugins(argparse.Action):
+    """The option that imports plugins at once."""
+
+    def __call__(self, parser: object, namespace: object, values: object, option: object = None) -> None:
+        plugins.load(plugins.split_names(str(values)))
 
 
 def version_text() -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 UNNAMED_OVERRIDES = (  # overrides that the name of a run's folder leaves out
-    *("model", "study", "resume", "experiment", "size", "debug"),
+    *("model", "study", "resume", "experiment", "size", "debug", "plugins"),
     *("save_minutes", "save_steps"),
 )
 MAX_RUN_NAME = 180  # characters

@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from n2n_lightning.system import plugins
 from n2n_lightning.system.arguments import version_text
 from n2n_lightning.system.atomic import UNWRITABLE
 from n2n_lightning.system.errors import HYDRA_FULL_ERROR, USER_FULL_ERROR, InputError, run_command, suggest
 from n2n_lightning.system.folders import config_folder, run_name
 
 ONE_FILE_GROUPS = ("loss", "noise", "optimizer", "scheduler")  # conf/<group>.yaml; other groups: a file for each choice
+CHOICE_FILES = "[!_]*.yaml"  # a file whose name starts with _ is shared by others and is no choice
 
 
 def rate_of_family(usual: float, special: Mapping[str, float], *, _root_: DictConfig) -> float:
@@ -45,18 +51,67 @@ def resolve_config(cfg: DictConfig) -> dict[str, Any]:
         config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]  # of a DictConfig it is a dict
     except MissingMandatoryValue as error:
         raise InputError(f"{error.full_key} is needed and not set; set {error.full_key}=...") from error
+    named = config.get("plugins")  # read again, because a file can name them too
+    load_plugins(named if isinstance(named, list) else ())
     return config
+
+
+class PluginFolders(SearchPathPlugin):
+    """Add the folders ``conf`` of plugins to Hydra's search path, behind ours."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for plugin, folder in plugins.config_folders().items():
+            search_path.append(plugin, f"file://{folder}")
+
+
+def load_plugins(named: Sequence[str] = ()) -> None:
+    """Import plugins (see ``plugins.load``), and let Hydra find the YAML files that they bring.
+
+    Raises:
+        InputError: a plugin cannot be used, or one of its files has the name of another choice.
+    """
+    plugins.load(named)
+    seen: dict[Path, str] = {}
+    for plugin, folder in plugins.config_folders().items():
+        for path in (found.relative_to(folder) for found in folder.rglob("*.yaml")):
+            group = path.parent.as_posix()
+            other = "n2n_lightning" if path.stem in own_choices(group) or has_file(path) else seen.get(path)
+            if other is not None:
+                rule = f"conf/{path} of the plugin {plugin} has the name of a file or choice of {other}"
+                raise InputError(f"{rule}; rename it")
+            seen[path] = plugin
+    if seen:
+        Plugins.instance().register(PluginFolders)
+
+
+def plugin_words(words: Sequence[str]) -> list[str]:
+    """Return the modules in ``plugins=[...]`` of a command line: they are needed before Hydra composes it."""
+    named = []
+    for word in words:
+        key, equals, value = word.lstrip("+").partition("=")
+        if key == "plugins" and equals:
+            match = re.fullmatch(r"\[([^][]*)\]", value.strip())
+            if match is None:
+                rule = f"plugins must be one list of modules in brackets, the same in a whole sweep, got {value!r}"
+                raise InputError(f"{rule}; write 'plugins=[my_package.denoisers]'")
+            named += plugins.split_names(match[1])
+    return named
 
 
 def run_hydra(main: Callable[[], None], config_name: str) -> int:
     """Run a ``hydra.main`` function; turn its exceptions and signals into an exit code and at most one message."""
     os.environ[USER_FULL_ERROR] = os.environ.get(HYDRA_FULL_ERROR, "0")
     os.environ[HYDRA_FULL_ERROR] = "1"  # otherwise Hydra catches the error, prints it and exits with code 1
+    named_before = os.environ.get(plugins.VARIABLE)
 
     def explained() -> None:
         if "--version" in sys.argv[1:]:  # Hydra would print its own
             print(version_text())
             return
+        named = plugin_words(sys.argv[1:])
+        if named:  # for the processes of a parallel sweep
+            os.environ[plugins.VARIABLE] = ",".join([*plugins.split_names(named_before or ""), *named])
+        load_plugins(named)
         try:
             main()
         except (HydraException, OmegaConfBaseException) as error:
@@ -72,12 +127,20 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
         return run_command(explained)
     finally:
         os.environ[HYDRA_FULL_ERROR] = os.environ.pop(USER_FULL_ERROR)
+        os.environ.pop(plugins.VARIABLE, None)
+        if named_before is not None:
+            os.environ[plugins.VARIABLE] = named_before
 
 
 def store_choices(group: str) -> None:
     """Give Hydra the choices of a group that is one file: key ``l1`` of ``conf/loss.yaml`` becomes ``loss=l1``."""
     for name, settings in OmegaConf.load(config_folder() / f"{group}.yaml").items():
-        ConfigStore.instance().store(str(name), settings, group, provider=f"{group}.yaml")
+        store_choice(group, str(name), settings, provider=f"{group}.yaml")
+
+
+def store_choice(group: str, name: str, settings: Any, provider: str) -> None:
+    """Give Hydra one choice: its settings, and as ``defaults`` the list of choices that it brings or is made of."""
+    ConfigStore.instance().store(name, settings, group, provider=provider)
 
 
 # at import, for the same reason as the resolver
@@ -96,7 +159,8 @@ def explain(error: BaseException, config_name: str) -> str:
     if match := re.search(r"Could not find '([\w@./]+)/([\w.-]+)'", text):
         group, name = match.groups()
         options = group_choices(group)
-        return f"{group} must be one of {', '.join(options)}, got {name!r}" + suggest(name, options)
+        hint = "" if plugins.loaded or group not in plugins.GROUPS else "; a plugin's names need plugins=[MODULE]"
+        return f"{group} must be one of {', '.join(options)}, got {name!r}" + suggest(name, options) + hint
     if match := re.search(r"Could not override '([\w@./]+)'", text):
         hint = "; --help lists them, + before a key adds one"
         if {"-m", "--multirun"} & set(sys.argv):
@@ -106,10 +170,21 @@ def explain(error: BaseException, config_name: str) -> str:
 
 
 def group_choices(group: str) -> list[str]:
-    """Return what ``group=`` accepts. A file whose name starts with _ is shared by others and is no choice."""
+    """Return what ``group=`` accepts: our choices, and those of the plugins that are loaded."""
+    files = (path.stem for folder in plugins.config_folders().values() for path in (folder / group).glob(CHOICE_FILES))
+    return sorted({*own_choices(group), *plugins.registered(group), *files})
+
+
+def own_choices(group: str) -> list[str]:
+    """Return the choices of a group that this package has."""
     if group in ONE_FILE_GROUPS:
         return sorted(map(str, OmegaConf.load(config_folder() / f"{group}.yaml")))
-    return sorted(path.stem for path in (config_folder() / group).glob("[!_]*.yaml"))
+    return sorted(path.stem for path in (config_folder() / group).glob(CHOICE_FILES))
+
+
+def has_file(path: Path) -> bool:
+    """Return whether ``conf/`` has a file of this relative path."""
+    return (config_folder() / path).exists()
 
 
 def is_choice(group: str, name: str) -> bool:

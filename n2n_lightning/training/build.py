@@ -5,35 +5,21 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from n2n_lightning.data.clean import CleanData
+from n2n_lightning.data.choices import DATA, takes_noise
 from n2n_lightning.data.datamodule import NoisyPairDataModule
-from n2n_lightning.data.ee559 import Ee559Data
-from n2n_lightning.data.paired import BurstData, PairsData
-from n2n_lightning.data.pairs import PairData
-from n2n_lightning.data.photos import PhotoData
-from n2n_lightning.data.single import SingleData
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import DenoiserModule, build_from_spec, to_channels_last
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.system.folders import config_folder
-from n2n_lightning.system.hydra_app import resolve_config
+from n2n_lightning.system.hydra_app import group_choices, load_plugins, resolve_config
 
 Config = dict[str, Any]
-DATA: dict[str, Callable[..., PairData]] = {
-    "burst": BurstData,
-    "clean": CleanData,
-    "ee559": Ee559Data,
-    "pairs": PairsData,
-    "photos": PhotoData,
-    "single": SingleData,
-}
 LOADER_KEYS = tuple(
     name for name in inspect.signature(NoisyPairDataModule).parameters if name not in ("data", "seed")
 )  # the other keys of the group ``data`` belong to the data set
@@ -49,8 +35,8 @@ def split_data(data: Config) -> tuple[Config, Config]:
 
 def compose_model(model: str | None, *overrides: str) -> Config:
     """Compose the configuration of ``train`` with this model, None for the default; a ValueError if it is unknown."""
-    folder = config_folder()
-    names = sorted(path.stem for path in (folder / "model").glob("*.yaml"))
+    load_plugins()
+    names = group_choices("model")
     if model is not None and model not in names:
         raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(model, names)}")
     return copy.deepcopy(compose_known(*overrides, *([] if model is None else [f"model={model}"])))
@@ -72,7 +58,7 @@ def compose_own_images(model: str | None) -> Config:
 def build_datamodule(config: Config) -> NoisyPairDataModule:
     """Build the data module of the groups ``data`` and ``noise``."""
     data_args, loader_args = split_data(config["data"])
-    noise = {"noise": config["noise"]} if data_args["name"] == "clean" else {}
+    noise = {"noise": config["noise"]} if takes_noise(data_args["name"]) else {}
     return NoisyPairDataModule(
         build_from_spec(DATA, data_args, **noise), **{"seed": config.get("seed", 0)} | loader_args
     )

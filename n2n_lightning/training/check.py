@@ -8,17 +8,19 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 
+from n2n_lightning.data.choices import DATA, takes_noise
 from n2n_lightning.data.datamodule import NoisyPairDataModule
-from n2n_lightning.losses import EXTRA_ARGUMENTS, LOSSES, MINIMUM_AT
+from n2n_lightning.losses import GIVEN_ARGUMENTS, LOSSES, MINIMUM_AT, extra_arguments
 from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.models.module import OPTIMIZERS, SCHEDULERS, STEP_SCHEDULERS, build_from_spec, make_optimizer
+from n2n_lightning.models.module import OPTIMIZERS, SCHEDULERS, build_from_spec, is_step_scheduler, make_optimizer
 from n2n_lightning.noise.choices import NOISES, make_noise
 from n2n_lightning.system.errors import suggest
-from n2n_lightning.training.build import DATA, LOADER_KEYS, Config, build_datamodule, build_module, split_data
+from n2n_lightning.training.build import LOADER_KEYS, Config, build_datamodule, build_module, split_data
 from n2n_lightning.training.signatures import argument_faults, describe_type, fits, spec_faults
 
 GROUPS = ("data", "noise", "loss", "scheduler", "optimizer", "model", "trainer")
 TOP_LEVEL: dict[str, Any] = {
+    "plugins": list[str],
     "study": str,
     "seed": int,
     "resume": bool,
@@ -98,7 +100,7 @@ def data_faults(config: Config) -> list[str]:
     data, loader = split_data(config["data"])
     faults = spec_faults("data", DATA, data, given=("noise",), also=LOADER_KEYS)
     faults += argument_faults("data", NoisyPairDataModule, loader, given=("data",))
-    if data.get("name") == "clean":
+    if takes_noise(data.get("name")):
         faults += noise_faults("noise", config["noise"]) or val_noise_faults(data.get("val_noise"), config["noise"])
     elif config["noise"]["name"] is not None:
         name = config["noise"]["name"]
@@ -109,15 +111,14 @@ def data_faults(config: Config) -> list[str]:
 def noise_faults(where: str, noise: Config) -> list[str]:
     """Return the faults of a corruption, and of the steps of a chain."""
     faults = spec_faults(where, NOISES, noise)
-    if noise["name"] != "chain" or faults:
-        return faults
-    for number, step in enumerate(noise["steps"]):
+    steps = noise["steps"] if noise["name"] == "chain" and not faults else ()
+    for number, step in enumerate(steps):
         place = f"{where}.steps[{number}]"
         if isinstance(step, dict):
             faults += noise_faults(place, step)
         else:
             faults.append(f"{place} must be a corruption and its settings, got {step!r}; write {{name: gaussian, ...}}")
-    return faults
+    return faults or construction_faults(where, lambda: make_noise(noise))
 
 
 def val_noise_faults(changed: Any, noise: Config) -> list[str]:
@@ -133,14 +134,14 @@ def loss_faults(config: Config) -> list[str]:
     """Return the faults of the group ``loss``, and of losses that do not suit the data."""
     loss, data = config["loss"], config["data"]
     name, single = loss.get("name"), data.get("name") == "single"
-    faults = spec_faults("loss", LOSSES, loss, given=("estimate", "target", "progress", "source"))
+    faults = spec_faults("loss", LOSSES, loss, given=("estimate", "target", *GIVEN_ARGUMENTS))
     if name == "neighbor2neighbor" and not single:
         faults.append("loss=neighbor2neighbor is only for data=single; set loss=l2")
-    if name in EXTRA_ARGUMENTS and single:
+    if extra_arguments(str(name)) and single:
         faults.append(f"loss={name} is not for data=single; set loss=neighbor2neighbor")
     if name == "l0" and data.get("overfit_steps"):
         faults.append("loss=l0 ends at 1 for any estimate, so it cannot show overfitting; set loss=l1")
-    if isinstance(loss.get("eps"), (int, float)) and not loss["eps"] > 0:
+    if name in ("charbonnier", "l2_by_noise") and isinstance(loss.get("eps"), (int, float)) and not loss["eps"] > 0:
         faults.append(f"loss.eps must be above 0, got {loss['eps']}; set loss.eps=0.001")
     return faults
 
@@ -153,14 +154,14 @@ def optimizer_faults(config: Config) -> list[str]:
     faults = faults or construction_faults("optimizer", lambda: make_optimizer(optimizer, weights))
     if scheduler["name"] is None:
         return faults
-    steps = {"T_max": 1} if scheduler["name"] in STEP_SCHEDULERS else {}
     found = spec_faults("scheduler", SCHEDULERS, scheduler, given=("optimizer", "T_max"))
     if isinstance(scheduler.get("step_size"), int) and scheduler["step_size"] < 1:
         found.append(
             f"scheduler: step_size must be 1 or more, got {scheduler['step_size']}; set scheduler.step_size=10"
         )
-    sgd = torch.optim.SGD(weights)
-    found = found or construction_faults("scheduler", lambda: build_from_spec(SCHEDULERS, scheduler, sgd, **steps))
+    if not found:
+        steps, sgd = {"T_max": 1} if is_step_scheduler(scheduler["name"]) else {}, torch.optim.SGD(weights)
+        found = construction_faults("scheduler", lambda: build_from_spec(SCHEDULERS, scheduler, sgd, **steps))
     return faults + found
 
 
@@ -239,11 +240,12 @@ def loss_advice(config: Config) -> str | None:
     L2 looks for the mean, L1 for the median, L0 for the mode. Each kind of noise keeps some of them at the clean value.
     """
     data, name = config["data"], config["loss"]["name"]
-    if data.get("targets", "noisy") == "clean" or data["name"] not in ("clean", "photos", "ee559"):
+    added = takes_noise(data["name"])
+    if data.get("targets", "noisy") == "clean" or not (added or data["name"] in ("photos", "ee559")):
         return None
-    noise = config["noise"] if data["name"] == "clean" else {"name": "pixelate"}
-    keeps, finds = make_noise(noise).preserves, MINIMUM_AT[name]
-    if finds in keeps:
+    noise = config["noise"] if added else {"name": "pixelate"}
+    keeps, finds = make_noise(noise).preserves, MINIMUM_AT.get(name)
+    if finds is None or finds in keeps:
         return None
     if not keeps:
         return f"{noise['name']} noise keeps neither mean, median nor mode: set data.targets=clean"

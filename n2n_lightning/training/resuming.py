@@ -7,17 +7,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.losses import ANNEALED
+from n2n_lightning.losses import is_annealed
 from n2n_lightning.models.checkpoint import read_checkpoint
-from n2n_lightning.models.module import STEP_SCHEDULERS
+from n2n_lightning.models.module import is_step_scheduler
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.system.hydra_app import flatten
 from n2n_lightning.training.build import Config, build_datamodule
 from n2n_lightning.training.checkpointing import LAST, PREVIOUS
 from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
 
-LATER_SETTINGS = {  # settings that earlier versions did not record -> their value in those versions
+LATER_SETTINGS: Config = {  # settings that earlier versions did not record -> their value in those versions
     **{"compile": False, "save_minutes": None, "save_steps": None, "minutes": None},
+    "plugins": [],
     "data.targets": "noisy",
     "data.resident": None,
     **{"data.match_levels": False, "data.align": False, "data.val_areas": False},
@@ -96,7 +97,8 @@ def changed_settings(earlier: Config, config: Config) -> dict[str, tuple[Any, An
 def extends_run(changes: dict[str, tuple[Any, Any]], config: Config) -> bool:
     """Return whether the run only gets more epochs, and its learning rate and loss have not reached their end."""
     before, now = changes.get("trainer.max_epochs", (0, 0))
-    ended = config["scheduler"]["name"] in STEP_SCHEDULERS or config["loss"]["name"] in ANNEALED
+    scheduler = config["scheduler"]["name"]
+    ended = (scheduler is not None and is_step_scheduler(scheduler)) or is_annealed(config["loss"]["name"])
     return len(changes) == 1 and now > before and not ended
 
 

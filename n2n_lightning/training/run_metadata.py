@@ -17,12 +17,14 @@ from n2n_lightning.data.frame_data import FrameData
 from n2n_lightning.data.pairs import PairData
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.models.module import DenoiserModule
-from n2n_lightning.system.folders import PACKAGE, config_folder
+from n2n_lightning.system.folders import PACKAGE
+from n2n_lightning.system.hydra_app import group_choices
+from n2n_lightning.system.plugins import plugins_of
 from n2n_lightning.training.build import Config, compose_model
 
 VERSIONED = ("n2n_lightning", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
 RESULT_NEUTRAL = (  # settings that do not change the result
-    *("resume", "study", "save_minutes", "save_steps"),
+    *("resume", "study", "save_minutes", "save_steps", "plugins"),
     *("data.cache_dir", "data.num_workers", "data.val_batch_size"),
 )
 
@@ -52,6 +54,7 @@ def describe_run(
         "seed": config["seed"],
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
         "git_commit": git_commit(),
+        "plugins": plugins_of(config),
         "config": config,
     }
 
@@ -69,8 +72,8 @@ def describe_data(data: PairData) -> dict[str, Any]:
 
 
 def has_own_optimizer(config: Config, model: str, overrides: dict[str, str]) -> bool:
-    """Return whether the optimizer equals the one that ``conf/`` gives this model, overridden or not."""
-    if not (config_folder() / "model" / f"{model}.yaml").exists():  # a model of the user's own configuration folder
+    """Return whether the optimizer equals the one that the configuration gives this model, overridden or not."""
+    if model not in group_choices("model"):  # a model of the user's own configuration folder
         return not any(key.partition(".")[0] == "optimizer" for key in overrides)
     return bool(config["optimizer"] == compose_model(model)["optimizer"])
 

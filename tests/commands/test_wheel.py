@@ -83,10 +83,13 @@ def check_train_and_report(python: Path, folder: Path) -> None:
     where = run(python, "-c", "import n2n_lightning; print(n2n_lightning.__file__)", cwd=folder)
     assert Path(where.strip()).is_relative_to(python.parents[1])
 
-    run(python, "-m", "n2n_lightning.train", "-m", "model=nn_relu,convtrans_relu", "debug=fast", cwd=folder)
+    example = ("--no-deps", "--no-index", "--no-build-isolation", ROOT / "examples" / "plugin")
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *example, cwd=folder)
+    line = ("-m", "model=nn_relu,convtrans_relu,my_net", "loss=my_loss", "debug=fast")
+    run(python, "-m", "n2n_lightning.train", *line, cwd=folder)
 
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("outputs/*/*/result.json"))]
-    assert {result["model"] for result in results} == {"nn_relu", "convtrans_relu"}
+    assert {result["model"] for result in results} == {"nn_relu", "convtrans_relu", "my_net"}
     assert all(result["status"] in ("done", "dead") for result in results)  # four batches train nothing
 
     run(python, "-m", "n2n_lightning.report", "outputs/debug_fast", cwd=folder)

@@ -28,6 +28,7 @@ from n2n_lightning.training.check import check_config, check_data
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "outputs/README.md")]
+PAGES += sorted((ROOT / "examples").rglob("*.md"))
 PAGES += sorted((ROOT / "docs").rglob("*.md")) + sorted((ROOT / "weights").rglob("*.md"))
 CHANGELOG = ROOT / "CHANGELOG.md"  # it names what is gone: its links and lines count, its commands do not
 MAX_PROSE = 120  # characters a line

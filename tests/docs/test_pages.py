@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from pages import CHANGELOG, PAGES, ROOT, command_faults, commands, faults, split_page
 
+from n2n_lightning.system.hydra_app import load_plugins
+
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -15,7 +17,10 @@ def name(path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [*PAGES, CHANGELOG], ids=name)
-def test_links_commands_names_and_paths_exist_and_lines_are_short(path: Path):
+@pytest.mark.usefixtures("write_module")
+def test_links_commands_names_and_paths_exist_and_lines_are_short(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "examples" / "plugin")
+    load_plugins(["n2n_example.denoisers"])  # pages name its net, loss and source
     assert not list(faults(path, path.read_text()))
 
 

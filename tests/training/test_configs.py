@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from small_runs import MODELS, ROOT, compose_config
+from small_runs import ROOT, compose_config
 
 from n2n_lightning.system.hydra_app import ONE_FILE_GROUPS, group_choices
 from n2n_lightning.training.build import build_datamodule, build_module
@@ -93,7 +93,7 @@ def test_size_small_changes_the_papers_experiments_and_size_full_nothing():
     assert text["trainer"]["gradient_clip_val"] is None and text["model"] == {"family": "unet"}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", GROUPS["model"])
 def test_a_models_file_is_short_and_names_what_differs(model: str):
     lines = (ROOT / "conf" / "model" / f"{model}.yaml").read_text().strip().splitlines()
     assert len(lines) < 10
