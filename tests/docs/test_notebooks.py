@@ -14,6 +14,7 @@ from warm_processes import run_warm
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 TINY = {  # in place of the values of the cell with the tag "parameters"
     "five_models": {"train_pairs": 16, "val_pairs": 4, "epochs": 1},
+    "own_net": {"train_pairs": 16, "val_pairs": 4, "epochs": 1},
     "burst": {"rows": 128, "columns": 128, "length": "trainer.max_epochs=1 data.train_pairs=16"},
 }
 
