@@ -120,11 +120,17 @@ def hydra_offers(command: str, before: Sequence[str], word: str) -> list[str]:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    from n2n_lightning.system.hydra_app import flatten, is_choice
+    from n2n_lightning.system.hydra_app import flatten, is_choice, load_plugins
+    from n2n_lightning.system.plugins import split_names
 
     def options(group: str, kind: ObjectType) -> list[str]:
         return [name for name in loader.get_group_options(group, kind) if not name.startswith("_")]
 
+    named = [name for other in before if other.startswith("plugins=") for name in split_names(other[8:].strip("[]"))]
+    try:
+        load_plugins(named)
+    except ValueError:  # one cannot be imported; the command will say so
+        return []
     key, sign, value = word.partition("=")
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()

@@ -38,6 +38,7 @@ from n2n_lightning.system.hydra_app import group_choices
         ("train resume=", ["resume=true", "resume=false"]),
         ("train trainer.max_epochs=", ["trainer.max_epochs=20"]),
         ("train data=burst data.root=", []),  # files
+        ("train plugins=[no_such_module] model=", []),
         ("evaluate check", ["checkpoint="]),
         ("doctor data.al", ["data.align="]),
     ],
