@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+DOCS := $(VENV)/.docs
 # Exists while pip runs, so that a set-up that was interrupted starts over instead of using half a package.
 INSTALLING := $(VENV)/.installing
 
 RECENT := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 MODELS := unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid
 
-.PHONY: help setup demo test quick stress check audit clean
+.PHONY: help setup demo test quick stress check docs audit clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +36,9 @@ check: $(STAMP)  ## check lint, formatting, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+docs: $(DOCS)  ## run the notebooks and build the site in build/site/html, whose links must be right (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/site.py
+
 audit:  ## look for known vulnerabilities in requirements.lock (needs the network)
 	@$(PYTHON) tools/audit.py
 
@@ -44,6 +48,11 @@ stress: $(STAMP)  ## run the stress tests: kills, damaged files, full disks, hos
 clean:  ## remove caches and build products, but not .venv and outputs
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+$(DOCS): $(STAMP) docs/constraints.txt
+	@echo "make docs: installing the site's packages into $(VENV)"
+	@$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -c docs/constraints.txt -e '.[docs]'
+	@touch $@
 
 $(STAMP): pyproject.toml constraints.txt
 	@if [ -e $(INSTALLING) ] || ! { $(BIN)/python $(RECENT) && $(BIN)/python -m pip --version; } >/dev/null 2>&1; then \

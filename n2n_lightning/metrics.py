@@ -63,7 +63,9 @@ def errors_by_noisy_images(
     Args:
         denoise: denoises the second image, which is needed where there is no third.
         estimate: made from ``noisy``.
-        noisy, second, third: noisy images of the same scenes; the third may be the mean of several.
+        noisy: noisy images.
+        second: other noisy images of the same scenes.
+        third: once more; it may be the mean of several.
         limits: see ``squared_error``.
     """
     if third is None:

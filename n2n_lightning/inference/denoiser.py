@@ -134,8 +134,9 @@ class Denoiser:
         of ``train data=pairs``. The value that is 1 to the net is found as for files: see ``denoise``.
 
         Args:
-            source, target: (N, C, H, W), (N, H, W, C), (N, H, W), (H, W, C) or (H, W) of numpy or torch, integers or
-                floats; or a list of images of any sizes. (C, H, W) where the net's channels are known.
+            source: (N, C, H, W), (N, H, W, C), (N, H, W), (H, W, C) or (H, W) of numpy or torch, integers or floats;
+                or a list of images of any sizes. (C, H, W) where the net's channels are known.
+            target: the same scenes once more, with noise of their own.
             epochs: passes over all pixels. None: 20 epochs of as many pixels as 640 crops of 64x64 have.
             minutes: length of the training instead, measured at its start.
             batch_size: crops in a step. None: as many pixels as 8 crops of 64x64 have, at most 64 crops.

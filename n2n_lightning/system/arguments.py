@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from n2n_lightning.system import plugins
 from n2n_lightning.system.errors import BAD_INPUT, suggest
+from n2n_lightning.system.folders import PACKAGE
 from n2n_lightning.system.synonyms import plain
 
 
@@ -75,3 +77,13 @@ class LoadPlugins(argparse.Action):
 def version_text() -> str:
     package = sys.modules["n2n_lightning"]  # is loaded before its modules, which must not import it
     return f"n2n_lightning {package.__version__}"
+
+
+def command_summaries() -> dict[str, str]:
+    """Return what each command does, from the first line of its module, which is read and not imported."""
+    summaries = {}
+    for path in sorted(PACKAGE.glob("*.py")):
+        with path.open(encoding="utf-8") as file:
+            if match := re.match(rf'"""(.*): ``python -m n2n_lightning\.{path.stem}\b', file.readline()):
+                summaries[path.stem] = match[1]
+    return summaries

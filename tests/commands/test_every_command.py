@@ -12,7 +12,18 @@ from small_runs import ROOT, SECONDS
 
 import n2n_lightning
 
-COMMANDS = ("train", "evaluate", "predict", "doctor", "export", "report", "repeat", "reproduce", "standin")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "doctor",
+    "export",
+    "report",
+    "repeat",
+    "reproduce",
+    "standin",
+    "completion",
+)
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -44,7 +55,7 @@ def run_unread(words: Sequence[str], *, buffered: bool) -> tuple[int, str]:
 
 def test_the_list_of_commands_is_complete():
     modules = (ROOT / "n2n_lightning").glob("*.py")
-    assert {path.stem for path in modules if "def main(" in path.read_text()} == set(COMMANDS)
+    assert {path.stem for path in modules if "def main(" in path.read_text()} == {*COMMANDS, "__main__"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

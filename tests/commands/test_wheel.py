@@ -79,6 +79,7 @@ def check_predict(python: Path, folder: Path) -> None:
 
 
 def check_train_and_report(python: Path, folder: Path) -> None:
+    assert "train" in run(python.parent / "n2n", "--help", cwd=folder)
     where = run(python, "-c", "import n2n_lightning; print(n2n_lightning.__file__)", cwd=folder)
     assert Path(where.strip()).is_relative_to(python.parents[1])
 

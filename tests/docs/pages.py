@@ -36,7 +36,7 @@ MAX_PROSE = 120  # characters a line
 MAX_CELL = 100  # characters a cell of a table: more is a paragraph
 
 HYDRA_COMMANDS = ("train", "evaluate")
-ARGPARSE_COMMANDS = ("predict", "export", "report", "repeat", "reproduce", "standin")
+ARGPARSE_COMMANDS = ("predict", "export", "report", "repeat", "reproduce", "standin", "completion")
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]*")  # FOLDER, PATH, N
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`]+)`")
@@ -98,7 +98,7 @@ def commands(page: Page) -> list[str]:
     plain = [block.text.replace("\\\n", " ") for block in page.blocks if block.language in ("", "bash", "console")]
     shown = [line for text in plain for line in text.splitlines()] + code_spans(page)
     words = [" ".join(line.strip().removeprefix("$ ").split()) for line in shown]
-    return [line for line in words if re.match(r"python |make [a-z]", line)]
+    return [line for line in words if re.match(r"python |n2n |make [a-z]", line)]
 
 
 def faults(path: Path, text: str) -> Iterator[str]:
@@ -150,6 +150,9 @@ def anchors(text: str) -> set[str]:
 def command_faults(command: str) -> Iterator[str]:
     """Yield why a command that a page shows would be refused."""
     words = [word for word in shlex.split(command, comments=True) if word != "..."]
+    if words[0] == "n2n":
+        name = words[1] if words[1:] and not words[1].startswith("-") else "__main__"
+        words = ["python", "-m", f"n2n_lightning.{name}", *words[2:]]
     if words[0] == "make":
         known = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         yield from (f"no target: make {word}" for word in words[1:] if "=" not in word and word not in known)

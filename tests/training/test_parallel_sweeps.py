@@ -17,6 +17,7 @@ from warm_processes import SECONDS
 from n2n_lightning.system.run_names import short_text
 
 TRAIN = ("-m", "n2n_lightning.train", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+N2N = ("-m", "n2n_lightning", "train", *TRAIN[2:])  # the console script, whose workers must find the command as well
 SMALL = ("model=convtrans_relu", "data.train_pairs=32", "data.val_pairs=8", "data.batch_size=8")
 
 
@@ -40,14 +41,14 @@ def test_parallel_jobs_share_one_data_set_and_are_all_listed(photographs: Path, 
     lines = [text for text in ended.stdout.splitlines() if "epoch 1/1" in text]
     assert len(lines) == 2 and all(text.startswith("convtrans_relu,") for text in lines)
 
-    again = run_python(line, tmp_path)
+    again = run_python([*N2N, *line[len(TRAIN) :]], tmp_path)
     assert sorted(states(again.stdout).values()) == ["failed", "failed", "skipped", "skipped"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the workers where Linux lists them")
 def test_a_signal_ends_a_parallel_sweep_with_its_workers(photographs: Path, tmp_path: Path):
-    line = [sys.executable, *TRAIN, *SMALL, f"data.root={photographs}", "trainer.max_epochs=10000", "seed=0,1"]
+    line = [sys.executable, *N2N, *SMALL, f"data.root={photographs}", "trainer.max_epochs=10000", "seed=0,1"]
     environment = os.environ | {"A_MARK_OF_THIS_TEST": str(tmp_path)}
     with subprocess.Popen(line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
