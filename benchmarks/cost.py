@@ -20,6 +20,7 @@ from benchmarks.tables import show
 from benchmarks.turns import Convolutions
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run_metadata import count_gmac
+from n2n_lightning.training.settings import RunSettings
 
 SIDE = 64  # px: side of the image that a net is counted on
 STEP = """
@@ -30,7 +31,7 @@ print(train_step(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
 
 
 def module_of(model: str) -> Any:
-    return build_module(configuration(f"model={model}"), 3)
+    return build_module(RunSettings.unchecked(configuration(f"model={model}")), 3)
 
 
 def count(model: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.run import train
+from n2n_lightning.training.settings import RunSettings
 
 WARM_UP = 20
 
@@ -40,9 +41,9 @@ def speed(root: str, steps: int) -> dict[str, Any]:
     model = "model=convtrans_relu"
     memory = configuration(model, "data.train_pairs=4096")
     files = configuration(model, "data=clean", f"data.root={root}", "data.crop_px=32")
-    module = build_module(memory, 3)
+    module = build_module(RunSettings.unchecked(memory), 3)
     optimizer = module.configure_optimizers()
-    sources = [batches(build_datamodule(config)) for config in (memory, files)]
+    sources = [batches(build_datamodule(RunSettings.unchecked(config))) for config in (memory, files)]
     seconds: list[list[float]] = [[], []]
     for _ in range(steps + WARM_UP):
         for source, times in zip(sources, seconds, strict=True):

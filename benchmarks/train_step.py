@@ -18,6 +18,7 @@ from benchmarks.tables import show
 from benchmarks.turns import InTurns, train_in_turns
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run_metadata import count_gmac
+from n2n_lightning.training.settings import RunSettings
 
 WARM_UP = 5
 SHAPE = (3, 32, 32)
@@ -33,7 +34,8 @@ def measure(model: str, steps: int, batch_size: int) -> dict[str, Any]:
     train_in_turns(config, turns)
     ours, bare = zip(*turns.over_bare[WARM_UP : WARM_UP + steps], strict=True)
     beside, alone = zip(*turns.over_convolutions[WARM_UP : WARM_UP + steps], strict=True)
-    gflop = 6 * count_gmac(build_module(config, SHAPE[0]), SHAPE) * batch_size  # backward is twice forward
+    module = build_module(RunSettings.unchecked(config), SHAPE[0])
+    gflop = 6 * count_gmac(module, SHAPE) * batch_size  # backward is twice forward
     return {
         "model": model,
         "batch_size": batch_size,

@@ -61,10 +61,10 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
         sources = [*SOURCES, *(name for name in plugins.registered("data") if is_file_source(DATA[name]))]
         if source not in sources:
             raise ValueError(f"data must be one of {', '.join(sources)}, got {source}; set data=burst")
-        check_data(config)
+        settings = check_data(config)
         if fault := write_fault(folder / "doctor.json"):
             raise ValueError(f"{folder} cannot be written ({fault}); set output=FOLDER")
-        data = build_datamodule(config).data
+        data = build_datamodule(settings).data
         assert isinstance(data, SceneData)
         scenes, faults = data.find_scenes("train") or ([], [])
         if not scenes:

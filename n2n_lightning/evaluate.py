@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from n2n_lightning.data.datamodule import NoisyPairDataModule
     from n2n_lightning.data.pairs import PairData
     from n2n_lightning.models.module import DenoiserModule
+    from n2n_lightning.training.settings import DataSettings
 
 
 @hydra.main(config_path=str(config_folder()), config_name="evaluate", version_base="1.3")
@@ -61,11 +62,11 @@ def score(config: dict[str, Any], data_name: str) -> int:
     from n2n_lightning.training.value_checks import range_line
 
     try:
-        check_settings(config)
+        settings = check_settings(config)
         path = Path(config["output"]) if config["output"] else default_output(config, data_name)
         if fault := write_fault(path):
             raise ValueError(f"{path} cannot be written ({fault}); set output=FILE")
-        module, datamodule = load(config)
+        module, datamodule = load(config["checkpoint"], settings)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
     data = datamodule.data
@@ -95,27 +96,28 @@ def score(config: dict[str, Any], data_name: str) -> int:
     return errors.DONE
 
 
-def check_settings(config: dict[str, Any]) -> None:
-    """Raise a ValueError that lists the faults of the configuration. Nothing is read."""
+def check_settings(config: dict[str, Any]) -> DataSettings:
+    """Return the settings of the data; a ValueError lists the faults of the configuration. Nothing is read."""
     from n2n_lightning.training.check import check_data
 
-    check_data(config)
+    settings = check_data(config)
     if not isinstance(config["quantize"], bool):
         raise ValueError(f"quantize must be true or false, got {config['quantize']!r}; set quantize=true")
+    return settings
 
 
-def load(config: dict[str, Any]) -> tuple[DenoiserModule, NoisyPairDataModule]:
+def load(checkpoint: str, settings: DataSettings) -> tuple[DenoiserModule, NoisyPairDataModule]:
     """Load the checkpoint and the data, and check that they fit; ValueError or OSError if something is wrong."""
     from n2n_lightning.models.checkpoint import load_denoiser
     from n2n_lightning.training.build import build_datamodule
 
-    module, datamodule = load_denoiser(config["checkpoint"]), build_datamodule(config)
+    module, datamodule = load_denoiser(checkpoint), build_datamodule(settings)
     module.loss  # noqa: B018  # a ValueError where it is unknown, before data is read
     take_range(datamodule.data, module)
     datamodule.setup("validate")
     if datamodule.image_shape[0] != module.hparams["channels"]:
         raise ValueError(
-            f"{config['checkpoint']} denoises images of {module.hparams['channels']} channels, "
+            f"{checkpoint} denoises images of {module.hparams['channels']} channels, "
             f"the data has {datamodule.image_shape[0]}; choose other data or another checkpoint"
         )
     return module, datamodule

@@ -29,8 +29,9 @@ from n2n_lightning.noise.choices import NOISES
 from n2n_lightning.noise.kinds import Noise
 from n2n_lightning.system import plugins
 from n2n_lightning.system.hydra_app import group_choices, store_choice
-from n2n_lightning.training.build import LOADER_KEYS, build_module, compose_known, compose_model
+from n2n_lightning.training.build import build_module, compose_known, compose_model
 from n2n_lightning.training.callback_choices import CALLBACKS, REFUSED
+from n2n_lightning.training.settings import LOADER_KEYS, RunSettings
 
 Any_ = TypeVar("Any_", bound=Callable[..., Any])
 Callback = TypeVar("Callback", bound=type[pl.Callback])
@@ -216,9 +217,9 @@ def check_net(model: str, *overrides: str) -> None:
     Raises:
         ValueError: it does not keep a shape, writes into its input, or gives other values in a batch than alone.
     """
-    config = compose_model(model, *overrides)
+    settings = RunSettings.unchecked(compose_model(model, *overrides))
     for channels in (1, 3):
-        module = build_module(config, channels)
+        module = build_module(settings, channels)
         for height, width in CHECKED_SIZES:
             images = torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(0))
             before, shape = images.clone(), tuple(images.shape)

@@ -82,7 +82,7 @@ def run_job(
     try:
         config = make_config()
         with file_lock(folder / LOCK, busy):
-            trained = train(config, folder, labels, lambda: save(config))
+            trained = train(config, folder, labels, save)
             status, text = best_text(folder)
     except errors.InputError as error:
         errors.report_error(error)

@@ -34,6 +34,7 @@ from n2n_lightning.system.folders import config_folder
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.callbacks import CSV_COLUMNS, PAIR_COLUMNS
 from n2n_lightning.training.run import train
+from n2n_lightning.training.settings import RunSettings
 
 ROOT = Path(__file__).parents[1]
 hydra_app.load_plugins()  # of N2N_PLUGINS, whose models are then tested as ours are
@@ -92,6 +93,11 @@ def compose_config(*overrides: str, name: str = "train") -> dict[str, Any]:
     return copy.deepcopy(_composed(name, overrides))
 
 
+def compose_settings(*overrides: str) -> RunSettings:
+    """Compose the settings of ``train`` with these overrides."""
+    return RunSettings.unchecked(compose_config(*overrides))
+
+
 @functools.cache  # Hydra takes a tenth of a second
 def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
@@ -117,14 +123,14 @@ def train_with(folder: Path, *overrides: str) -> Path:
     """Train on any data in this process, without Hydra's command line; return the run's folder."""
     config = compose_config(*overrides)
     model = next((o.removeprefix("model=") for o in overrides if o.startswith("model=")), "unet")
-    train(config, folder, {"model": model, "overrides": {}}, lambda: folder.mkdir(parents=True, exist_ok=True))
+    train(config, folder, {"model": model, "overrides": {}}, lambda _: folder.mkdir(parents=True, exist_ok=True))
     return folder
 
 
 def write_checkpoint(path: Path, model: str, *, channels: int = 3, peak: float = 255.0, kind: str = "uint8") -> Path:
     """Write a checkpoint of an untrained net of test size, as training would."""
     torch.manual_seed(3)
-    module = build_module(compose_config(*small(model)), channels)
+    module = build_module(compose_settings(*small(model)), channels)
     with torch.no_grad():
         for parameter in module.net.parameters():
             parameter.add_(torch.randn(parameter.shape), alpha=0.02)  # some start at zero

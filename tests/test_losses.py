@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import compose_config, train_in
+from small_runs import compose_config, compose_settings, train_in
 from torch import Tensor
 
 from n2n_lightning.data.pairs import NoisyPair
@@ -27,7 +27,7 @@ CLEAN = ("data=clean", "data.root=there")
 
 
 def module_of(*overrides: str) -> DenoiserModule:
-    return build_module(compose_config("model=convtrans_relu", *overrides), 3)
+    return build_module(compose_settings("model=convtrans_relu", *overrides), 3)
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ def test_the_masked_loss_is_that_of_clean_targets_on_average():
     ],
 )
 def test_a_loss_that_looks_for_what_the_noise_moves_is_advised_against(overrides: list[str], words: list[str]):
-    said = loss_advice(compose_config(*overrides))
+    said = loss_advice(compose_settings(*overrides))
     assert said is not None
     for word in words:
         assert word in said
 
 
 def test_noise_that_moves_everything_has_no_loss_to_try():
-    said = loss_advice(compose_config(*CLEAN, "noise=chain", "noise.steps=[{name:poisson},{name:text}]"))
+    said = loss_advice(compose_settings(*CLEAN, "noise=chain", "noise.steps=[{name:poisson},{name:text}]"))
     assert said == "chain noise keeps neither mean, median nor mode: set data.targets=clean"
 
 
@@ -212,7 +212,7 @@ def test_noise_that_moves_everything_has_no_loss_to_try():
     ],
 )
 def test_a_loss_that_suits_or_whose_noise_is_unknown_is_not_advised_against(overrides: list[str]):
-    assert loss_advice(compose_config(*overrides)) is None
+    assert loss_advice(compose_settings(*overrides)) is None
 
 
 def test_the_advice_is_given_where_training_starts(

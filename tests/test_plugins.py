@@ -13,6 +13,7 @@ from plugin_modules import NET, WriteModule
 from small_runs import (
     assert_same_weights,
     compose_config,
+    compose_settings,
     read_json,
     timeless_table,
     tiny_overrides,
@@ -29,6 +30,7 @@ from n2n_lightning.system.errors import Interrupted
 from n2n_lightning.training.build import build_module, compose_model
 from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.run import train
+from n2n_lightning.training.settings import RunSettings
 
 PARTS = """
 import torch
@@ -142,7 +144,7 @@ def test_the_checks_know_the_names_and_arguments_of_plugins():
         with pytest.raises(ValueError, match=words.replace("?", "")):
             check_config(config)
     noisy = compose_config(*CONSTANT, "noise=flip_noise", "loss=late_loss")
-    assert "loss=late_loss looks for the median: try loss=l0" in str(loss_advice(noisy))
+    assert "loss=late_loss looks for the median: try loss=l0" in str(loss_advice(RunSettings.unchecked(noisy)))
     with pytest.raises(ValueError, match=r"model must be one of .*small_net.*did you mean 'small_net'"):
         compose_model("smallnet")
     with pytest.raises(ValueError, match="loss=late_loss is not for data=single"):
@@ -156,7 +158,7 @@ def test_a_run_of_plugins_resumes_exactly_and_its_checkpoint_is_plain(course_dat
     config = compose_config(*tiny_overrides(course_data), *words, "trainer.max_epochs=2")
     cut, labels = tmp_path / "cut", {"model": "small_net", "overrides": {}}
     with pytest.raises(Interrupted):
-        train(config, cut, labels, cut.mkdir, [StopInTheSecondEpoch()])
+        train(config, cut, labels, lambda _: cut.mkdir(), [StopInTheSecondEpoch()])
     train_in(cut, course_data, *words, "trainer.max_epochs=2")
     assert_same_weights(*(folder / "checkpoints" / "last.ckpt" for folder in (whole, cut)))
     assert timeless_table(whole) == timeless_table(cut)
@@ -181,7 +183,7 @@ def test_a_run_on_a_source_of_a_plugin(tmp_path: Path):
 def test_a_checkpoint_says_which_plugin_it_needs_and_imports_none(write_module: WriteModule, tmp_path: Path):
     path = write_module("needed_plugin.py", NET.format(name="needed_net"))
     plugins.load(["needed_plugin"])
-    module = build_module(compose_config("model=needed_net"), 3)
+    module = build_module(compose_settings("model=needed_net"), 3)
     checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     module.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "a.ckpt")
@@ -268,4 +270,4 @@ def test_a_cell_of_a_notebook_can_be_run_again(write_module: WriteModule):
     importlib.invalidate_caches()
     importlib.reload(sys.modules["cell_plugin"])
     assert compose_model("cell_net")["model"]["width"] == 11
-    assert build_module(compose_model("cell_net"), 3).hparams["width"] == 11
+    assert build_module(RunSettings.unchecked(compose_model("cell_net")), 3).hparams["width"] == 11

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from n2n_lightning.data.arrays import ArrayData
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.training.budget import set_length
-from n2n_lightning.training.build import Config, build_module, compose_own_images
+from n2n_lightning.training.build import build_module, compose_own_images
 from n2n_lightning.training.checkpointing import FiniteLoss
 from n2n_lightning.training.initial_weights import find_initial, net_arguments, start_from
 from n2n_lightning.training.run import quiet_lightning
+from n2n_lightning.training.settings import RunSettings
 from n2n_lightning.training.value_checks import value_warnings
 
 MOST_BATCH = 64  # crops; a batch of small crops holds as many pixels as one of large ones
@@ -33,19 +35,20 @@ class TrainingPairs(NoisyPairDataModule):
             self.sources["train"] = self.data.load("train")
 
 
-def first_module(config: Config, channels: int) -> tuple[DenoiserModule, str]:
+def first_module(settings: RunSettings, channels: int) -> tuple[DenoiserModule, str]:
     """Build the module that training starts from, for images of C channels, and return it with a line about it."""
-    module, initial = build_module(config, channels), find_initial(config)
-    start = None if initial is None else start_from(initial, module, config["init_from"])
+    module, initial = build_module(settings, channels), find_initial(settings)
+    start = None if initial is None else start_from(initial, module, str(settings.init_from))
     return module.eval(), start or "starting from random weights"
 
 
-def config_of(module: DenoiserModule) -> Config:
-    """Return the configuration with which a trained module goes on."""
-    config, given = compose_own_images(None), module.hparams
+def settings_of(module: DenoiserModule) -> RunSettings:
+    """Return the settings with which a trained module goes on."""
+    config, given = compose_own_images(None).as_config(), module.hparams
     model = {"family": module.family, **net_arguments(module)}
     scheduler = given.get("scheduler") or {"name": None}
-    return config | {"model": model, "scheduler": scheduler, "optimizer": given["optimizer"], "loss": given["loss"]}
+    groups = {"model": model, "scheduler": scheduler, "optimizer": given["optimizer"], "loss": given["loss"]}
+    return RunSettings.unchecked(config | groups)
 
 
 def pairs_of_arrays(source: Any, target: Any, channels: int | None) -> ArrayData:
@@ -78,16 +81,18 @@ def pairs_of_arrays(source: Any, target: Any, channels: int | None) -> ArrayData
     return data
 
 
-def set_length_and_batch(config: Config, data: ArrayData, epochs: int | None, batch_size: int | None) -> None:
+def set_length_and_batch(
+    settings: RunSettings, data: ArrayData, epochs: int | None, batch_size: int | None
+) -> RunSettings:
     """Set epochs, crops and batch; by default as many pixels as the command line takes, in crops of any size."""
-    settings = config["data"]
-    scale = (settings["crop_px"] / (data.crop_px or 1)) ** 2  # crops that hold as many pixels
+    default = settings.data.values
+    scale = (default["crop_px"] / (data.crop_px or 1)) ** 2  # crops that hold as many pixels
     if epochs is None:
-        data.train_pairs = math.ceil(settings["train_pairs"] * scale)
+        data.train_pairs = math.ceil(default["train_pairs"] * scale)
     else:
-        config["trainer"] |= {"max_epochs": epochs}
-    suiting = min(round(settings["batch_size"] * scale), MOST_BATCH)
-    settings |= {"train_pairs": data.train_pairs, "batch_size": batch_size or suiting}
+        settings = replace(settings, trainer=settings.trainer | {"max_epochs": epochs})
+    batch_size = batch_size or min(round(default["batch_size"] * scale), MOST_BATCH)
+    return replace(settings, data=settings.data.with_values(train_pairs=data.train_pairs, batch_size=batch_size))
 
 
 def device_arguments(device: str) -> dict[str, Any]:
@@ -137,32 +142,34 @@ def fit_arrays(
     """
     began, start = time.monotonic(), None
     check_arguments(epochs, minutes, batch_size)
-    config = compose_own_images(model) if module is None else config_of(module)
-    config |= {"minutes": minutes, "seed": seed}
-    config["trainer"] |= {"limit_val_batches": 0} | device_arguments(device)
+    settings = compose_own_images(model) if module is None else settings_of(module)
+    trainer = settings.trainer | {"limit_val_batches": 0} | device_arguments(device)
+    settings = replace(settings, minutes=minutes, seed=seed, trainer=trainer)
     data = pairs_of_arrays(source, target, None if module is None else int(module.hparams["channels"]))
-    set_length_and_batch(config, data, epochs, batch_size)
+    settings = set_length_and_batch(settings, data, epochs, batch_size)
     if module is not None:
         data.use_training_range(module.peak, module.sample_type, module.reach)
     quiet_lightning()
-    datamodule = TrainingPairs(data, batch_size=config["data"]["batch_size"], seed=seed)
+    datamodule = TrainingPairs(data, batch_size=settings.data.values["batch_size"], seed=seed)
     datamodule.setup("fit")
-    length = set_length(config, datamodule, time.monotonic() - began) if minutes else None
+    length = None
+    if minutes:
+        settings, length = set_length(settings, minutes, datamodule, time.monotonic() - began)
     pl.seed_everything(seed, verbose=False)
     if module is None:
-        module, start = first_module(config, datamodule.image_shape[0])
+        module, start = first_module(settings, datamodule.image_shape[0])
     for text in [*data.warnings, *value_warnings(module, datamodule)]:
         warnings.warn(text, stacklevel=3)
     if progress:
         print("\n".join(text for text in (start, length) if text))
-    run_training(module, config, datamodule, progress=progress)
+    run_training(module, settings, datamodule, progress=progress)
     return module, start
 
 
-def run_training(module: DenoiserModule, config: Config, datamodule: TrainingPairs, *, progress: bool) -> None:
+def run_training(module: DenoiserModule, settings: RunSettings, datamodule: TrainingPairs, *, progress: bool) -> None:
     """Train to the end, and leave the module in evaluation mode on the device that trained it."""
     trainer = pl.Trainer(
-        **config["trainer"],
+        **settings.trainer,
         callbacks=[FiniteLoss()],
         logger=False,
         enable_checkpointing=False,

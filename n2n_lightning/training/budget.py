@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytorch_lightning as pl
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.system.atomic import read_json
-from n2n_lightning.training.build import Config, build_module, split_data
+from n2n_lightning.training.build import build_module
+from n2n_lightning.training.settings import RunSettings
 from n2n_lightning.training.trainer_settings import trainer_arguments
 
 WARM_STEPS = 3  # the first steps are slower
@@ -44,57 +46,60 @@ class StepTimes(pl.Callback):
         self.validation_s = time.monotonic() - self.began
 
 
-def has_length(config: Config, folder: Path) -> bool:
+def has_length(settings: RunSettings, folder: Path) -> bool:
     """Return whether a run of the same budget in ``folder`` has recorded its length, and is to go on."""
     recorded = read_json(folder / "result.json").get("config") or {}
-    return bool(config["resume"]) and recorded.get("minutes") == config["minutes"]
+    return settings.resume and recorded.get("minutes") == settings.minutes
 
 
-def recall_length(config: Config, folder: Path) -> None:
-    """Set in ``config`` the length that a run of the same budget in ``folder`` has recorded, if there is one."""
-    if config["minutes"] is None or not has_length(config, folder):
-        return
+def recall_length(settings: RunSettings, folder: Path) -> RunSettings:
+    """Return the settings with the length that a run of the same budget in ``folder`` has recorded, if there is one."""
+    if settings.minutes is None or not has_length(settings, folder):
+        return settings
     recorded = read_json(folder / "result.json")["config"]
-    if "train_pairs" in config["data"] and "train_pairs" in recorded["data"]:
-        config["data"] = config["data"] | {"train_pairs": recorded["data"]["train_pairs"]}
-    config["trainer"] = config["trainer"] | {"max_epochs": recorded["trainer"]["max_epochs"]}
+    data = settings.data
+    if "train_pairs" in data.values and "train_pairs" in recorded["data"]:
+        data = data.with_values(train_pairs=recorded["data"]["train_pairs"])
+    return replace(settings, data=data, trainer=settings.trainer | {"max_epochs": recorded["trainer"]["max_epochs"]})
 
 
-def set_length(config: Config, datamodule: NoisyPairDataModule, spent_s: float) -> str:
+def set_length(
+    settings: RunSettings, minutes: float, datamodule: NoisyPairDataModule, spent_s: float
+) -> tuple[RunSettings, str]:
     """Measure the speed of training, and set the length so that the run ends within ``minutes``.
 
     Args:
-        config: of the run; ``trainer.max_epochs``, and ``data.train_pairs`` of data that are cropped, are set.
-        datamodule: set up for "fit"; its ``train_pairs`` is set likewise.
+        settings: of the run.
+        minutes: the budget.
+        datamodule: set up for "fit"; ``train_pairs`` of data that are cropped is set.
         spent_s: seconds of the budget that are gone.
 
     Returns:
-        A line about the length.
+        The settings with this ``data.train_pairs`` and ``trainer.max_epochs``, and a line about the length.
     """
     began, data, batch = time.monotonic(), datamodule.data, datamodule.batch_size
-    times = measure(config, datamodule)
-    left_s = config["minutes"] * 60 * (1 - SPENT_ON_THE_REST) - spent_s - (time.monotonic() - began)
-    epochs, steps = config["trainer"]["max_epochs"], len(datamodule.loader("train"))
+    times = measure(settings, datamodule)
+    left_s = minutes * 60 * (1 - SPENT_ON_THE_REST) - spent_s - (time.monotonic() - began)
+    epochs, steps = settings.trainer["max_epochs"], len(datamodule.loader("train"))
     if isinstance(data, SceneData):
         epochs = max(min(epochs, int(left_s * VALIDATION_SHARE / max(times.validation_s, 1e-3))), 1)
         steps = max(int((left_s / epochs - times.validation_s) / times.step_s), 1)
         data.train_pairs = steps * batch
-        config["data"] = config["data"] | {"train_pairs": data.train_pairs}
+        settings = replace(settings, data=settings.data.with_values(train_pairs=data.train_pairs))
         datamodule.sources.clear()
         datamodule.setup("fit")
     else:
         epochs = max(int(left_s / (steps * times.step_s + times.validation_s)), 1)
-    config["trainer"] = config["trainer"] | {"max_epochs": epochs}
+    settings = replace(settings, trainer=settings.trainer | {"max_epochs": epochs})
     milliseconds = times.step_s * 1000
-    return f"{config['minutes']:g} minutes: {epochs} epochs of {steps} steps of {batch} ({milliseconds:.0f} ms a step)"
+    return settings, f"{minutes:g} minutes: {epochs} epochs of {steps} steps of {batch} ({milliseconds:.0f} ms a step)"
 
 
-def measure(config: Config, datamodule: NoisyPairDataModule) -> StepTimes:
+def measure(settings: RunSettings, datamodule: NoisyPairDataModule) -> StepTimes:
     """Train a net like that of the run for some seconds, and forget it."""
     times = StepTimes()
     limits = {"max_epochs": 1, "limit_train_batches": MEASURED_STEPS, "callbacks": [times]}
-    trainer = pl.Trainer(**trainer_arguments(config) | {"enable_progress_bar": False} | limits)
-    _, loader = split_data(config["data"])
-    trial = type(datamodule)(datamodule.data, **{"seed": config["seed"]} | loader)
-    trainer.fit(build_module(config, datamodule.image_shape[0]), trial)
+    trainer = pl.Trainer(**trainer_arguments(settings.trainer) | {"enable_progress_bar": False} | limits)
+    trial = type(datamodule)(datamodule.data, seed=settings.seed, **settings.data.loader)
+    trainer.fit(build_module(settings, datamodule.image_shape[0]), trial)
     return times

@@ -1,36 +1,21 @@
-"""Build the data module and the model from a plain configuration."""
+"""Compose a configuration, and build the data module and the model of the settings."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import inspect
 from contextlib import nullcontext
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from n2n_lightning.data.choices import DATA, takes_noise
+from n2n_lightning.data.choices import takes_noise
 from n2n_lightning.data.datamodule import NoisyPairDataModule
-from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.models.module import DenoiserModule, build_from_spec, to_channels_last
+from n2n_lightning.models.module import DenoiserModule, to_channels_last
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.hydra_app import group_choices, load_plugins, resolve_config
-
-Config = dict[str, Any]
-LOADER_KEYS = tuple(
-    name for name in inspect.signature(NoisyPairDataModule).parameters if name not in ("data", "seed")
-)  # the other keys of the group ``data`` belong to the data set
-
-
-def split_data(data: Config) -> tuple[Config, Config]:
-    """Split the group ``data`` into the settings of the data set, with its name, and those of the loader."""
-    return (
-        {key: value for key, value in data.items() if key not in LOADER_KEYS},
-        {key: value for key, value in data.items() if key in LOADER_KEYS},
-    )
+from n2n_lightning.training.settings import Config, DataSettings, RunSettings
 
 
 def compose_model(model: str | None, *overrides: str) -> Config:
@@ -50,24 +35,19 @@ def compose_known(*overrides: str) -> Config:
         return resolve_config(compose("train", [*overrides]))
 
 
-def compose_own_images(model: str | None) -> Config:
-    """Compose the configuration of ``train`` for pairs of one's own, with the model that suits these or another."""
-    return compose_model(model, "data=pairs", "data.source=null", "data.target=null")
+def compose_own_images(model: str | None) -> RunSettings:
+    """Compose the settings of ``train`` for pairs of one's own, with the model that suits these or another."""
+    return RunSettings.unchecked(compose_model(model, "data=pairs", "data.source=null", "data.target=null"))
 
 
-def build_datamodule(config: Config) -> NoisyPairDataModule:
+def build_datamodule(settings: DataSettings) -> NoisyPairDataModule:
     """Build the data module of the groups ``data`` and ``noise``."""
-    data_args, loader_args = split_data(config["data"])
-    noise = {"noise": config["noise"]} if takes_noise(data_args["name"]) else {}
-    return NoisyPairDataModule(
-        build_from_spec(DATA, data_args, **noise), **{"seed": config.get("seed", 0)} | loader_args
-    )
+    noise = {"noise": settings.noise.values} if takes_noise(settings.data.name) else {}
+    return NoisyPairDataModule(settings.data.build(**noise), seed=settings.seed, **settings.data.loader)
 
 
-def build_module(config: Config, channels: int) -> DenoiserModule:
+def build_module(settings: RunSettings, channels: int) -> DenoiserModule:
     """Build the module of the group ``model``, with its optimizer, loss and scheduler, for images of C channels."""
-    arguments = {key: value for key, value in config["model"].items() if key != "family"}
-    arguments |= {"optimizer": config["optimizer"], "loss": config["loss"], "channels": channels}
-    if config["scheduler"]["name"] is not None:
-        arguments["scheduler"] = config["scheduler"]
-    return to_channels_last(FAMILIES[config["model"]["family"]](**arguments))
+    scheduler = {"scheduler": settings.scheduler.values} if settings.scheduler.chosen else {}
+    given = {"optimizer": settings.optimizer.values, "loss": settings.loss.values, "channels": channels}
+    return to_channels_last(settings.model.build(**given, **scheduler))

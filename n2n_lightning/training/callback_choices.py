@@ -19,10 +19,9 @@ from pytorch_lightning.callbacks import (
 )
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from n2n_lightning.models.module import build_from_spec
 from n2n_lightning.system.safe_load import unsafe_part
-from n2n_lightning.training.build import Config
-from n2n_lightning.training.signatures import spec_faults
+from n2n_lightning.training.settings import Config, RunSettings
+from n2n_lightning.training.signatures import Choice
 
 CALLBACKS: dict[str, type[pl.Callback]] = {
     callback.__name__: callback
@@ -49,9 +48,49 @@ REFUSED = {  # Lightning's other callbacks, and classes derived from them -> why
 LIGHTNINGS = {name for name in pl.callbacks.__all__ if name != "Callback"}
 
 
-def callback_faults(config: Config) -> list[str]:
+class CallbackChoice(Choice[pl.Callback]):
+    """An entry of ``callbacks``."""
+
+    table = CALLBACKS
+
+    def build(self, *given: Any, **more: Any) -> pl.Callback:
+        """Let EarlyStopping check after the validation, before the checkpoint is saved, as ``patience`` does."""
+        ours = {"check_on_train_epoch_end": False} if self.name == "EarlyStopping" else {}
+        return CALLBACKS[str(self.name)](**self.arguments | ours)
+
+    def faults(self) -> list[str]:
+        """Return the faults of the name, the arguments, and of what the callback would save in a checkpoint."""
+        name = str(self.name)
+        chosen = CALLBACKS.get(name) or (getattr(pl.callbacks, name) if name in LIGHTNINGS else None)
+        for kind in () if chosen is None else chosen.__mro__:
+            if kind.__name__ in REFUSED:
+                return [f"{self.where}: {name} is refused: {REFUSED[kind.__name__]}"]
+        return super().faults() or self.state_faults()
+
+    def state_faults(self) -> list[str]:
+        """Return the faults of what it would save."""
+        try:
+            callback = self.build()
+            state = callback.state_dict()
+        except Exception as error:  # a user's class may raise anything about the user's settings
+            return [f"{self.where}: {type(error).__name__}: {error}"]
+        if part := unsafe_part(state):
+            fix = "a checkpoint holds only tensors and plain types; convert it in state_dict"
+            return [f"{self.where}: the state of {self.name} has more than that: {part}; {fix}"]
+        saves, loads = (
+            {own for own in (f"{verb}_dict", hook) if getattr(type(callback), own) is not getattr(pl.Callback, own)}
+            for verb, hook in (("state", "on_save_checkpoint"), ("load_state", "on_load_checkpoint"))
+        )
+        if bool(saves) != bool(loads):
+            given, missing = ("state_dict", "load_state_dict") if saves else ("load_state_dict", "state_dict")
+            return [
+                f"{self.where}: {self.name} has {given} and no {missing}, so a resumed run would differ; write both"
+            ]
+        return []
+
+
+def callback_faults(specs: Any) -> list[str]:
     """Return the faults of ``callbacks``."""
-    specs = config["callbacks"]
     example = "{name: LearningRateMonitor, logging_interval: step}"
     if not isinstance(specs, list):
         return [f"callbacks must be a list, got {specs!r}; write callbacks=[{example}]"]
@@ -59,44 +98,15 @@ def callback_faults(config: Config) -> list[str]:
     for number, spec in enumerate(specs):
         place = f"callbacks[{number}]"
         if isinstance(spec, dict) and "name" in spec:
-            faults += spec_callback_faults(place, spec)
+            faults += CallbackChoice(place, spec).faults()
         else:
             faults.append(f"{place} must be a name and arguments, got {spec!r}; write {example}")
-    return faults or same_state_faults([build_from_spec(CALLBACKS, adapted(spec)) for spec in specs])
+    return faults or same_state_faults(build_chosen(specs))
 
 
-def spec_callback_faults(place: str, spec: Config) -> list[str]:
-    """Return the faults of one callback: of its name, its arguments, and of what it would save in a checkpoint."""
-    name = str(spec["name"])
-    chosen = CALLBACKS.get(name) or (getattr(pl.callbacks, name) if name in LIGHTNINGS else None)
-    for kind in () if chosen is None else chosen.__mro__:
-        if kind.__name__ in REFUSED:
-            return [f"{place}: {name} is refused: {REFUSED[kind.__name__]}"]
-    if faults := spec_faults(place, CALLBACKS, spec):
-        return faults
-    try:
-        callback = build_from_spec(CALLBACKS, adapted(spec))
-        state = callback.state_dict()
-    except Exception as error:  # a user's class may raise anything about the user's settings
-        return [f"{place}: {type(error).__name__}: {error}"]
-    if part := unsafe_part(state):
-        fix = "a checkpoint holds only tensors and plain types; convert it in state_dict"
-        return [f"{place}: the state of {name} has more than that: {part}; {fix}"]
-    saves, loads = (
-        {own for own in (f"{verb}_dict", hook) if getattr(type(callback), own) is not getattr(pl.Callback, own)}
-        for verb, hook in (("state", "on_save_checkpoint"), ("load_state", "on_load_checkpoint"))
-    )
-    if bool(saves) != bool(loads):
-        given, missing = ("state_dict", "load_state_dict") if saves else ("load_state_dict", "state_dict")
-        return [f"{place}: {name} has {given} and no {missing}, so a resumed run would differ; write both"]
-    return []
-
-
-def adapted(spec: Config) -> Config:
-    """Let EarlyStopping check after the validation, before the checkpoint is saved, as ``patience`` does."""
-    if spec["name"] != "EarlyStopping":
-        return spec
-    return spec | {"check_on_train_epoch_end": False}
+def build_chosen(specs: Sequence[Config]) -> list[pl.Callback]:
+    """Build the callbacks of ``callbacks``."""
+    return [CallbackChoice("callbacks", spec).build() for spec in specs]
 
 
 def same_state_faults(callbacks: Sequence[pl.Callback]) -> list[str]:
@@ -109,16 +119,16 @@ def same_state_faults(callbacks: Sequence[pl.Callback]) -> list[str]:
     ]
 
 
-def build_callbacks(config: Config, monitor: str) -> list[pl.Callback]:
+def build_callbacks(settings: RunSettings, monitor: str) -> list[pl.Callback]:
     """Build the callbacks of ``callbacks``, ``ema`` and ``patience``; a ValueError if states would be mixed up."""
-    callbacks = [build_from_spec(CALLBACKS, adapted(spec)) for spec in config["callbacks"]]
-    if (limit := config["trainer"].get("max_time")) is not None:
+    callbacks = build_chosen(settings.callbacks)
+    if (limit := settings.trainer.get("max_time")) is not None:
         callbacks.append(Timer(limit))  # the Trainer would add it behind the checkpoints
-    if decay := config["ema"]:
-        on_gpu = config["trainer"].get("accelerator") != "cpu" and torch.cuda.is_available()
+    if decay := settings.ema:
+        on_gpu = settings.trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
         device = "cuda" if on_gpu else "cpu"
         callbacks.append(WeightAveraging(device, multi_avg_fn=get_ema_multi_avg_fn(decay)))
-    if patience := config["patience"]:
+    if patience := settings.patience:
         mode = "min" if monitor == "val/loss" else "max"
         arguments: dict[str, Any] = {"mode": mode, "patience": patience, "check_on_train_epoch_end": False}
         callbacks.append(EarlyStopping(monitor, **arguments))  # checks after validation, before the checkpoint is saved

@@ -11,7 +11,7 @@ from torch import Tensor
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.models.trained import GENERAL, find_trained
-from n2n_lightning.training.build import Config
+from n2n_lightning.training.settings import RunSettings
 
 OWN_IMAGES = ("burst", "clean", "pairs", "single")  # choices of data= that start from it
 LEARNT_NOISES = ("gaussian", "poisson", "poisson_gaussian", None)  # None: the noise of the images themselves
@@ -19,22 +19,22 @@ FOLDED = ("unet", "nafnet", "dncnn")  # families whose nets for colours serve gr
 NOT_OF_THE_NET = ("optimizer", "loss", "scheduler", "channels")  # arguments of a family that describe no net
 
 
-def find_initial(config: Config) -> DenoiserModule | None:
+def find_initial(settings: RunSettings) -> DenoiserModule | None:
     """Return the denoiser that ``init_from`` names, or with "auto" the general one if it is of this model.
 
     Raises:
         ValueError: there is no such checkpoint, or it cannot be used.
     """
-    name = config["init_from"]
+    name = settings.init_from
     if name != "auto":
         return None if name is None else load_denoiser(name)
-    if config["data"]["name"] not in OWN_IMAGES or config["noise"]["name"] not in LEARNT_NOISES:
+    if settings.data.name not in OWN_IMAGES or settings.noise.name not in LEARNT_NOISES:
         return None
     path = find_trained().get(GENERAL)
     if path is None:
         return None
     initial = load_denoiser(path)
-    return initial if initial.family == config["model"]["family"] else None
+    return initial if initial.family == settings.model.name else None
 
 
 def net_arguments(module: DenoiserModule) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from n2n_lightning.system import errors
 from n2n_lightning.system.atomic import read_json, write_json
 from n2n_lightning.system.safe_load import MAX_REASON
-from n2n_lightning.training.build import Config
+from n2n_lightning.training.settings import Config, RunSettings
 from n2n_lightning.training.signatures import argument_faults
 
 RECORD = "loggers.json"  # in a run's folder: logger -> the run's id there, and the last step logged there
@@ -169,10 +169,10 @@ ADVICE = {
 }
 
 
-def logger_faults(config: Config) -> list[str]:
+def logger_faults(chosen: Config) -> list[str]:
     """Return the faults of the group ``logger``."""
     faults = []
-    for name, settings in config["logger"].items():
+    for name, settings in chosen.items():
         if name not in LOGGERS:
             takes = f"logger takes {', '.join(LOGGERS)}"
             faults.append(f"logger.{name} is no setting here{errors.suggest(name, LOGGERS)}; {takes}")
@@ -192,17 +192,17 @@ def is_installed(package: str) -> bool:
 
 
 @contextmanager
-def open_loggers(config: Config, folder: Path) -> Iterator[list[OutsideLogger]]:
+def open_loggers(run: RunSettings, folder: Path) -> Iterator[list[OutsideLogger]]:
     """Open the loggers of the group ``logger``, and close them as the block ends; write their ids into the folder.
 
     Raises:
         errors.InputError: one of them cannot be opened.
     """
-    record = read_json(folder / RECORD) if config["resume"] else {}
+    record = read_json(folder / RECORD) if run.resume else {}
     loggers: list[OutsideLogger] = []
     code = errors.FAILED
     try:
-        for name, settings in config["logger"].items():
+        for name, settings in run.logger.items():
             known = record.get(name, {})
             logger = open_logger(name, folder, known.get("id"), settings)
             loggers.append(logger)

@@ -13,9 +13,10 @@ from n2n_lightning.models.module import is_step_scheduler
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.system.hydra_app import flatten
 from n2n_lightning.system.run_names import plain_values
-from n2n_lightning.training.build import Config, build_datamodule
+from n2n_lightning.training.build import build_datamodule
 from n2n_lightning.training.checkpointing import LAST, PREVIOUS
 from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
+from n2n_lightning.training.settings import Config, DataSettings, RunSettings
 
 LATER_SETTINGS: Config = {  # settings that earlier versions did not record -> their value in those versions
     **{"compile": False, "save_minutes": None, "save_steps": None, "minutes": None, "callbacks": [], "plugins": []},
@@ -30,36 +31,38 @@ CHANGED_DATA_DEFAULTS = ("batch_size", "train_pairs", "val_pairs", "augment")
 NOT_COMPARED = ("model", "trainer.max_epochs")  # overrides: the folder is the model's, and a run may get more epochs
 
 
-def recall_defaults(config: Config, folder: Path, labels: dict[str, Any]) -> None:
-    """Set in ``config`` and ``labels`` the defaults with which an earlier version began the same run in ``folder``.
+def recall_defaults(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> RunSettings:
+    """Return the settings with the defaults with which an earlier version began the same run in ``folder``.
 
-    Versions up to 0.2.0 recorded no ``minutes``. A run that failed starts over with today's defaults.
+    The model's name in ``labels`` is set too. Versions up to 0.2.0 recorded no ``minutes``. A run that failed starts
+    over with today's defaults.
     """
     earlier = read_json(folder / "result.json")
     recorded = earlier.get("config") or {}
-    if not recorded or "minutes" in recorded or earlier.get("status") == "failed" or not config["resume"]:
-        return
+    if not recorded or "minutes" in recorded or earlier.get("status") == "failed" or not settings.resume:
+        return settings
     then, now = (
         {key: value for key, value in found.items() if key not in NOT_COMPARED}
         for found in (plain_values(earlier.get("overrides", {})), labels.get("overrides", {}))
     )
-    if then != now or recorded["data"]["name"] != config["data"]["name"]:
-        return
-    before = {key: config[key] for key in CHANGED_DEFAULTS}
-    config |= {key: recorded.get(key) for key in CHANGED_DEFAULTS}
-    config["data"] |= {key: recorded["data"][key] for key in CHANGED_DATA_DEFAULTS if key in recorded["data"]}
+    if then != now or recorded["data"]["name"] != settings.data.name:
+        return settings
+    config = settings.as_config()
+    changes = {key: recorded.get(key) for key in CHANGED_DEFAULTS}
+    changed_data = {key: recorded["data"][key] for key in CHANGED_DATA_DEFAULTS if key in recorded["data"]}
     labels["model"] = earlier.get("model", labels.get("model"))
-    if any(config[key] != before[key] for key in CHANGED_DEFAULTS[1:]):
+    if any(config[key] != changes[key] for key in CHANGED_DEFAULTS[1:]):
         print(f"{folder.name}: going on with the defaults of the version that began it; resume=false starts over")
+    return RunSettings.unchecked(config | changes | {"data": config["data"] | changed_data})
 
 
-def is_finished(config: Config, folder: Path) -> bool:
+def is_finished(settings: RunSettings, folder: Path) -> bool:
     """Return whether the folder holds this run, finished; refuse a run of another configuration."""
     earlier = read_json(folder / "result.json")
-    if not earlier or not config["resume"]:
+    if not earlier or not settings.resume:
         return False
-    changes = changed_settings(earlier.get("config") or {}, config)
-    if extends_run(changes, config):
+    changes = changed_settings(earlier.get("config") or {}, settings.as_config())
+    if extends_run(changes, settings):
         return False
     if changes:
         text = ", ".join(f"{key} ({before} there, {now} here)" for key, (before, now) in changes.items())
@@ -67,13 +70,13 @@ def is_finished(config: Config, folder: Path) -> bool:
     return earlier.get("status") in ("done", "dead")
 
 
-def check_data_unchanged(config: Config, folder: Path) -> None:
+def check_data_unchanged(settings: DataSettings, folder: Path) -> None:
     """Refuse to skip the finished run in ``folder`` if its data has changed or is gone.
 
     The hashes of image files come from the cache, so nothing is read again.
     """
     try:
-        fingerprint = build_datamodule(config).data.fingerprint()
+        fingerprint = build_datamodule(settings).data.fingerprint()
     except (ValueError, OSError) as error:
         fix = "put the data back, or set another study=NAME for other data"
         raise ValueError(f"the data that {folder} was trained on cannot be read now: {error}\n{fix}") from error
@@ -94,11 +97,11 @@ def changed_settings(earlier: Config, config: Config) -> dict[str, tuple[Any, An
     return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
 
-def extends_run(changes: dict[str, tuple[Any, Any]], config: Config) -> bool:
+def extends_run(changes: dict[str, tuple[Any, Any]], settings: RunSettings) -> bool:
     """Return whether the run only gets more epochs, and its learning rate and loss have not reached their end."""
     before, now = changes.get("trainer.max_epochs", (0, 0))
-    scheduler = config["scheduler"]["name"]
-    ended = (scheduler is not None and is_step_scheduler(scheduler)) or is_annealed(config["loss"]["name"])
+    scheduler = settings.scheduler.name
+    ended = (scheduler is not None and is_step_scheduler(scheduler)) or is_annealed(str(settings.loss.name))
     return len(changes) == 1 and now > before and not ended
 
 

@@ -25,7 +25,7 @@ from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
 from n2n_lightning.training.budget import has_length, recall_length, set_length
-from n2n_lightning.training.build import Config, build_datamodule, build_module
+from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.callback_choices import build_callbacks
 from n2n_lightning.training.callbacks import EpochLines, ProgressBar, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
@@ -45,6 +45,7 @@ from n2n_lightning.training.resuming import (
     wait_for_next_second,
 )
 from n2n_lightning.training.run_metadata import describe_run, hyper_parameters
+from n2n_lightning.training.settings import Config, RunSettings
 from n2n_lightning.training.trainer_settings import trainer_arguments
 from n2n_lightning.training.value_checks import check_initial_scale, range_line, value_warnings
 
@@ -53,7 +54,7 @@ from n2n_lightning.training.value_checks import check_initial_scale, range_line,
 class PreparedRun:
     """What a run needs, checked and loaded, before anything is written."""
 
-    config: Config
+    settings: RunSettings
     folder: Path
     module: DenoiserModule
     datamodule: NoisyPairDataModule
@@ -68,7 +69,7 @@ def train(
     config: Config,
     folder: Path,
     labels: dict[str, Any],
-    on_start: Callable[[], None] = lambda: None,
+    on_start: Callable[[Config], None] = lambda config: None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> bool:
     """Train to the end, or resume from ``last.ckpt``; return False for a finished run, which is skipped.
@@ -77,7 +78,8 @@ def train(
         config: the resolved configuration.
         folder: the run's folder.
         labels: entries for ``result.json`` that the configuration does not tell: ``model``, ``overrides``.
-        on_start: called when the input has been checked, before anything is written.
+        on_start: called with the configuration, in which the run's length is set, when the input has been checked and
+            before anything is written.
         callbacks: run in addition to our own.
 
     Raises:
@@ -86,54 +88,53 @@ def train(
     """
     quiet_lightning()
     try:
-        check_config(config)
-        recall_defaults(config, folder, labels)
-        recall_length(config, folder)
-        if is_finished(config, folder):
-            check_data_unchanged(config, folder)
+        settings = recall_length(recall_defaults(check_config(config), folder, labels), folder)
+        if is_finished(settings, folder):
+            check_data_unchanged(settings, folder)
             print(f"{folder.name}: already done, skipped", flush=True)
             return False
         if fault := write_fault(folder / "result.json"):
             fix = "set hydra.run.dir=FOLDER (with -m hydra.sweep.dir), or start in another folder"
             raise ValueError(f"{folder} cannot be written ({fault}); {fix}")
-        run = prepare_run(config, folder, labels)
+        run = prepare_run(settings, folder, labels)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
-    with open_loggers(config, folder) as loggers:
-        on_start()
+    with open_loggers(run.settings, folder) as loggers:
+        on_start(run.settings.as_config())
         announce(run)
         record = fit(run, callbacks, loggers)
     conclude(run, record)
     return True
 
 
-def prepare_run(config: Config, folder: Path, labels: dict[str, Any]) -> PreparedRun:
+def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> PreparedRun:
     """Load the data, and the checkpoints to resume from and to start from; build the model.
 
-    With a budget of time, the length is set in ``config``.
+    With a budget of time, the length is set.
     """
     began = time.monotonic()
-    resume_from, resume_step = find_resume_checkpoint(folder) if config["resume"] else (None, 0)
-    initial = find_initial(config)  # before data takes minutes
-    datamodule = build_datamodule(config)
+    resume_from, resume_step = find_resume_checkpoint(folder) if settings.resume else (None, 0)
+    initial = find_initial(settings)  # before data takes minutes
+    datamodule = build_datamodule(settings)
     datamodule.setup("fit")
-    check_limits(config["trainer"], datamodule)
-    if config["minutes"] and not has_length(config, folder):
-        print(set_length(config, datamodule, time.monotonic() - began), flush=True)
-    pl.seed_everything(config["seed"], verbose=False)
-    module = build_module(config, datamodule.image_shape[0])
-    start = None if initial is None else start_from(initial, module, config["init_from"])
+    check_limits(settings.trainer, datamodule)
+    if settings.minutes and not has_length(settings, folder):
+        settings, length = set_length(settings, settings.minutes, datamodule, time.monotonic() - began)
+        print(length, flush=True)
+    pl.seed_everything(settings.seed, verbose=False)
+    module = build_module(settings, datamodule.image_shape[0])
+    start = None if initial is None else start_from(initial, module, str(settings.init_from))
     if initial is not None and start:
         check_initial_scale(initial, datamodule)
     warnings = value_warnings(module, datamodule)
-    metadata = describe_run(config, labels, module, datamodule) | {"start": start or "starting from random weights"}
-    if config["compile"]:
-        mode = config["compile"] if isinstance(config["compile"], str) else None
+    metadata = describe_run(settings, labels, module, datamodule) | {"start": start or "starting from random weights"}
+    if settings.compile:
+        mode = settings.compile if isinstance(settings.compile, str) else None
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
     if resume_from:
         check_fingerprint(metadata["data"]["fingerprint"], folder)
-    callbacks = build_callbacks(config, datamodule.monitor)
-    return PreparedRun(config, folder, module, datamodule, resume_from, resume_step, callbacks, metadata, warnings)
+    callbacks = build_callbacks(settings, datamodule.monitor)
+    return PreparedRun(settings, folder, module, datamodule, resume_from, resume_step, callbacks, metadata, warnings)
 
 
 def check_limits(trainer: Config, datamodule: NoisyPairDataModule) -> None:
@@ -152,7 +153,7 @@ def announce(run: PreparedRun) -> None:
     resumed = ", resumed" if run.resume_from else ""
     start = resumed or f", {run.metadata['start']}"
     print(f"{run.folder.name}: training in {run.folder}{start}", flush=True)
-    advice = loss_advice(run.config)
+    advice = loss_advice(run.settings)
     for warning in [*([advice] if advice else []), *run.metadata["data_warnings"], *run.warnings]:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     if run.datamodule.data.sample_type != "uint8":
@@ -164,7 +165,7 @@ def fit(run: PreparedRun, callbacks: Sequence[pl.Callback], loggers: Sequence[Lo
     image_grid, finite_loss = ImageGrid(), FiniteLoss()
     resumed = run.resume_from is not None
     record = RunRecord(run.folder, run.metadata, run.datamodule.monitor, image_grid, resumed=resumed)
-    minutes, steps = run.config["save_minutes"], run.config["save_steps"]
+    minutes, steps = run.settings.save_minutes, run.settings.save_steps
     checkpoints = RunCheckpoints(run.folder / "checkpoints", record, finite_loss, minutes=minutes, steps=steps)
     (run.folder / "train.log").unlink(missing_ok=True)  # an earlier failure's
     try:
@@ -186,7 +187,7 @@ def build_trainer(
 ) -> pl.Trainer:
     """Build the Trainer with TensorBoard, our callbacks, and a progress bar, or lines where nobody watches."""
     parallel = multiprocessing.parent_process() is not None  # then other runs print to the same output
-    wanted = run.config["trainer"].get("enable_progress_bar")  # null: where somebody watches
+    wanted = run.settings.trainer.get("enable_progress_bar")  # null: where somebody watches
     watched = not parallel and sys.stdout.isatty() if wanted is None else wanted
     progress = ProgressBar(leave=True) if watched else EpochLines(run.folder.name if parallel else "")
     ours: dict[str, Any] = {
@@ -194,9 +195,9 @@ def build_trainer(
         "plugins": [AtomicCheckpointIO()],
         "callbacks": [*callbacks, *run.callbacks, progress, checkpoints],
         "enable_progress_bar": watched,
-        "profiler": run.config["trainer"].get("profiler") or NoProfiler(),
+        "profiler": run.settings.trainer.get("profiler") or NoProfiler(),
     }
-    return pl.Trainer(**trainer_arguments(run.config) | ours)
+    return pl.Trainer(**trainer_arguments(run.settings.trainer) | ours)
 
 
 def start_logger(run: PreparedRun, others: Sequence[Logger]) -> TensorBoardLogger:
@@ -208,7 +209,7 @@ def start_logger(run: PreparedRun, others: Sequence[Logger]) -> TensorBoardLogge
     logger = TensorBoardLogger(
         run.folder.parent, run.folder.name, version="", default_hp_metric=False, purge_step=purge_step
     )
-    parameters = hyper_parameters(run.config, run.metadata["model"], run.metadata.get("overrides", {}))
+    parameters = hyper_parameters(run.settings, run.metadata["model"], run.metadata.get("overrides", {}))
     if run.resume_from is None:
         logger.log_hyperparams(parameters, {f"{run.datamodule.monitor}_best": float("nan")})
     else:
@@ -239,7 +240,7 @@ def conclude(run: PreparedRun, record: RunRecord) -> None:
 
 def filter_entries(run: PreparedRun) -> dict[str, Any]:
     """Return the entry ``filters`` of ``result.json``."""
-    limit = run.config["trainer"].get("limit_val_batches")  # a number of batches, or as a float a share of them
+    limit = run.settings.trainer.get("limit_val_batches")  # a number of batches, or as a float a share of them
     part = isinstance(limit, int) or (limit is not None and limit < 1)
     try:
         return compare_filters(run.datamodule, run.module.limits, run.folder / "checkpoints" / BEST, part=part)

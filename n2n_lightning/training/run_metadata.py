@@ -20,7 +20,8 @@ from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system.folders import PACKAGE
 from n2n_lightning.system.hydra_app import group_choices
 from n2n_lightning.system.plugins import plugins_of
-from n2n_lightning.training.build import Config, compose_model
+from n2n_lightning.training.build import compose_model
+from n2n_lightning.training.settings import Config, RunSettings
 
 VERSIONED = ("n2n_lightning", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
 RESULT_NEUTRAL = (  # settings that do not change the result
@@ -30,28 +31,28 @@ RESULT_NEUTRAL = (  # settings that do not change the result
 
 
 def describe_run(
-    config: Config, labels: dict[str, Any], module: DenoiserModule, datamodule: NoisyPairDataModule
+    settings: RunSettings, labels: dict[str, Any], module: DenoiserModule, datamodule: NoisyPairDataModule
 ) -> dict[str, Any]:
     """Return the entries of ``result.json`` that are known before training, after the ``labels``."""
-    data = datamodule.data
+    data, config = datamodule.data, settings.as_config()
     return labels | {
         "format": 1,
         "family": module.family,
-        "optimizer": config["optimizer"],
-        "own_optimizer": has_own_optimizer(config, labels["model"], labels.get("overrides", {})),
-        "scheduler": config["scheduler"] if config["scheduler"]["name"] else None,
-        "loss": config["loss"],
-        "data": config["data"] | describe_data(data),
+        "optimizer": settings.optimizer.values,
+        "own_optimizer": has_own_optimizer(settings.optimizer.values, labels["model"], labels.get("overrides", {})),
+        "scheduler": settings.scheduler.chosen,
+        "loss": settings.loss.values,
+        "data": settings.data.values | describe_data(data),
         "data_warnings": data.warnings if isinstance(data, FrameData) else [],
-        "noise": config["noise"] if config["noise"]["name"] else None,
+        "noise": settings.noise.chosen,
         **{f"{part}_pairs": len(source) for part, source in datamodule.sources.items()},
         "image_shape": list(datamodule.image_shape),
         "batch_size": datamodule.batch_size,
         "params": sum(p.numel() for p in module.net.parameters()),
         "gmac": count_gmac(module, datamodule.image_shape),
-        "max_epochs": config["trainer"]["max_epochs"],
-        "device": device_name(config["trainer"].get("accelerator", "auto")),
-        "seed": config["seed"],
+        "max_epochs": settings.trainer["max_epochs"],
+        "device": device_name(settings.trainer.get("accelerator", "auto")),
+        "seed": settings.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
         "git_commit": git_commit(),
         "plugins": plugins_of(config),
@@ -71,11 +72,11 @@ def describe_data(data: PairData) -> dict[str, Any]:
     return found | (data.corrections if isinstance(data, FrameData) else {})
 
 
-def has_own_optimizer(config: Config, model: str, overrides: dict[str, str]) -> bool:
+def has_own_optimizer(optimizer: Config, model: str, overrides: dict[str, str]) -> bool:
     """Return whether the optimizer equals the one that the configuration gives this model, overridden or not."""
     if model not in group_choices("model"):  # a model of the user's own configuration folder
         return not any(key.partition(".")[0] == "optimizer" for key in overrides)
-    return bool(config["optimizer"] == compose_model(model)["optimizer"])
+    return bool(optimizer == compose_model(model)["optimizer"])
 
 
 def count_gmac(module: DenoiserModule, image_shape: tuple[int, int, int]) -> float:
@@ -106,10 +107,10 @@ def git_commit() -> str | None:
         return None
 
 
-def hyper_parameters(config: Config, model: str, overrides: dict[str, str]) -> dict[str, Any]:
+def hyper_parameters(settings: RunSettings, model: str, overrides: dict[str, str]) -> dict[str, Any]:
     """Return what TensorBoard's HPARAMS tab compares: the settings that studies sweep most, and the overrides."""
-    common = {"model": model} | {group: config[group]["name"] or "none" for group in ("optimizer", "loss", "scheduler")}
-    for group, key in (("optimizer", "lr"), ("data", "batch_size")):
-        common[key] = config[group].get(key, "default")
-    common["seed"] = config["seed"]
+    common: dict[str, Any] = {"model": model, "optimizer": settings.optimizer.name, "loss": settings.loss.name}
+    common["scheduler"] = settings.scheduler.name or "none"
+    common["lr"] = settings.optimizer.values.get("lr", "default")
+    common |= {"batch_size": settings.data.values.get("batch_size", "default"), "seed": settings.seed}
     return common | {key: value for key, value in overrides.items() if key.rpartition(".")[2] not in common}

@@ -1,4 +1,4 @@
-"""Check plain values against the signature of the function or class that they are passed to."""
+"""Check plain values against the signature of the function or class that they are passed to, and pass them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,71 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from n2n_lightning.system.errors import suggest
-from n2n_lightning.training.build import Config
+
+Built = TypeVar("Built")
 
 
-def spec_faults(
-    where: str, table: Mapping[str, Callable[..., Any]], spec: Config, *, key: str = "name", **more: Sequence[str]
-) -> list[str]:
-    """Return the faults of ``{key: name, argument: value, ...}``, where the table has a function for each name.
+@dataclass(frozen=True)
+class Choice(Generic[Built]):
+    """A name in a table and the arguments of what the table has there: ``{name: adam, lr: 0.001}``.
 
-    ``more`` is passed on to ``argument_faults``.
+    Args:
+        where: its place in the configuration, for the messages.
+        values: the name and the arguments, as the user set them.
     """
-    name = str(spec.get(key))
-    if name not in table:
-        return [f"{where}.{key} must be one of {', '.join(table)}, got {name!r}{suggest(name, table)}"]
-    arguments = {k: v for k, v in spec.items() if k != key}
-    return argument_faults(where, table[name], arguments, **more)
+
+    where: str
+    values: dict[str, Any]
+    table: ClassVar[Mapping[str, Callable[..., Any]]]
+    key: ClassVar[str] = "name"  # of ``values``, for the name
+    given: ClassVar[Sequence[str]] = ()  # arguments that our code passes
+    also: ClassVar[Sequence[str]] = ()  # keys of ``values`` that are arguments of another function
+
+    @property
+    def name(self) -> str | None:
+        """The chosen name; None if nothing is chosen."""
+        name = self.values.get(self.key)
+        return None if name is None else str(name)
+
+    @property
+    def chosen(self) -> dict[str, Any] | None:
+        """The values; None if nothing is chosen."""
+        return None if self.name is None else self.values
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments, without those of another function."""
+        return {key: value for key, value in self.values.items() if key != self.key and key not in self.also}
+
+    def with_values(self, **changes: Any) -> Self:
+        """Return the choice with some values changed."""
+        return replace(self, values=self.values | changes)
+
+    def faults(self) -> list[str]:
+        """Return what is wrong with the name and the arguments, a line for each."""
+        name = str(self.name)
+        if name not in self.table:
+            rule = f"{self.where}.{self.key} must be one of {', '.join(self.table)}, got {name!r}"
+            return [rule + suggest(name, self.table)]
+        return argument_faults(self.where, self.table[name], self.arguments, given=self.given, also=self.also)
+
+    def build(self, *given: Any, **more: Any) -> Built:
+        """Build what is chosen. The arguments override ``more``."""
+        built: Built = self.table[str(self.name)](*given, **more | self.arguments)
+        return built
 
 
 def argument_faults(
-    where: str, function: Callable[..., Any], arguments: Config, *, given: Sequence[str] = (), also: Sequence[str] = ()
+    where: str,
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    given: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> list[str]:
     """Return the faults of calling ``function`` with ``arguments``.
 

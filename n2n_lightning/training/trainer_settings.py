@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from n2n_lightning.training.build import Config
+from n2n_lightning.training.settings import Config
 from n2n_lightning.training.signatures import argument_faults, construction_faults
 
 EVERY_EPOCH = "each epoch ends with a validation, which is its row of metrics.csv"
@@ -35,18 +35,17 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the weights stay float32, 
 SAME_PRECISIONS = (32, "32", 16, "16", "bf16", None)  # Lightning's other names for these
 
 
-def trainer_arguments(config: Config) -> Config:
+def trainer_arguments(trainer: Config) -> Config:
     """Return the Trainer's arguments: those of the group ``trainer``, and those that every run needs."""
-    chosen = {key: value for key, value in config["trainer"].items() if key not in FIXED}
+    chosen = {key: value for key, value in trainer.items() if key not in FIXED}
     needed: Config = dict.fromkeys(("logger", "enable_checkpointing", "enable_autolog_hparams"), False)
     needed |= {"devices": 1, "num_sanity_val_steps": 0}
     needed["max_time"] = None  # ``build_callbacks`` makes a callback of it
     return {"enable_progress_bar": False, "enable_model_summary": False} | chosen | needed
 
 
-def trainer_faults(config: Config) -> list[str]:
+def trainer_faults(trainer: Config) -> list[str]:
     """Return the faults of the group ``trainer``."""
-    trainer = config["trainer"]
     faults = [
         f"trainer: {key} must be {as_typed(values[0])}, got {as_typed(trainer[key])}; {fix}"
         for key, (values, fix) in FIXED.items()
@@ -54,7 +53,7 @@ def trainer_faults(config: Config) -> list[str]:
     ]
     others = {key: value for key, value in trainer.items() if key not in FIXED}
     faults += argument_faults("trainer", pl.Trainer, others, given=tuple(FIXED)) or value_faults(trainer)
-    return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer_arguments(config)))
+    return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer_arguments(trainer)))
 
 
 def as_typed(value: Any) -> str:

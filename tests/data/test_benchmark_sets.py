@@ -14,9 +14,11 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from small_runs import assert_refused, compose_config, evaluate_main, read_json, smooth_images, write_checkpoint
 
+from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.metrics import RestorationQuality
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.training.build import build_datamodule
+from n2n_lightning.training.check import check_data
 
 SIZES = ((40, 52), (33, 24), (24, 33), (40, 52))  # rows and columns
 SSIM = {"channel_axis": 0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
@@ -39,6 +41,10 @@ def options(given: Path, *more: str) -> list[str]:
     return [*data, *more]
 
 
+def datamodule_of(given: Path, *more: str) -> NoisyPairDataModule:
+    return build_datamodule(check_data(compose_config("checkpoint=x", *options(given, *more), name="evaluate")))
+
+
 def scored(command: Command, given: Path, *more: str) -> tuple[dict[str, Any], str]:
     ended = command(
         f"checkpoint={given / 'net.ckpt'}", "output=scores.json", *options(given, *more), main=evaluate_main
@@ -50,7 +56,7 @@ def scored(command: Command, given: Path, *more: str) -> tuple[dict[str, Any], s
 def test_whole_images_are_scored_one_by_one_as_by_hand(command: Command, given: Path):
     noise = ("noise=gaussian", "noise.sigma=40")
     scores, out = scored(command, given, *noise)
-    datamodule = build_datamodule(compose_config("checkpoint=x", *options(given, *noise), name="evaluate"))
+    datamodule = datamodule_of(given, *noise)
     datamodule.setup("validate")
     denoiser = load_denoiser(given / "net.ckpt")
     paths = sorted((given / "images").iterdir())
@@ -92,7 +98,7 @@ def test_an_output_of_8_bits_is_scored_as_it_would_be_written(command: Command, 
     plain, rounded = (scored(command, given, f"quantize={value}")[0] for value in ("false", "true"))
     assert rounded["quantize"] is True and plain["per_image"]["psnr"] != rounded["per_image"]["psnr"]
     assert plain["per_image"]["noisy_psnr"] == rounded["per_image"]["noisy_psnr"]
-    datamodule = build_datamodule(compose_config("checkpoint=x", *options(given), name="evaluate"))
+    datamodule = datamodule_of(given)
     datamodule.setup("validate")
     denoiser = load_denoiser(given / "net.ckpt")
     for number, (noisy, _, clean, *_) in enumerate(datamodule.val_dataloader()):

@@ -10,7 +10,15 @@ import torch
 from conftest import Trained
 from noisy_files import ALL, MONITORS, source
 from numbered_images import write
-from small_runs import assert_same_weights, compose_config, photo_data, read_json, timeless_table, train_in, train_with
+from small_runs import (
+    assert_same_weights,
+    compose_settings,
+    photo_data,
+    read_json,
+    timeless_table,
+    train_in,
+    train_with,
+)
 
 from n2n_lightning.data.clean import CleanPairs
 from n2n_lightning.data.crops import CropWindows
@@ -79,7 +87,7 @@ def test_crops_out_of_memory_are_those_out_of_files(tmp_path: Path, dtype: str):
 
 
 def test_images_are_read_once_and_noise_that_follows_from_a_seed_is_drawn_on_the_cpu(noisy_images: Path):
-    module = build_datamodule(compose_config(*source("clean", noisy_images), *ALL))
+    module = build_datamodule(compose_settings(*source("clean", noisy_images), *ALL))
     module.setup("fit")
     train, val = (module.sources[part] for part in ("train", "val"))
     assert isinstance(train, CleanPairs) and isinstance(val, CleanPairs)
@@ -92,7 +100,7 @@ def test_images_are_read_once_and_noise_that_follows_from_a_seed_is_drawn_on_the
 
 
 def test_all_that_a_batch_knows_is_moved(course_data: Path):
-    module = build_datamodule(compose_config("data=ee559", f"data.root={course_data}"))
+    module = build_datamodule(compose_settings("data=ee559", f"data.root={course_data}"))
     images = torch.zeros(2, 3, 4, 4)
     pair = NoisyPair(images, None, images, group=torch.arange(2), mask=images[:, :1] > 0)
     moved = module.transfer_batch_to_device(pair, torch.device("meta"), 0)
@@ -103,7 +111,7 @@ def test_all_that_a_batch_knows_is_moved(course_data: Path):
 def test_workers_and_resident_images_do_not_go_together(course_data: Path):
     with pytest.raises(ValueError, match=r"resident data needs no workers, got num_workers=2; set data.num_workers=0"):
         build_datamodule(
-            compose_config("data=ee559", f"data.root={course_data}", "data.resident=true", "data.num_workers=2")
+            compose_settings("data=ee559", f"data.root={course_data}", "data.resident=true", "data.num_workers=2")
         )
 
 
@@ -117,7 +125,7 @@ def test_on_cuda_images_move_where_they_fit(
     class Trainer:
         strategy = Strategy()
 
-    module = build_datamodule(compose_config("data=ee559", f"data.root={course_data}"))
+    module = build_datamodule(compose_settings("data=ee559", f"data.root={course_data}"))
     assert isinstance(module, NoisyPairDataModule)
     module.setup("fit")
     stored = (96 + 24) * 2 * 3 * 16 * 16

@@ -16,7 +16,7 @@ from small_runs import (
     METRICS_COLUMNS,
     RESULT_KEYS,
     assert_same_weights,
-    compose_config,
+    compose_settings,
     read_json,
     read_table,
     smooth_images,
@@ -39,7 +39,7 @@ from n2n_lightning.training.callbacks import PAIR_COLUMNS
 
 def validation(kind: str, noisy_images: Path) -> NoisyPair:
     """All of a source's validation pairs, with 1 for the range."""
-    datamodule = build_datamodule(compose_config(*source(kind, noisy_images), *ALL))
+    datamodule = build_datamodule(compose_settings(*source(kind, noisy_images), *ALL))
     datamodule.setup("validate")
     val = datamodule.sources["val"]
     return scale_pair(val.batch(torch.arange(len(val)), seeded_generator(0)), datamodule.data.peak)
@@ -168,7 +168,7 @@ def test_a_longer_run_is_refused_once_the_regularisers_weight_has_risen(trained_
 @pytest.mark.parametrize("kind", MONITORS)
 def test_overfitting_repeats_one_batch_and_its_noise(noisy_images: Path, tmp_path: Path, kind: str):
     options = (*source(kind, noisy_images), *ALL, "debug=overfit", "data.overfit_steps=3", "trainer.max_epochs=1")
-    datamodule = build_datamodule(compose_config(*options))
+    datamodule = build_datamodule(compose_settings(*options))
     datamodule.setup("fit")
     first, *others = datamodule.train_dataloader()
     assert len(others) == 2

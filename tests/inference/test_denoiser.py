@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from small_runs import compose_config, smooth_images
+from small_runs import compose_settings, smooth_images
 from torch import Tensor, nn
 
 from n2n_lightning import Denoiser, load_denoiser
@@ -20,7 +20,7 @@ class Identity(nn.Identity):
 
 
 def module_of(net: nn.Module, channels: int = 3, peak: float = 255.0, sample_type: str = "uint8") -> DenoiserModule:
-    module = build_module(compose_config("model=convtrans_relu"), channels)
+    module = build_module(compose_settings("model=convtrans_relu"), channels)
     module.net, module.peak, module.sample_type = net, peak, sample_type
     return module
 

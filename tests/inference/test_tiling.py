@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_runs import MODELS, compose_config, small
+from small_runs import MODELS, compose_settings, small
 from torch import Tensor, nn
 
 from n2n_lightning.inference.denoiser import Denoiser
@@ -14,7 +14,7 @@ from n2n_lightning.training.build import build_module
 
 def denoiser_of(model: str, channels: int = 3) -> Denoiser:
     torch.manual_seed(0)
-    module = build_module(compose_config(*small(model)), channels).eval()
+    module = build_module(compose_settings(*small(model)), channels).eval()
     with torch.no_grad():
         for parameter in module.net.parameters():
             parameter.add_(torch.randn(parameter.shape), alpha=0.05)  # some start at zero, which hides what is inside

@@ -42,7 +42,7 @@ class Steps(pl.Callback):
 def train_with_callback(folder: Path, root: Path, *overrides: str, callback: pl.Callback) -> Path:
     config = compose_config(*tiny_overrides(root), *OPTIONS, *overrides)
     labels = {"model": "dncnn", "overrides": {}}
-    run.train(config, folder, labels, lambda: folder.mkdir(parents=True, exist_ok=True), [callback])
+    run.train(config, folder, labels, lambda _: folder.mkdir(parents=True, exist_ok=True), [callback])
     return folder
 
 

@@ -11,7 +11,16 @@ import pytest
 import torch
 from conftest import Command
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from small_runs import MODELS, compose_config, evaluate_main, read_json, small, train_in, weights_of, write_course_data
+from small_runs import (
+    MODELS,
+    compose_settings,
+    evaluate_main,
+    read_json,
+    small,
+    train_in,
+    weights_of,
+    write_course_data,
+)
 from torch import Tensor
 
 import n2n_lightning
@@ -45,7 +54,7 @@ def random_images(*shape: int) -> Tensor:
 
 def untrained(model: str = "unet", channels: int = 3) -> DenoiserModule:
     torch.manual_seed(4)
-    return build_module(compose_config(f"model={model}"), channels)
+    return build_module(compose_settings(f"model={model}"), channels)
 
 
 # Loading

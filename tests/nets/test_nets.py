@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_runs import FIVE_MODELS, MODELS, compose_config, small
+from small_runs import FIVE_MODELS, MODELS, compose_settings, small
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,7 +34,7 @@ PAPER = {
 
 def module_of(model: str, channels: int = 3, *overrides: str) -> DenoiserModule:
     torch.manual_seed(1)
-    return build_module(compose_config(*small(model), *overrides), channels)
+    return build_module(compose_settings(*small(model), *overrides), channels)
 
 
 def random_images(*shape: int) -> Tensor:
@@ -75,7 +75,7 @@ def test_every_parameter_matters(model: str):
     names: set[str] = set()
     for seed in range(4):
         torch.manual_seed(seed)
-        net = build_module(compose_config(*small(model)), 3)
+        net = build_module(compose_settings(*small(model)), 3)
         optimizer = torch.optim.SGD(net.net.parameters(), 0.01)
         for _ in range(3):
             optimizer.zero_grad()

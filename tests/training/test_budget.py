@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from noisy_files import ALL, source
-from small_runs import compose_config, read_json, small, tiny_overrides, train_with
+from small_runs import compose_config, compose_settings, read_json, small, tiny_overrides, train_with
 
 from n2n_lightning.training import budget
 from n2n_lightning.training.budget import StepTimes
@@ -71,8 +71,8 @@ def test_two_lengths_are_refused(other: str):
 
 
 def test_a_folder_of_data_without_crops_is_no_length(tmp_path: Path):
-    config = compose_config("minutes=5", "data=burst", "data.root=there")
+    settings = compose_settings("minutes=5", "data=burst", "data.root=there")
     recorded = {"minutes": 5.0, "data": {"name": "ee559"}, "trainer": {"max_epochs": 3}}
     (tmp_path / "result.json").write_text(json.dumps({"config": recorded}))
-    budget.recall_length(config, tmp_path)
-    assert config["trainer"]["max_epochs"] == 3 and config["data"]["train_pairs"] == 640
+    settings = budget.recall_length(settings, tmp_path)
+    assert settings.trainer["max_epochs"] == 3 and settings.data.values["train_pairs"] == 640

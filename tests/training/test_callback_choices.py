@@ -45,7 +45,7 @@ STOPPING = "{name:EarlyStopping,monitor:val/psnr,mode:max,patience:1}"
     ],
 )
 def test_a_wrong_callback_is_refused(callbacks: str, words: list[str]):
-    text = "\n".join(callback_faults({"callbacks": compose_config(f"callbacks={callbacks}")["callbacks"]}))
+    text = "\n".join(callback_faults(compose_config(f"callbacks={callbacks}")["callbacks"]))
     for word in words:
         assert word in text
 
@@ -54,7 +54,7 @@ def test_a_wrong_callback_is_refused(callbacks: str, words: list[str]):
 def test_each_of_lightnings_callbacks_can_be_chosen_or_is_refused_with_a_reason(name: str):
     kinds = [kind.__name__ for kind in getattr(pl.callbacks, name).__mro__]
     assert (name in CALLBACKS) != any(kind in REFUSED for kind in kinds)
-    (fault,) = [""] if name in CALLBACKS else callback_faults({"callbacks": [{"name": name}]})
+    (fault,) = [""] if name in CALLBACKS else callback_faults([{"name": name}])
     assert name in CALLBACKS or f"{name} is refused: " in fault
 
 

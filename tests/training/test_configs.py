@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_runs import ROOT, compose_config
+from small_runs import ROOT, compose_config, compose_settings
 
 from n2n_lightning.system.hydra_app import ONE_FILE_GROUPS, group_choices
 from n2n_lightning.training.build import build_datamodule, build_module
@@ -82,8 +82,7 @@ def test_data_chooses_its_noise_and_loss_and_the_command_line_overrides_them():
 def test_evaluates_configuration_composes_with_every_data_source(data: str):
     choice = f"data={data}"
     config = compose_config("checkpoint=x.ckpt", choice, *NEEDED.get(choice, []), name="evaluate")
-    check_data(config)
-    assert build_datamodule(config).seed == 0
+    assert build_datamodule(check_data(config)).seed == 0
 
 
 def test_size_small_changes_the_papers_experiments_and_size_full_nothing():
@@ -102,9 +101,9 @@ def test_size_small_changes_the_papers_experiments_and_size_full_nothing():
 def test_a_models_file_is_short_and_names_what_differs(model: str):
     lines = (ROOT / "conf" / "model" / f"{model}.yaml").read_text().strip().splitlines()
     assert len(lines) < 10
-    module = build_module(compose_config(f"model={model}"), 3)
+    module = build_module(compose_settings(f"model={model}"), 3)
     assert module.hparams["channels"] == 3
-    assert build_module(compose_config(f"model={model}"), 2).hparams["channels"] == 2
+    assert build_module(compose_settings(f"model={model}"), 2).hparams["channels"] == 2
 
 
 def test_compile_takes_torchs_modes_too():

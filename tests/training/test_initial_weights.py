@@ -10,7 +10,7 @@ import torch
 from noisy_files import ALL, source
 from numbered_images import write
 from PIL import Image
-from small_runs import MODELS, compose_config, read_json, small, train_with
+from small_runs import MODELS, compose_config, compose_settings, read_json, small, train_with
 
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.training.build import build_module
@@ -24,7 +24,7 @@ def module_family(model: str) -> str:
 
 @pytest.mark.parametrize("model", [model for model in MODELS if module_family(model) in FOLDED])
 def test_a_net_folded_for_grey_gives_the_mean_of_what_three_equal_channels_give(model: str):
-    colour, grey = (build_module(compose_config(*small(model)), channels).eval() for channels in (3, 1))
+    colour, grey = (build_module(compose_settings(*small(model)), channels).eval() for channels in (3, 1))
     grey.net.load_state_dict(for_grey(colour.net.state_dict(), grey.net.state_dict()))
     noisy = torch.rand(2, 1, 24, 16, generator=torch.Generator().manual_seed(0))
     expected = colour(noisy.expand(-1, 3, -1, -1)).mean(1, keepdim=True)
@@ -59,7 +59,7 @@ def test_ones_own_images_start_from_the_general_weights(noisy_images: Path, tmp_
     ],
 )
 def test_other_runs_start_from_random_weights(overrides: list[str]):
-    assert find_initial(compose_config(*overrides)) is None
+    assert find_initial(compose_settings(*overrides)) is None
 
 
 def test_a_net_of_another_size_starts_from_random_weights(noisy_images: Path, tmp_path: Path):

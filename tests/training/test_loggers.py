@@ -155,7 +155,7 @@ def test_the_logger_is_no_part_of_a_runs_name_and_a_sweep_over_loggers_trains_on
 )
 def test_wrong_settings_are_refused(options: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loggers, "is_installed", lambda _: True)
-    (fault,) = loggers.logger_faults(compose_config(*options))
+    (fault,) = loggers.logger_faults(compose_config(*options)["logger"])
     for word in words:
         assert word in fault
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from small_runs import MODELS, compose_config
+from small_runs import MODELS, compose_config, compose_settings
 
 from n2n_lightning.models.module import OPTIMIZERS
 from n2n_lightning.training.build import Config, build_module
@@ -29,7 +30,7 @@ def test_an_optimizer_has_a_rate_that_suits_the_model(model: str, optimizer: str
 def losses(*overrides: str) -> list[float]:
     """Train on noisy pairs of four smooth images, and return the loss of each step."""
     torch.manual_seed(0)
-    module = build_module(compose_config(*overrides), 3)
+    module = build_module(compose_settings(*overrides), 3)
     optimizer = module.configure_optimizers()
     rng = torch.Generator().manual_seed(0)
     clean = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4, generator=rng), size=16, mode="bicubic")
@@ -64,29 +65,29 @@ def record(folder: Path, config: Config, overrides: dict[str, str], status: str 
 
 
 def test_a_run_of_before_with_the_same_rate_is_recognised(tmp_path: Path):
-    config = compose_config("model=nn_relu", "optimizer=sgd")
+    settings = compose_settings("model=nn_relu", "optimizer=sgd")
     record(tmp_path, compose_config("model=nn_relu", "optimizer=sgd", "optimizer.lr=0.1"), {"optimizer": "sgd"})
-    assert is_finished(config, tmp_path)
+    assert is_finished(settings, tmp_path)
 
 
 def test_a_run_of_before_with_another_rate_is_recognised(tmp_path: Path):
-    config = compose_config("model=unet", "optimizer=sgd")
+    settings = compose_settings("model=unet", "optimizer=sgd")
     record(tmp_path, compose_config("model=unet", "optimizer=sgd", "optimizer.lr=0.1"), {"optimizer": "sgd"})
-    recall_defaults(config, tmp_path, {"overrides": {"optimizer": "sgd"}})
-    assert config["optimizer"]["lr"] == 0.1 and is_finished(config, tmp_path)
+    settings = recall_defaults(settings, tmp_path, {"overrides": {"optimizer": "sgd"}})
+    assert settings.optimizer.values["lr"] == 0.1 and is_finished(settings, tmp_path)
 
 
 def test_a_burst_of_before_goes_on_with_its_own_model_and_schedule(tmp_path: Path):
     burst = ("data=burst", "data.root=there")
     old = compose_config(*burst, "model=unet", "scheduler=none", "init_from=null", "data.batch_size=64")
-    config, labels = compose_config(*burst), {"model": "nafnet32", "overrides": {"data": "burst", "data.root": "there"}}
+    labels: dict[str, Any] = {"model": "nafnet32", "overrides": {"data": "burst", "data.root": "there"}}
     record(tmp_path, old, labels["overrides"])
-    recall_defaults(config, tmp_path, labels)
-    assert is_finished(config, tmp_path) and labels["model"] == "unet" and config["data"]["batch_size"] == 64
+    settings = recall_defaults(compose_settings(*burst), tmp_path, labels)
+    assert is_finished(settings, tmp_path) and labels["model"] == "unet" and settings.data.values["batch_size"] == 64
 
 
 def test_a_failed_run_of_before_starts_over_with_todays_rate(tmp_path: Path):
-    config = compose_config("model=unet", "optimizer=sgd")
+    settings = compose_settings("model=unet", "optimizer=sgd")
     record(tmp_path, compose_config("model=unet", "optimizer=sgd", "optimizer.lr=0.1"), {"optimizer": "sgd"}, "failed")
-    recall_defaults(config, tmp_path, {"overrides": {"optimizer": "sgd"}})
-    assert config["optimizer"]["lr"] == 0.01
+    settings = recall_defaults(settings, tmp_path, {"overrides": {"optimizer": "sgd"}})
+    assert settings.optimizer.values["lr"] == 0.01

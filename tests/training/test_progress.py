@@ -39,7 +39,7 @@ class Watch(pl.Callback):
 def train_watched(folder: Path, root: Path, watch: Watch, *overrides: str) -> Path:
     config = compose_config(*tiny_overrides(root), *FAST, *overrides)
     labels = {"model": "convtrans_relu", "overrides": {}}
-    run.train(config, folder, labels, lambda: folder.mkdir(parents=True, exist_ok=True), [watch])
+    run.train(config, folder, labels, lambda _: folder.mkdir(parents=True, exist_ok=True), [watch])
     return folder
 
 

@@ -36,5 +36,5 @@ class Shown(pl.Callback):
 def test_the_bar_shows_a_score_of_every_kind_of_data(noisy_images: Path, tmp_path: Path, kind: str, score: str):
     words = ["model=convtrans_relu", "init_from=null", *source(kind, noisy_images), *ALL, "trainer.max_epochs=1"]
     config, shown, folder = compose_config(*words), Shown(), tmp_path / "run"
-    run.train(config, folder, {"model": "convtrans_relu"}, lambda: folder.mkdir(parents=True), [shown])
+    run.train(config, folder, {"model": "convtrans_relu"}, lambda _: folder.mkdir(parents=True), [shown])
     assert score in shown.names and ("val/loss" in shown.names) is (kind == "single")

@@ -16,6 +16,7 @@ from small_runs import (
     assert_same_weights,
     check_run_folder,
     compose_config,
+    compose_settings,
     read_json,
     read_table,
     run_python,
@@ -228,7 +229,7 @@ def test_a_failed_run_can_be_run_again(
 
 def test_a_black_output_is_called_dead(course_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The output ReLU, with a bias far below zero, gives 0 for every input."""
-    module = build_module(compose_config("model=convtrans_relu"), 3)
+    module = build_module(compose_settings("model=convtrans_relu"), 3)
     with torch.no_grad():
         module.net.upsampling4.bias.fill_(-10)
     about = {"format": FORMAT, "family": "sequential", "peak": 255.0}

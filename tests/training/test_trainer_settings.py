@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-from small_runs import ROOT, compose_config, read_json, read_table, train_in
+from small_runs import ROOT, compose_settings, read_json, read_table, train_in
 
 from n2n_lightning.training.trainer_settings import FIXED, trainer_faults
 
@@ -36,7 +36,7 @@ REFUSED = {  # argument -> a value, and what does the same
 @pytest.mark.parametrize("name", sorted(FIXED))
 def test_a_refused_argument_says_what_does_the_same(name: str):
     value, fix = REFUSED[name]
-    (fault,) = trainer_faults(compose_config(f"++trainer.{name}={value}"))
+    (fault,) = trainer_faults(compose_settings(f"++trainer.{name}={value}").trainer)
     got = '["a"]' if name == "plugins" else value
     assert f"trainer: {name} must be " in fault and f", got {got};" in fault
     assert fix in fault
@@ -53,11 +53,13 @@ def test_values_that_mean_what_every_run_does_are_taken():
         **{"num_sanity_val_steps": 0, "enable_checkpointing": "true", "logger": "true", "strategy": "auto"},
         **{"default_root_dir": "null", "overfit_batches": 0.0, "reload_dataloaders_every_n_epochs": 0},
     }
-    assert trainer_faults(compose_config(*[f"++trainer.{key}={value}" for key, value in values.items()])) == []
+    settings = compose_settings(*[f"++trainer.{key}={value}" for key, value in values.items()])
+    assert trainer_faults(settings.trainer) == []
 
 
 def test_all_faults_are_listed_and_similar_names_suggested():
-    faults = trainer_faults(compose_config("++trainer.max_steps=5", "++trainer.max_epoch=3", "++trainer.devices=2"))
+    settings = compose_settings("++trainer.max_steps=5", "++trainer.max_epoch=3", "++trainer.devices=2")
+    faults = trainer_faults(settings.trainer)
     assert len(faults) == 3 and any("did you mean 'max_epochs'?" in fault for fault in faults)
 
 

@@ -18,6 +18,7 @@ from small_runs import (
     assert_same_weights,
     check_run_folder,
     compose_config,
+    compose_settings,
     read_json,
     read_table,
     stamps,
@@ -138,14 +139,14 @@ def test_the_result_agrees_with_the_table(four_epochs: Path):
 def test_the_result_tells_whether_the_optimizer_is_the_models_own(
     course_data: Path, tmp_path: Path, overrides: list[str], own: bool
 ):
-    config = compose_config(*tiny_overrides(course_data), *overrides)
+    settings = compose_settings(*tiny_overrides(course_data), *overrides)
     labels = {"model": overrides[0].removeprefix("model="), "overrides": {}}
-    assert prepare_run(config, tmp_path / "run", labels).metadata["own_optimizer"] is own
+    assert prepare_run(settings, tmp_path / "run", labels).metadata["own_optimizer"] is own
 
 
 @pytest.mark.parametrize(("overrides", "own"), [({"seed": "1"}, True), ({"optimizer.lr": "0.1"}, False)])
 def test_an_unknown_models_optimizer_is_its_own_unless_overridden(overrides: dict[str, str], own: bool):
-    assert has_own_optimizer(compose_config("model=unet"), "my_model", overrides) is own
+    assert has_own_optimizer(compose_config("model=unet")["optimizer"], "my_model", overrides) is own
 
 
 def test_gmac_by_hand(four_epochs: Path):
@@ -235,8 +236,8 @@ def test_overfitting_one_batch_gives_a_verdict(tmp_path: Path, lr: str, learns: 
 def test_the_verdict_draws_its_line_at_half_of_a_constant_images_loss(course_data: Path, tmp_path: Path):
     """The MSE of the best constant image is the variance of each channel."""
     options = ["model=convtrans_relu", "debug=overfit", "data.batch_size=96"]
-    config = compose_config(*tiny_overrides(course_data), *options)
-    run = prepare_run(config, tmp_path / "run", {"model": "convtrans_relu", "overrides": {}})
+    settings = compose_settings(*tiny_overrides(course_data), *options)
+    run = prepare_run(settings, tmp_path / "run", {"model": "convtrans_relu", "overrides": {}})
     target = torch.load(course_data / "train_data.pkl", weights_only=True)[1].double() / 255
     constant = target.var((0, 2, 3), correction=0).mean().item()
     for share, learns in ((0.49, True), (0.51, False)):
@@ -305,7 +306,7 @@ def test_the_training_loss_is_weighted_by_images(course_data: Path, tmp_path: Pa
     options = ["model=convtrans_relu", "trainer.max_epochs=2", "data.batch_size=36", "optimizer.lr=1e-30"]
     folder = train_in(tmp_path / "run", course_data, *options)
     noisy, target = (t.float() / 255 for t in torch.load(course_data / "train_data.pkl", weights_only=True))
-    net = build_module(compose_config("model=convtrans_relu"), 3).net
+    net = build_module(compose_settings("model=convtrans_relu"), 3).net
     net.load_state_dict({k.removeprefix("net."): v for k, v in weights_of(folder / "checkpoints/last.ckpt").items()})
     expected = (net(noisy).detach().double() - target).square().mean().item()
     assert [float(row["train/loss"]) for row in read_table(folder)] == pytest.approx([expected] * 2, rel=1e-5)
@@ -324,7 +325,7 @@ def test_the_validation_loss_is_the_training_loss_weighted_by_images(course_data
     options = ["model=convtrans_relu", "trainer.max_epochs=1", f"loss={loss}", "data.val_batch_size=7"]
     folder = train_in(tmp_path / "run", course_data, *options)
     noisy, clean = (t.float() / 255 for t in torch.load(course_data / "val_data.pkl", weights_only=True))
-    net = build_module(compose_config("model=convtrans_relu"), 3).net
+    net = build_module(compose_settings("model=convtrans_relu"), 3).net
     net.load_state_dict({k.removeprefix("net."): v for k, v in weights_of(folder / "checkpoints/best.ckpt").items()})
     off = net(noisy).detach().double() - clean
     expected = off.abs().mean() if loss == "l1" else off.square().mean()
