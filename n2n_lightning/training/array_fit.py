@@ -81,9 +81,7 @@ def pairs_of_arrays(source: Any, target: Any, channels: int | None) -> ArrayData
     return data
 
 
-def set_length_and_batch(
-    settings: RunSettings, data: ArrayData, epochs: int | None, batch_size: int | None
-) -> RunSettings:
+def with_length(settings: RunSettings, data: ArrayData, epochs: int | None, batch_size: int | None) -> RunSettings:
     """Set epochs, crops and batch; by default as many pixels as the command line takes, in crops of any size."""
     default = settings.data.values
     scale = (default["crop_px"] / (data.crop_px or 1)) ** 2  # crops that hold as many pixels
@@ -146,7 +144,7 @@ def fit_arrays(
     trainer = settings.trainer | {"limit_val_batches": 0} | device_arguments(device)
     settings = replace(settings, minutes=minutes, seed=seed, trainer=trainer)
     data = pairs_of_arrays(source, target, None if module is None else int(module.hparams["channels"]))
-    settings = set_length_and_batch(settings, data, epochs, batch_size)
+    settings = with_length(settings, data, epochs, batch_size)
     if module is not None:
         data.use_training_range(module.peak, module.sample_type, module.reach)
     quiet_lightning()
@@ -154,7 +152,7 @@ def fit_arrays(
     datamodule.setup("fit")
     length = None
     if minutes:
-        settings, length = set_length(settings, minutes, datamodule, time.monotonic() - began)
+        settings, length = set_length(settings, datamodule, time.monotonic() - began)
     pl.seed_everything(seed, verbose=False)
     if module is None:
         module, start = first_module(settings, datamodule.image_shape[0])

@@ -63,21 +63,19 @@ def recall_length(settings: RunSettings, folder: Path) -> RunSettings:
     return replace(settings, data=data, trainer=settings.trainer | {"max_epochs": recorded["trainer"]["max_epochs"]})
 
 
-def set_length(
-    settings: RunSettings, minutes: float, datamodule: NoisyPairDataModule, spent_s: float
-) -> tuple[RunSettings, str]:
+def set_length(settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: float) -> tuple[RunSettings, str]:
     """Measure the speed of training, and set the length so that the run ends within ``minutes``.
 
     Args:
         settings: of the run.
-        minutes: the budget.
         datamodule: set up for "fit"; ``train_pairs`` of data that are cropped is set.
         spent_s: seconds of the budget that are gone.
 
     Returns:
         The settings with this ``data.train_pairs`` and ``trainer.max_epochs``, and a line about the length.
     """
-    began, data, batch = time.monotonic(), datamodule.data, datamodule.batch_size
+    minutes, began = settings.minutes or 0.0, time.monotonic()
+    data, batch = datamodule.data, datamodule.batch_size
     times = measure(settings, datamodule)
     left_s = minutes * 60 * (1 - SPENT_ON_THE_REST) - spent_s - (time.monotonic() - began)
     epochs, steps = settings.trainer["max_epochs"], len(datamodule.loader("train"))

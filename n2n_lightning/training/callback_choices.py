@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from n2n_lightning.system.safe_load import unsafe_part
 from n2n_lightning.training.settings import Config, RunSettings
-from n2n_lightning.training.signatures import Choice
+from n2n_lightning.training.signatures import Choice, Values
 
 CALLBACKS: dict[str, type[pl.Callback]] = {
     callback.__name__: callback
@@ -53,10 +53,11 @@ class CallbackChoice(Choice[pl.Callback]):
 
     table = CALLBACKS
 
-    def build(self, *given: Any, **more: Any) -> pl.Callback:
-        """Let EarlyStopping check after the validation, before the checkpoint is saved, as ``patience`` does."""
+    @property
+    def arguments(self) -> Values:
+        """Those of the user; EarlyStopping checks before the checkpoint is saved, as ``patience`` does."""
         ours = {"check_on_train_epoch_end": False} if self.name == "EarlyStopping" else {}
-        return CALLBACKS[str(self.name)](**self.arguments | ours)
+        return super().arguments | ours
 
     def faults(self) -> list[str]:
         """Return the faults of the name, the arguments, and of what the callback would save in a checkpoint."""
@@ -70,8 +71,7 @@ class CallbackChoice(Choice[pl.Callback]):
     def state_faults(self) -> list[str]:
         """Return the faults of what it would save."""
         try:
-            callback = self.build()
-            state = callback.state_dict()
+            state = (callback := self.build()).state_dict()
         except Exception as error:  # a user's class may raise anything about the user's settings
             return [f"{self.where}: {type(error).__name__}: {error}"]
         if part := unsafe_part(state):
@@ -83,9 +83,8 @@ class CallbackChoice(Choice[pl.Callback]):
         )
         if bool(saves) != bool(loads):
             given, missing = ("state_dict", "load_state_dict") if saves else ("load_state_dict", "state_dict")
-            return [
-                f"{self.where}: {self.name} has {given} and no {missing}, so a resumed run would differ; write both"
-            ]
+            rule = f"{self.name} has {given} and no {missing}, so a resumed run would differ"
+            return [f"{self.where}: {rule}; write both"]
         return []
 
 

@@ -119,7 +119,7 @@ def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> 
     datamodule.setup("fit")
     check_limits(settings.trainer, datamodule)
     if settings.minutes and not has_length(settings, folder):
-        settings, length = set_length(settings, settings.minutes, datamodule, time.monotonic() - began)
+        settings, length = set_length(settings, datamodule, time.monotonic() - began)
         print(length, flush=True)
     pl.seed_everything(settings.seed, verbose=False)
     module = build_module(settings, datamodule.image_shape[0])

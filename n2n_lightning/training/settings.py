@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
@@ -53,8 +53,8 @@ class NoiseChoice(Choice[Noise]):
             if isinstance(step, dict):
                 faults += NoiseChoice(place, step).faults()
             else:
-                rule = f"{place} must be a corruption and its settings, got {step!r}"
-                faults.append(f"{rule}; write {{name: gaussian, ...}}")
+                fix = "write {name: gaussian, ...}"
+                faults.append(f"{place} must be a corruption and its settings, got {step!r}; {fix}")
         return faults or construction_faults(self.where, self.build)
 
 
@@ -70,8 +70,7 @@ class OptimizerChoice(Choice[Optimizer]):
     table, given = OPTIMIZERS, ("params", "differentiable")
 
     def faults(self) -> list[str]:
-        weights = [torch.nn.Parameter(torch.zeros(1))]
-        return super().faults() or construction_faults("optimizer", lambda: make_optimizer(self.values, weights))
+        return super().faults() or construction_faults("optimizer", lambda: make_optimizer(self.values, one_weight()))
 
 
 class SchedulerChoice(Choice[LRScheduler]):
@@ -88,8 +87,7 @@ class SchedulerChoice(Choice[LRScheduler]):
         if faults:
             return faults
         steps = {"T_max": 1} if is_step_scheduler(self.name) else {}
-        sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
-        return construction_faults("scheduler", lambda: self.build(sgd, **steps))
+        return construction_faults("scheduler", lambda: self.build(torch.optim.SGD(one_weight()), **steps))
 
 
 class ModelChoice(Choice[DenoiserModule]):
@@ -110,10 +108,8 @@ class DataSettings:
     def unchecked(cls, config: Config) -> Self:
         """Return the settings of a configuration that is known to be right; other keys are ignored."""
         kinds = typing.get_type_hints(cls)
-        given = {field.name: config[field.name] for field in fields(cls) if field.name in config}
-        return cls(
-            **{name: kinds[name](name, value) if is_choice(kinds[name]) else value for name, value in given.items()}
-        )
+        given = {name: value for name, value in config.items() if name in kinds}
+        return cls(**given | {name: kinds[name](name, given[name]) for name in given if is_choice(kinds[name])})
 
     def as_config(self) -> Config:
         """Return the plain values, in the order in which the class names them."""
@@ -148,6 +144,11 @@ class RunSettings(DataSettings):
     model: ModelChoice
     data: DataChoice
     trainer: Config  # arguments of Lightning's Trainer; ``trainer_settings`` says which
+
+
+def one_weight() -> list[torch.nn.Parameter]:
+    """Return what an optimizer takes, to try one."""
+    return [torch.nn.Parameter(torch.zeros(1))]
 
 
 def is_choice(kind: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from n2n_lightning.system.errors import suggest
 
 Built = TypeVar("Built")
+Values = dict[str, Any]  # plain ones, as YAML has them
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Choice(Generic[Built]):
     """
 
     where: str
-    values: dict[str, Any]
+    values: Values
     table: ClassVar[Mapping[str, Callable[..., Any]]]
     key: ClassVar[str] = "name"  # of ``values``, for the name
     given: ClassVar[Sequence[str]] = ()  # arguments that our code passes
@@ -38,12 +39,12 @@ class Choice(Generic[Built]):
         return None if name is None else str(name)
 
     @property
-    def chosen(self) -> dict[str, Any] | None:
+    def chosen(self) -> Values | None:
         """The values; None if nothing is chosen."""
         return None if self.name is None else self.values
 
     @property
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Values:
         """The arguments, without those of another function."""
         return {key: value for key, value in self.values.items() if key != self.key and key not in self.also}
 
@@ -66,12 +67,7 @@ class Choice(Generic[Built]):
 
 
 def argument_faults(
-    where: str,
-    function: Callable[..., Any],
-    arguments: Mapping[str, Any],
-    *,
-    given: Sequence[str] = (),
-    also: Sequence[str] = (),
+    where: str, function: Callable[..., Any], arguments: Values, *, given: Sequence[str] = (), also: Sequence[str] = ()
 ) -> list[str]:
     """Return the faults of calling ``function`` with ``arguments``.
 

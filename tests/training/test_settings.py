@@ -8,8 +8,9 @@ import pytest
 from small_runs import compose_config, compose_settings
 
 from n2n_lightning.models.families import FAMILIES
+from n2n_lightning.noise.kinds import Gaussian
 from n2n_lightning.training.check import check_config, check_data
-from n2n_lightning.training.settings import LossChoice, OptimizerChoice, RunSettings
+from n2n_lightning.training.settings import NoiseChoice, RunSettings
 
 CLEAN = ("data=clean", "data.root=there", "noise=chain", "noise.steps=[{name:poisson},{name:gaussian,sigma:5}]")
 
@@ -36,9 +37,11 @@ def test_settings_cannot_be_changed():
 
 
 def test_what_is_checked_is_what_is_built():
-    wrong, right = OptimizerChoice("optimizer", {"name": "adam", "lr": "fast"}), {"name": "adam", "lr": 0.1}
-    assert wrong.faults() == ["optimizer.lr must be a number, got 'fast'; set optimizer.lr to such a value"]
-    assert wrong.with_values(lr=0.1).faults() == [] and wrong.with_values(lr=0.1).values == right
+    wrong = NoiseChoice("noise", {"name": "gaussian", "sigma": "strong"})
+    (fault,) = wrong.faults()
+    assert "noise.sigma must be" in fault and "got 'strong'" in fault
+    right = wrong.with_values(sigma=5)
+    assert right.faults() == [] and right.build() == Gaussian(5) and wrong.values["sigma"] == "strong"
 
 
 def test_a_name_that_is_registered_later_is_known(monkeypatch: pytest.MonkeyPatch):
@@ -71,7 +74,3 @@ def test_evaluate_needs_only_the_data():
     settings = check_data(compose_config("checkpoint=x", "data=clean", "data.root=there", name="evaluate"))
     assert settings.seed == 0 and not isinstance(settings, RunSettings)
     assert list(settings.as_config()) == ["seed", "noise", "data"]
-
-
-def test_a_loss_is_looked_up_by_its_name():
-    assert LossChoice("loss", {"name": "charbonnier", "eps": 1}).arguments == {"eps": 1}
