@@ -7,8 +7,8 @@ import torch
 from small_runs import ROOT, compose_config
 
 from n2n_lightning.system.hydra_app import ONE_FILE_GROUPS, group_choices
-from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training import loggers
+from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.check import check_config, check_data
 
 FOLDERS = [path for path in (ROOT / "conf").iterdir() if path.is_dir()]
