@@ -92,8 +92,9 @@ def set_length(config: Config, datamodule: NoisyPairDataModule, spent_s: float) 
 def measure(config: Config, datamodule: NoisyPairDataModule) -> StepTimes:
     """Train a net like that of the run for some seconds, and forget it."""
     times = StepTimes()
-    limits = {"max_epochs": 1, "limit_train_batches": MEASURED_STEPS, "callbacks": [times]}
-    trainer = pl.Trainer(**trainer_arguments(config) | {"enable_progress_bar": False} | limits)
+    limits = {"max_epochs": 1, "min_epochs": None, "min_steps": None, "limit_train_batches": MEASURED_STEPS}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "profiler": None, "callbacks": [times]}
+    trainer = pl.Trainer(**trainer_arguments(config) | limits | quiet)
     _, loader = split_data(config["data"])
     trial = type(datamodule)(datamodule.data, **{"seed": config["seed"]} | loader)
     trainer.fit(build_module(config, datamodule.image_shape[0]), trial)

@@ -74,6 +74,9 @@ def spec_callback_faults(place: str, spec: Config) -> list[str]:
             return [f"{place}: {name} is refused: {REFUSED[kind.__name__]}"]
     if faults := spec_faults(place, CALLBACKS, spec):
         return faults
+    if name == "EarlyStopping" and spec.get("check_on_train_epoch_end"):
+        rule = "check_on_train_epoch_end must be false, got true"
+        return [f"{place}: {rule}; leave it out: the check comes after the validation, before the checkpoint is saved"]
     try:
         callback = build_from_spec(CALLBACKS, adapted(spec))
         state = callback.state_dict()
@@ -94,7 +97,7 @@ def spec_callback_faults(place: str, spec: Config) -> list[str]:
 
 def adapted(spec: Config) -> Config:
     """Let EarlyStopping check after the validation, before the checkpoint is saved, as ``patience`` does."""
-    if spec["name"] != "EarlyStopping":
+    if spec["name"] != "EarlyStopping" or "check_on_train_epoch_end" in spec:
         return spec
     return spec | {"check_on_train_epoch_end": False}
 
