@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,15 +121,13 @@ def hydra_offers(command: str, before: Sequence[str], word: str) -> list[str]:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    from n2n_lightning.system.hydra_app import flatten, is_choice, load_plugins
-    from n2n_lightning.system.plugins import split_names
+    from n2n_lightning.system.hydra_app import flatten, is_choice, load_plugins, plugin_words
 
     def options(group: str, kind: ObjectType) -> list[str]:
         return [name for name in loader.get_group_options(group, kind) if not name.startswith("_")]
 
-    named = [name for other in before if other.startswith("plugins=") for name in split_names(other[8:].strip("[]"))]
     try:
-        load_plugins(named)
+        load_plugins(plugin_words([part for other in before for part in unquoted(other)]))
     except ValueError:  # one cannot be imported; the command will say so
         return []
     key, sign, value = word.partition("=")
@@ -150,6 +149,14 @@ def hydra_offers(command: str, before: Sequence[str], word: str) -> list[str]:
         groups = [parent + name for name in options(parent.rstrip("/"), ObjectType.GROUP)]
         groups = [group + ("/" if group == "hydra" else "=") for group in groups]
         return sorted({*groups, *next_level(flatten(config), word)})
+
+
+def unquoted(word: str) -> list[str]:
+    """Return a word of the command line without the shell's quotes, in a list; none if a quote is not closed."""
+    try:
+        return shlex.split(word)
+    except ValueError:
+        return []
 
 
 def first_choice(word: str) -> str:

@@ -21,7 +21,6 @@ from n2n_lightning.reporting.sweep import (
     append_outcome,
     best_text,
     job_value,
-    one_line,
     print_outcomes,
     read_outcomes,
 )
@@ -86,7 +85,7 @@ def run_job(
             status, text = best_text(folder)
     except errors.InputError as error:
         errors.report_error(error)
-        return Outcome(folder, "refused", errors.BAD_INPUT, one_line(error))
+        return Outcome(folder, "refused", errors.BAD_INPUT, errors.one_line(error))
     except errors.Interrupted as error:
         how = "" if config["resume"] else " with resume=true"
         print(f"{folder.name}: interrupted; the same command{how} goes on from there", file=sys.stderr)
@@ -97,7 +96,7 @@ def run_job(
     except Exception as error:
         where = write_log(folder, error)
         errors.report_error(error, f"{folder.name} failed: {error}; {where}")
-        return Outcome(folder, "failed", errors.FAILED, f"{type(error).__name__}: {one_line(error)}; {where}")
+        return Outcome(folder, "failed", errors.FAILED, f"{type(error).__name__}: {errors.one_line(error)}; {where}")
     finally:
         remove_if_empty(folder)
     if not trained:

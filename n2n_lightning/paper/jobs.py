@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from n2n_lightning.paper.experiments import EXPERIMENTS, TEST_NOISES, Experiment
 from n2n_lightning.system.atomic import read_json
+from n2n_lightning.system.command_words import quoted
 from n2n_lightning.system.run_names import find_run_folder
 
 ENDED = ("done", "dead")  # states of a run that has nothing left to train
@@ -74,7 +75,7 @@ def make_jobs(args: argparse.Namespace) -> list[PaperRun]:
                 f"experiment=paper/{experiment.noise}",
                 f"size={args.size}",
                 f"model={args.model}",
-                f"data.root={quoted(args.root)}",
+                f"data.root={quoted(str(args.root))}",
                 f"loss={experiment.loss}",
                 f"data.targets={experiment.targets}",
                 f"data.draws={experiment.draws}",
@@ -93,13 +94,13 @@ def run_and_score(job: PaperRun, folders: dict[str, str]) -> int:
     for benchmark in job.experiment.benchmarks:
         if benchmark in folders and job.state in ENDED and job.psnr(benchmark) is None:
             arguments = (
-                f"checkpoint={quoted(job.checkpoint)}",
+                f"checkpoint={quoted(str(job.checkpoint))}",
                 f"data={benchmark}",
-                f"data.root={quoted(folders[benchmark])}",
+                f"data.root={quoted(str(folders[benchmark]))}",
                 f"noise={noise}",
                 "noise.{}={}".format(*TEST_NOISES[noise]),
                 "quantize=true",
-                f"output={quoted(job.score_file(benchmark))}",
+                f"output={quoted(str(job.score_file(benchmark)))}",
             )
             codes.append(call("evaluate", *arguments))
     return max(codes)
@@ -116,8 +117,3 @@ def call(command: str, *arguments: str) -> int:
                 continue
             except SystemExit:  # SIGTERM, which was sent only to us
                 process.terminate()
-
-
-def quoted(path: str | Path) -> str:
-    """Return a path as a value of Hydra's override grammar."""
-    return "'" + str(path).replace("'", "\\'") + "'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ from n2n_lightning.reporting.figures import DARK, GREY, LIGHT, PngFigure, Theme,
 
 LINE_STYLES = ["-", "--", ":", "-."]
 MAX_BELOW_NOISY_DB = 3.0  # curves further below the noisy input are cut off by the axis
+NARROW, DARK_THEME = "(max-width: 640px)", "(prefers-color-scheme: dark)"  # CSS media queries of the page
 LOSS_RANGE = 8.0  # the loss axis ends at this multiple of the lowest loss
 
 
@@ -71,9 +72,13 @@ def draw_curves(comparison: Comparison, column: str) -> PngFigure | None:
     lines = _group_lines(comparison, column)
     if not lines:
         return None
-    (figure, sentences), (dark, _) = (_draw_figure(comparison, column, lines, theme) for theme in (LIGHT, DARK))
+    figure, sentences = _draw_figure(comparison, column, lines, LIGHT)
+    variants = {
+        media: png_bytes(_draw_figure(comparison, column, lines, theme, narrow="width" in media)[0])
+        for media, theme in ((f"{NARROW} and {DARK_THEME}", DARK), (NARROW, LIGHT), (DARK_THEME, DARK))
+    }
     chart = CHARTS[column]
-    return PngFigure(chart.file, chart.title, " ".join(sentences), png_bytes(figure), png_bytes(dark))
+    return PngFigure(chart.file, chart.title, " ".join(sentences), png_bytes(figure), variants)
 
 
 def _group_lines(comparison: Comparison, column: str) -> list[_GroupLine]:
@@ -98,10 +103,11 @@ def _group_lines(comparison: Comparison, column: str) -> list[_GroupLine]:
 
 
 def _draw_figure(
-    comparison: Comparison, column: str, lines: Sequence[_GroupLine], theme: Theme
+    comparison: Comparison, column: str, lines: Sequence[_GroupLine], theme: Theme, *, narrow: bool = False
 ) -> tuple[Figure, list[str]]:
-    """Return the figure, and the sentences that explain it."""
-    figure = Figure(figsize=(9.6, 5.2), layout="constrained", facecolor=theme.paper)
+    """Return the figure, for the screen of a telephone if ``narrow``, and the sentences that explain it."""
+    size = (5.2, 4.6) if narrow else (9.6, 5.2)  # inches; text is 10 points in both
+    figure = Figure(figsize=size, layout="constrained", facecolor=theme.paper)
     axes = figure.add_subplot()
     for line in lines:
         _draw_line(axes, line, theme)
@@ -125,7 +131,7 @@ def _draw_figure(
         axes.yaxis.set_major_formatter("{x:.4g}")
         sentences.append("The axis is logarithmic.")
     _style_axes(axes, theme)
-    _name_lines(axes, lines, comparison, theme)
+    _name_lines(axes, lines, comparison, theme, below=narrow)
     return figure, sentences
 
 
@@ -210,9 +216,9 @@ def _style_axes(axes: Axes, theme: Theme) -> None:
         label.set(size=11, color=theme.ink)
 
 
-def _name_lines(axes: Axes, lines: Sequence[_GroupLine], comparison: Comparison, theme: Theme) -> None:
-    """Write the names at the ends of the lines if each model has one line, otherwise in a legend beside the axes."""
-    if len(lines) <= 8 and len({line.group.model for line in lines}) == len(lines):
+def _name_lines(axes: Axes, lines: Sequence[_GroupLine], comparison: Comparison, theme: Theme, *, below: bool) -> None:
+    """Write names at the ends of the lines if each model has one, else in a legend beside or below the axes."""
+    if not below and len(lines) <= 8 and len({line.group.model for line in lines}) == len(lines):
         _name_ends(axes, lines)
         return
     handles, all_bold = [], all(line.bold for line in lines)
@@ -224,10 +230,10 @@ def _name_lines(axes: Axes, lines: Sequence[_GroupLine], comparison: Comparison,
     if all_bold:
         styles = sorted({(line.group.settings_text, line.style) for line in lines if line.group.settings})
         handles += [Line2D([], [], color=theme.ink, lw=1.6, ls=style, label=text) for text, style in styles]
-    where = (1.01, 0.5)
-    axes.legend(
-        handles=handles, loc="center left", bbox_to_anchor=where, frameon=False, handlelength=2.4, labelcolor=theme.ink
-    )
+    where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+    if below:
+        where = {"loc": "upper left", "bbox_to_anchor": (0, -0.14), "ncols": 2, "columnspacing": 1}
+    axes.legend(handles=handles, frameon=False, handlelength=2.4, labelcolor=theme.ink, **where)
 
 
 def _name_ends(axes: Axes, lines: Sequence[_GroupLine]) -> None:

@@ -25,7 +25,7 @@ class PngFigure(NamedTuple):
     title: str
     caption: str
     png: bytes
-    dark_png: bytes | None = None  # the same figure for the page's dark theme, where each colour stays the same
+    variants: Mapping[str, bytes] = {}  # CSS media query -> the figure for such a screen; the first that fits counts
 
 
 class Theme(NamedTuple):

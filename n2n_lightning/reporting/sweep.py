@@ -15,7 +15,6 @@ from n2n_lightning.reporting.runs import read_run
 from n2n_lightning.reporting.table import print_comparison, score_text
 
 FINISHED = ("done", "dead", "skipped")  # states of jobs whose runs have reached their end
-MAX_REASON_LENGTH = 300  # characters of a reason in the table; the whole message was printed before it
 
 
 class Outcome(NamedTuple):
@@ -43,12 +42,6 @@ def read_outcomes(path: Path) -> dict[int | None, Outcome]:
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     jobs = {number: Outcome(Path(folder), *rest) for number, folder, *rest in rows}
     return dict(sorted(jobs.items(), key=lambda job: job[0] or 0))
-
-
-def one_line(error: object) -> str:
-    """Return an error's message on one line, cut to a readable length."""
-    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    return text if len(text) <= MAX_REASON_LENGTH else f"{text[:MAX_REASON_LENGTH]}..."
 
 
 def best_text(folder: Path) -> tuple[str, str]:

@@ -41,14 +41,15 @@ def quote_path(word: str, *, sweep: bool) -> str:
         return word
     if key.lstrip("+") not in TEXT_SETTINGS:  # such as a setting of a plugin's data
         return word if reading is not None or not os.path.lexists(value) else f"{key}={quoted(value)}"
+    if is_quoted(reading, value) and is_path(inside := plain_value(value)):
+        return f"{key}={text_of(inside)}"
     parts = value.split(",")
     several = len(parts) > 1 and (all(map(is_path, parts)) or not GRAMMAR_SIGNS & set(value))
-    in_quotes = is_quoted(reading, value) and is_path(plain_value(value))
-    if is_path(value) and not (in_quotes or (sweep and several and all(map(is_path, parts)))):
-        return f"{key}={quoted(value)}"
+    if is_path(value) and not (sweep and several and all(map(is_path, parts))):
+        return f"{key}={text_of(value)}"
     if several and (sweep or reading is None):
         if sweep and is_path(value):
-            one, more = (shlex.quote(f"{key}={text}") for text in (quoted(value), ",".join(map(quoted, parts))))
+            one, more = (shlex.quote(f"{key}={text}") for text in (text_of(value), ",".join(map(text_of, parts))))
             raise InputError(f"{value} exists, and so do {' and '.join(parts)}; type {one} for the one, or {more}")
         return f"{key}={','.join(map(text_of, parts))}"
     if several or (reading is not None and is_grammar(reading, value)):
@@ -85,8 +86,8 @@ def is_grammar(reading: Override, value: str) -> bool:
 
 def text_of(value: str) -> str:
     """Return the value that Hydra reads as this text; ``~`` at its start is the user's home."""
-    known = os.path.lexists(value)
-    return quoted(value if known else os.path.expanduser(value), escape=known)
+    text = value if os.path.lexists(value) else os.path.expanduser(value)
+    return quoted(text, escape=os.path.lexists(text))
 
 
 def quoted(text: str, *, escape: bool = True) -> str:

@@ -21,6 +21,9 @@ HYDRA_FULL_ERROR = "HYDRA_FULL_ERROR"  # environment: 1 shows tracebacks
 USER_FULL_ERROR = "N2N_FULL_ERROR"  # environment: the user's HYDRA_FULL_ERROR, where our code has overwritten it
 
 
+MAX_REASON_LENGTH = 300  # characters of a reason within a line
+
+
 class InputError(ValueError):
     """The input or the configuration is wrong: exit code 2 and one message."""
 
@@ -31,6 +34,12 @@ class Interrupted(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"interrupted by signal {code - 128}")
         self.code = code
+
+
+def one_line(error: object) -> str:
+    """Return an error's message on one line, cut to a readable length; the name of its type if it has none."""
+    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
+    return text if len(text) <= MAX_REASON_LENGTH else f"{text[:MAX_REASON_LENGTH]}..."
 
 
 def report_error(error: BaseException, message: str | None = None) -> None:

@@ -163,7 +163,7 @@ def explain(error: BaseException, config_name: str) -> str:
             return syntax_fault(cause.override)
         lines |= dict.fromkeys(line.strip() for line in str(cause).splitlines() if line.strip())
         cause = cause.__cause__
-    return mistakes.explain("\n".join(lines), sys.argv[1:], known_names(config_name))
+    return mistakes.explain("\n".join(lines), sys.argv[1:], known_names(config_name), sweep=is_sweep())
 
 
 def prepare_words(words: Sequence[str], config_name: str) -> list[str]:
@@ -179,6 +179,7 @@ def prepare_words(words: Sequence[str], config_name: str) -> list[str]:
     options = list(words)
     for setting in settings:
         options.remove(setting)
+    options = ["--info=all" if word in ("--info", "-i") else word for word in options]  # else it takes the next word
     return [*options, *quote_paths(settings, sweep=is_sweep())]
 
 

@@ -108,9 +108,8 @@ def typed(key: str, value: str, names: Names) -> str:
     return f"; type {setting}={shlex.quote(value) if value else 'VALUE'}"
 
 
-def explain(text: str, words: Sequence[str], names: Names) -> str:
+def explain(text: str, words: Sequence[str], names: Names, *, sweep: bool) -> str:
     """Return one message for the text of one of Hydra's errors, with the name or the line that is meant."""
-    sweep = bool({"-m", "--multirun"} & set(words))
     if match := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
         return unknown_choice(match[1], match[2], text, names)
     if match := re.search(r"Could not override '([^']+)'", text):
@@ -119,6 +118,11 @@ def explain(text: str, words: Sequence[str], names: Names) -> str:
         return several_values(match[1])
     if match := re.search(r"Sweep parameters '(.+)' requires --multirun", text):
         return f"{match[1]} is several values; put -m before it to train with each: -m {shlex.quote(match[1])}"
+    if match := re.search(r"Multiple values for (\S+?)\. To override", text) or re.search(
+        r"force-add of config groups is not supported: '\+\+(.+?)=", text
+    ):
+        word = next((word for word in words if word.lstrip("+").startswith(f"{match[1]}=")), f"{match[1]}=NAME")
+        return f"{match[1]} is there already, so it needs no +; type {shlex.quote(word.lstrip('+'))}"
     return text
 
 
@@ -137,6 +141,8 @@ def unknown_setting(key: str, words: Sequence[str], names: Names, *, sweep: bool
     near, choices = names.setting(key)
     if choices:
         return f"{key!r} is no setting here; did you mean {near!r}? It needs {' or '.join(choices)}"
+    if near == key:
+        return f"{key!r} is no setting of this configuration"
     if near is None and split(key)[0] in names.groups:
         word = next((word for word in words if word.startswith(f"{key}=")), f"{key}=VALUE")
         return f"{key!r} is no setting in conf/; --help lists them; type {shlex.quote('+' + word)} to add it"

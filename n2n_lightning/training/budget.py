@@ -96,8 +96,9 @@ def set_length(settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: 
 def measure(settings: RunSettings, datamodule: NoisyPairDataModule) -> StepTimes:
     """Train a net like that of the run for some seconds, and forget it."""
     times = StepTimes()
-    limits = {"max_epochs": 1, "limit_train_batches": MEASURED_STEPS, "callbacks": [times]}
-    trainer = pl.Trainer(**trainer_arguments(settings.trainer) | {"enable_progress_bar": False} | limits)
+    limits = {"max_epochs": 1, "min_epochs": None, "min_steps": None, "limit_train_batches": MEASURED_STEPS}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "profiler": None, "callbacks": [times]}
+    trainer = pl.Trainer(**trainer_arguments(settings.trainer) | limits | quiet)
     trial = type(datamodule)(datamodule.data, seed=settings.seed, **settings.data.loader)
     trainer.fit(build_module(settings, datamodule.image_shape[0]), trial)
     return times

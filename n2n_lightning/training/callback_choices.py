@@ -55,9 +55,9 @@ class CallbackChoice(Choice[pl.Callback]):
 
     @property
     def arguments(self) -> Values:
-        """Those of the user; EarlyStopping checks before the checkpoint is saved, as ``patience`` does."""
+        """Let EarlyStopping check after the validation, before the checkpoint is saved, as ``patience`` does."""
         ours = {"check_on_train_epoch_end": False} if self.name == "EarlyStopping" else {}
-        return super().arguments | ours
+        return ours | super().arguments
 
     def faults(self) -> list[str]:
         """Return the faults of the name, the arguments, and of what the callback would save in a checkpoint."""
@@ -66,7 +66,12 @@ class CallbackChoice(Choice[pl.Callback]):
         for kind in () if chosen is None else chosen.__mro__:
             if kind.__name__ in REFUSED:
                 return [f"{self.where}: {name} is refused: {REFUSED[kind.__name__]}"]
-        return super().faults() or self.state_faults()
+        if faults := super().faults():
+            return faults
+        if name == "EarlyStopping" and self.arguments["check_on_train_epoch_end"]:
+            rule = f"{self.where}: check_on_train_epoch_end must be false, got true"
+            return [f"{rule}; leave it out: the check comes after the validation, before the checkpoint is saved"]
+        return self.state_faults()
 
     def state_faults(self) -> list[str]:
         """Return the faults of what it would save."""

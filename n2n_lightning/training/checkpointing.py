@@ -36,7 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         if part := unsafe_part(checkpoint):
-            fix = "a callback must return tensors and plain types from state_dict"
+            fix = "the callback, optimizer or scheduler must return tensors and plain types from state_dict"
             raise errors.InputError(f"checkpoints hold only tensors and plain types, but {part}; {fix}")
         with atomic_write(Path(path)) as file:
             torch.save(checkpoint, file)

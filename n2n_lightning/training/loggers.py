@@ -18,15 +18,12 @@ from torch import Tensor
 
 from n2n_lightning.system import errors
 from n2n_lightning.system.atomic import read_json, write_json
-from n2n_lightning.system.safe_load import MAX_REASON
 from n2n_lightning.training.settings import Config, RunSettings
 from n2n_lightning.training.signatures import argument_faults
 
 RECORD = "loggers.json"  # in a run's folder: logger -> the run's id there, and the last step logged there
 MLFLOW_RETRIES = "3"  # of a request that fails, about 15 s; MLflow's own 7 take minutes
-WANDB_FLUSH_S = (
-    "0.2"  # seconds after which what is logged is in W&B's file, also if the run is killed; its own 15 lose epochs
-)
+WANDB_FLUSH_S = "0.2"  # after which a logged value is in W&B's file, also if the run is killed; its own 15 lose epochs
 
 
 class OutsideLogger(Logger):
@@ -34,7 +31,7 @@ class OutsideLogger(Logger):
 
     key: str  # in the group ``logger``
     failed = False
-    first_step = 0  # that no earlier part of the run has logged
+    first_step = 0  # earlier steps were logged before the run was resumed
 
     def attempt(self, log: Callable[..., Any], *arguments: Any, step: int | None = None) -> None:
         """Call ``log(*arguments)``, unless an earlier part of the run logged the step; give up for good if it fails."""
@@ -44,7 +41,7 @@ class OutsideLogger(Logger):
             log(*arguments)
         except Exception as error:  # of a server, or of any kind within the library
             self.failed = True
-            text = f"warning: logger={self.key} failed ({one_line(error)}); the run goes on without it"
+            text = f"warning: logger={self.key} failed ({errors.one_line(error)}); the run goes on without it"
             print(text, file=sys.stderr, flush=True)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -228,7 +225,7 @@ def open_logger(name: str, folder: Path, run_id: str | None, settings: Config) -
     try:
         return LOGGERS[name](folder, run_id, **settings)
     except Exception as error:  # of a server, or of any kind within the library
-        raise errors.InputError(f"logger={name} cannot be opened ({one_line(error)}); {ADVICE[name]}") from error
+        raise errors.InputError(f"logger={name} cannot be opened ({errors.one_line(error)}); {ADVICE[name]}") from error
 
 
 def log_epoch(loggers: Sequence[Logger], metrics: Mapping[str, float], step: int, folder: Path) -> None:
@@ -249,8 +246,3 @@ def log_picture(loggers: Sequence[Logger], tag: str, picture: Tensor, step: int)
             logger.experiment.add_image(tag, picture, step)
         elif isinstance(logger, OutsideLogger):
             logger.attempt(logger.log_pixels, tag, pixels if pixels.shape[2] == 3 else pixels[:, :, 0], step, step=step)
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's message on one line, cut to a readable length."""
-    return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__

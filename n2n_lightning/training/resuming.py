@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from n2n_lightning.losses import is_annealed
 from n2n_lightning.models.checkpoint import read_checkpoint
 from n2n_lightning.models.module import is_step_scheduler
 from n2n_lightning.system.atomic import read_json
+from n2n_lightning.system.command_words import TEXT_SETTINGS
 from n2n_lightning.system.hydra_app import flatten
 from n2n_lightning.system.run_names import plain_values
 from n2n_lightning.training.build import build_datamodule
@@ -90,8 +92,14 @@ def check_fingerprint(fingerprint: str, folder: Path) -> None:
 
 
 def changed_settings(earlier: Config, config: Config) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ and can change the result: dotted key -> value then and now."""
-    before, now = flatten(earlier), flatten(config)
+    """Return the settings that differ and can change the result: dotted key -> value then and now.
+
+    ``imgs/`` and ``./imgs`` are the folder ``imgs``.
+    """
+    before, now = (
+        {key: normpath(value) if key in TEXT_SETTINGS and value else value for key, value in flatten(found).items()}
+        for found in (earlier, config)
+    )
     before |= {key: value for key, value in LATER_SETTINGS.items() if key in now and key not in before}
     keys = [key for key in sorted(before | now) if key not in RESULT_NEUTRAL and not key.startswith("logger.")]
     return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}

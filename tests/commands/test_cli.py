@@ -66,7 +66,7 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
         (["model=nn_relu", "model.activation=tanh"], ["model.activation must be 'relu' or 'sigmoid', got 'tanh'"]),
         (["+model.channels=4"], ["model.channels is no setting"]),
         (["+optimiser.lr=1"], ["optimiser is no setting", "did you mean 'optimizer'?"]),
-        (["+trainer.callbacks=[]"], ["trainer.callbacks is no setting"]),
+        (["+trainer.callbacks=[]"], ["trainer: callbacks must be null", "callbacks=[{name: NAME}]"]),
         (["trainer.devices=2"], ["devices must be 1, got 2"]),
         (["trainer.limit_val_batches=0"], ["limit_val_batches must be above 0"]),
         *((words, ["trainer", *said]) for words, said in UNUSABLE_TRAINER_VALUES),

@@ -142,6 +142,17 @@ def test_a_bad_run_is_cut_off_by_the_axis_and_named(tmp_path: Path) -> None:
     assert "below the axis: NN + ReLU (optimizer adam, dead)" in picture.caption
 
 
+def test_curves_have_a_version_for_narrow_screens_in_both_themes(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    picture = draw_curves(comparison_of(tmp_path), "val/psnr")
+    assert picture is not None
+    wide = Image.open(io.BytesIO(picture.png)).width
+    for media, png in picture.variants.items():
+        assert (Image.open(io.BytesIO(png)).width < 0.6 * wide) == ("max-width" in media)
+    assert sum("max-width" in media for media in picture.variants) == 2
+    assert "max-width" in next(iter(picture.variants))  # browsers take the first that fits
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 2, 300])
 def test_curves_of_any_length_and_many_settings_are_drawn(tmp_path: Path, epochs: int) -> None:

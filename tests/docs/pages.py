@@ -194,6 +194,8 @@ def sweep_choices(override: Override) -> list[str]:
     """Return a swept override as one override for each choice, and any other as it is."""
     if not override.is_sweep_override():
         return [str(override.input_line)]
+    if override.is_interval_sweep():
+        return [f"{override.key_or_group}={override.value().start}"]
     return [f"{override.key_or_group}={choice}" for choice in override.sweep_string_iterator()]
 
 

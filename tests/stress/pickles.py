@@ -76,17 +76,18 @@ def hostile_files(canary: Path) -> list[Hostile]:
         "tensor.ckpt": good | {"state_dict": state | {next(iter(state)): trap}},
         "about.ckpt": good | {"n2n_lightning": about | {"family": trap}},
     }
+    loss = {"name": "os.system", "command": touch}
     names = {  # names of code in place of plain values
         "family.ckpt": good | {"n2n_lightning": about | {"family": "os.system"}},
         "target.ckpt": good | {"hyper_parameters": arguments | {"_target_": "os.system", "_args_": [touch]}},
         "class_path.ckpt": good | {"hyper_parameters": arguments | {"class_path": "os.system", "init_args": [touch]}},
-        "loss.ckpt": good | {"hyper_parameters": arguments | {"loss": {"name": "os.system", "command": touch}}},
         "channels.ckpt": good | {"hyper_parameters": arguments | {"channels": 10**9}},
         "unstored.ckpt": good | {"state_dict": {name: t[..., :1].expand(10**6, *t.shape) for name, t in state.items()}},
     }
     return [
         *(Hostile(name, saved(content), load_denoiser, careless) for name, content in runs.items()),
         *(Hostile(name, saved(content), load_denoiser) for name, content in names.items()),
+        Hostile("loss.ckpt", saved(good | {"hyper_parameters": arguments | {"loss": loss}}), read_loss),
         Hostile("legacy.ckpt", old.getvalue(), load_denoiser, careless),
         Hostile("tar.ckpt", as_tar(pickle.dumps(trap)), load_denoiser),
         Hostile("bare.ckpt", pickle.dumps(trap), read_checkpoint, pickle.loads),
@@ -106,6 +107,14 @@ def hostile_files(canary: Path) -> list[Hostile]:
 
 def read_image(path: Path) -> object:
     return open_stack(path, path.parent / "cache")
+
+
+def read_loss(path: Path) -> object:
+    """Return the loss of a checkpoint, which its net needs not."""
+    try:
+        return load_denoiser(path).loss
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def as_tar(pickled: bytes) -> bytes:

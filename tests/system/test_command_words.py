@@ -88,6 +88,9 @@ def test_other_settings_are_left_to_hydra_unless_it_cannot_read_them(folder: Pat
 def test_a_tilde_is_the_home(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(folder / "ho=me"))
     assert quote_path("data.root=~/photos", sweep=False) == f'data.root="{folder}/ho=me/photos"'
+    (folder / "ho=me/photos").mkdir(parents=True)
+    for typed in ("~/photos", "'~/photos'"):
+        assert quote_path(f"data.root={typed}", sweep=False) == f'data.root="{folder}/ho=me/photos"'
     (folder / "~").mkdir()
     (folder / "~/photos").mkdir()
     assert quote_path("data.root=~/photos", sweep=False) == 'data.root="~/photos"'

@@ -38,6 +38,8 @@ MISTAKES = [  # what is typed in a shell, and what the message must say
     ("arch=unet", "'model'"),
     ("model.name=unet", "'model'"),
     ("opt=adam", "'optimizer'"),
+    ("+loss=l1", "type loss=l1"),
+    ("++optimizer=sgd", "type optimizer=sgd"),
     ("lr_scheduler=cosine", "'scheduler'"),
     ("loss_fn=l1", "'loss'"),
     ("patch_size=64 data=burst data.root=given", "'data.crop_px'"),

@@ -7,6 +7,7 @@ import torch
 from small_runs import ROOT, compose_config, compose_settings
 
 from n2n_lightning.system.hydra_app import ONE_FILE_GROUPS, group_choices
+from n2n_lightning.training import loggers
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.check import check_config, check_data
 
@@ -52,7 +53,8 @@ def test_every_file_is_an_application_a_choice_a_group_or_part_of_a_choice():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_configuration_file_composes_and_passes_the_check(choice: str):
+def test_every_configuration_file_composes_and_passes_the_check(choice: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loggers, "is_installed", lambda package: True)  # of extras
     config = compose_config(choice, *NEEDED.get(choice, []))
     if choice == "trainer=gpu" and not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"no GPU .* trainer=cpu"):

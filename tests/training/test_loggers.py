@@ -116,7 +116,7 @@ def test_a_logger_that_fails_does_not_end_the_run(
 ):
     folder = train_in(tmp_path / "run", course_data, *RUN, "logger=wandb", f"logger.wandb.project={fails}")
     assert len(read_table(folder)) == 3 and read_json(folder / "result.json")["status"] == "done"
-    warned = "warning: logger=wandb failed (the server is gone)" in capsys.readouterr().err
+    warned = "warning: logger=wandb failed (the server; is gone)" in capsys.readouterr().err
     assert warned == (fails == "log_pixels") and opened[0].closed == errors.DONE
 
 

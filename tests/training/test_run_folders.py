@@ -65,6 +65,7 @@ def test_a_run_that_an_earlier_version_began_is_found(command: Command, tmp_path
     write_course_data(tmp_path / "a/course", train=16, val=4)
     line = (*TINY, "data.root='a/course'")
     assert command(*line).code == 0
+    assert "already done, skipped" in command(*TINY, "data.root=./a/course/").out  # as the shell completes it
     (now,) = (path.parent for path in tmp_path.glob("outputs/*/*/result.json"))
     earlier = now.with_name(earlier_run_name("convtrans_relu", line))
     shutil.move(now, earlier)

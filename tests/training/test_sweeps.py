@@ -15,7 +15,8 @@ from hydra.plugins.launcher import Launcher
 from small_runs import read_json, stamps, tiny_overrides
 
 from n2n_lightning.data.ee559 import Ee559Data
-from n2n_lightning.reporting.sweep import Outcome, append_outcome, one_line, outcome_lines, read_outcomes
+from n2n_lightning.reporting.sweep import Outcome, append_outcome, outcome_lines, read_outcomes
+from n2n_lightning.system.errors import one_line
 from n2n_lightning.system.lock import file_lock
 from n2n_lightning.train import LOCK
 
