@@ -21,6 +21,7 @@ from small_runs import (
 )
 
 from n2n_lightning import load_denoiser
+from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import LOSSES
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.plugins import check_net
@@ -209,6 +210,24 @@ def test_a_net_denoises_where_the_loss_of_a_plugin_is_unknown(course_data: Path,
     assert module.denoise(torch.rand(1, 3, 8, 8)).isfinite().all()
     with pytest.raises(ValueError, match=r"loss must be one of .*, got 'late_loss'; install the plugin parts_plugin"):
         _ = module.loss
+
+
+def test_a_loss_that_is_registered_after_its_module_is_made_gets_the_progress(write_module: WriteModule):
+    config = compose_config("model=convtrans_relu")
+    module = build_module(config | {"loss": {"name": "late_loss"}}, 3)
+    write_module("parts_plugin.py", PARTS)
+    plugins.load(["parts_plugin"])
+    assert module.loss_takes == ("progress",)
+    pair = NoisyPair(*(torch.full((1, 3, 8, 8), value) for value in (0.0, 1.0)))
+    module.eval()  # progress 0.5
+    assert module.pair_loss(pair.source, pair.target, pair).item() == 0.75
+
+
+def test_a_net_whose_types_only_a_type_checker_knows_is_registered(write_module: WriteModule):
+    typed = "from __future__ import annotations\n" + NET.format(name="typed_net")
+    write_module("typed_plugin.py", typed.replace("width: int = 4", "width: Unknown = 4"))
+    plugins.load(["typed_plugin"])
+    check_config(compose_config("model=typed_net", "model.width=2", "data=pairs", "data.source=a", "data.target=b"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.models.module import FORMAT, DenoiserModule, to_channels_last
+from n2n_lightning.models.module import FORMAT, MODULE_ARGUMENTS, DenoiserModule, to_channels_last
 from n2n_lightning.models.trained import find_trained
 from n2n_lightning.system import plugins
 from n2n_lightning.system.atomic import atomic_write
@@ -149,7 +149,7 @@ def check_description(arguments: Mapping[str, Any], weights: Mapping[str, Any]) 
         raise ValueError("weights that are no tensors, or claim more numbers than the file holds")
     most = max([len(weights), *(side for weight in weights.values() for side in weight.shape)])
     for name, value in arguments.items():
-        if name not in ("optimizer", "loss", "scheduler") and max(numbers(value), default=0) > most:
+        if name not in MODULE_ARGUMENTS and max(numbers(value), default=0) > most:
             raise ValueError(f"{name} is {value}, but the weights have at most {most} layers, channels or pixels")
 
 

@@ -10,7 +10,14 @@ from n2n_lightning.data.choices import DATA, takes_noise
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.losses import GIVEN_ARGUMENTS, LOSSES, MINIMUM_AT, extra_arguments
 from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.models.module import OPTIMIZERS, SCHEDULERS, build_from_spec, is_step_scheduler, make_optimizer
+from n2n_lightning.models.module import (
+    MODULE_ARGUMENTS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    build_from_spec,
+    is_step_scheduler,
+    make_optimizer,
+)
 from n2n_lightning.noise.choices import NOISES, make_noise
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.training.build import LOADER_KEYS, Config, build_datamodule, build_module, split_data
@@ -169,7 +176,7 @@ def model_faults(config: Config) -> list[str]:
         with torch.device("meta"):  # without memory for the weights
             build_module(config | {"loss": {"name": "l2"}}, channels=3)
 
-    given = ("optimizer", "loss", "scheduler", "channels")
+    given = (*MODULE_ARGUMENTS, "channels")
     faults = spec_faults("model", FAMILIES, config["model"], key="family", given=given)
     return faults or construction_faults("model", make_module)
 
