@@ -20,6 +20,7 @@ from n2n_lightning.models.module import (
 )
 from n2n_lightning.noise.choices import NOISES, make_noise
 from n2n_lightning.system.errors import suggest
+from n2n_lightning.system.plugins import plugin_of
 from n2n_lightning.training.build import LOADER_KEYS, Config, build_datamodule, build_module, split_data
 from n2n_lightning.training.callback_choices import callback_faults
 from n2n_lightning.training.loggers import logger_faults
@@ -173,7 +174,8 @@ def model_faults(config: Config) -> list[str]:
     """Return the faults of the group ``model``."""
 
     def make_module() -> None:
-        with torch.device("meta"):  # without memory for the weights
+        # "meta" takes no memory for the weights, but has no values, which a plugin's net may compute with
+        with torch.device("cpu" if plugin_of("model", config["model"]["family"]) else "meta"):
             build_module(config | {"loss": {"name": "l2"}}, channels=3)
 
     given = (*MODULE_ARGUMENTS, "channels")
