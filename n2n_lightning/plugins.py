@@ -12,7 +12,9 @@ Example:
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
@@ -22,15 +24,18 @@ from torch import nn
 from n2n_lightning.data.choices import DATA, is_file_source
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.losses import GIVEN_ARGUMENTS, LOSSES, MINIMUM_AT, Statistic
+from n2n_lightning.models.checkpoint import load_denoiser, save_denoiser
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import OPTIMIZERS, SCHEDULERS
 from n2n_lightning.models.net_family import family_of
 from n2n_lightning.noise.choices import NOISES
 from n2n_lightning.noise.kinds import Noise
 from n2n_lightning.system import plugins
+from n2n_lightning.system.errors import InputError
 from n2n_lightning.system.hydra_app import group_choices, store_choice
 from n2n_lightning.training.build import build_module, compose_known, compose_model
 from n2n_lightning.training.callback_choices import CALLBACKS, REFUSED
+from n2n_lightning.training.check import model_faults, refuse
 from n2n_lightning.training.settings import LOADER_KEYS, RunSettings
 
 Any_ = TypeVar("Any_", bound=Callable[..., Any])
@@ -91,10 +96,11 @@ def noise(name: str) -> Callable[[NoiseClass], NoiseClass]:
     """Register a noise: a subclass of ``noise.kinds.Noise`` with ``preserves`` and ``corrupt``, for clean images."""
 
     def register(noise_class: NoiseClass) -> NoiseClass:
+        settings = plain_settings(noise_class)
         if not hasattr(noise_class, "preserves"):
             rule = f"{noise_class.__name__}.preserves must be the statistics that the noise leaves at the clean value"
             raise ValueError(f'{rule}; write preserves = frozenset({{"mean"}})')
-        add("noise", NOISES, name, noise_class, {"name": name} | plain_settings(noise_class))
+        add("noise", NOISES, name, noise_class, {"name": name} | settings)
         return noise_class
 
     return register
@@ -189,6 +195,8 @@ def plain_settings(function: Callable[..., Any], given: Sequence[str] = ()) -> d
         function: a function or class.
         given: arguments that our code passes.
     """
+    if not hasattr(function, "__qualname__"):  # such as a functools.partial: nothing says where it is defined
+        raise InputError(f"register a function or class, got {function!r}; write a function that calls it")
     found = {}
     for key, parameter in inspect.signature(function).parameters.items():
         if key not in given:
@@ -215,9 +223,11 @@ def check_net(model: str, *overrides: str) -> None:
         overrides: settings, such as ``model.width=8``.
 
     Raises:
-        ValueError: it does not keep a shape, writes into its input, or gives other values in a batch than alone.
+        ValueError: its settings are wrong, it does not keep a shape, writes into its input, gives other values in a
+            batch than alone, does not use a weight, or gives other values after it was saved and loaded.
     """
     settings = RunSettings.unchecked(compose_model(model, *overrides))
+    refuse(model_faults(settings))
     for channels in (1, 3):
         module = build_module(settings, channels)
         for height, width in CHECKED_SIZES:
@@ -235,3 +245,8 @@ def check_net(model: str, *overrides: str) -> None:
         estimate.square().sum().backward()
         if idle := [key for key, weight in module.net.named_parameters() if weight.grad is None]:
             raise ValueError(f"{model} must use all its weights, got no gradient for {idle[0]}; remove it")
+    with tempfile.TemporaryDirectory() as folder:
+        save_denoiser(module, Path(folder) / "net.ckpt")
+        loaded = load_denoiser(Path(folder) / "net.ckpt")
+    if not torch.allclose(loaded(images), module(images), atol=1e-5, rtol=1e-4):
+        raise ValueError(f"{model} must give the same after it was saved and loaded; keep tensors in register_buffer")

@@ -52,9 +52,12 @@ def read_original(path: Path) -> Run:
         rule = f"RUN must be a finished run, {path} is {run.status}"
         raise errors.InputError(f"{rule}; give one that is done, or finish it")
     plugins.load()
-    if missing := sorted({*map(str, run.part("plugins").values())} - set(plugins.loaded)):
-        names = ", ".join(key for key, plugin in run.part("plugins").items() if plugin == missing[0])
-        raise errors.InputError(f"{path} was trained with {names}; {plugins.how_to_name(missing[0])}")
+    used = run.part("plugins")  # group=name -> plugin
+    if missing := [key for key in used if plugins.plugin_of(*key.partition("=")[::2]) is None]:
+        plugin = used[missing[0]]
+        names = ", ".join(key for key in missing if used[key] == plugin)
+        how = plugins.how_to_name(plugin, ways=("--plugins {}",))
+        raise errors.InputError(f"{path} was trained with {names}; {how}")
     return run
 
 

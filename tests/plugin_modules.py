@@ -34,6 +34,13 @@ class Plain(nn.Module):
     def forward(self, noisy):
         return self.layers(noisy)
 """
+LOSS = """
+from n2n_lightning import plugins
+
+@plugins.loss("{name}")
+def function(estimate, target):
+    return (estimate - target).abs().mean()
+"""
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from small_runs import (
 )
 
 from n2n_lightning import load_denoiser
+from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import LOSSES
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.plugins import check_net
@@ -199,6 +200,11 @@ def test_a_checkpoint_says_which_plugin_it_needs_and_imports_none(write_module: 
     torch.save(checkpoint, tmp_path / "b.ckpt")
     with pytest.raises(ValueError, match=r"family 'needed_net', .*N2N_PLUGINS=MODULE"):
         load_denoiser(tmp_path / "b.ckpt")
+    checkpoint["n2n_lightning"]["plugins"] = {"model=needed_net": "x; reboot"}
+    torch.save(checkpoint, tmp_path / "c.ckpt")
+    with pytest.raises(ValueError, match=r"family 'needed_net', .*N2N_PLUGINS=MODULE") as refused:
+        load_denoiser(tmp_path / "c.ckpt")
+    assert "reboot" not in str(refused.value)
     plugins.load(["needed_plugin"])
     assert imported.exists() and load_denoiser(tmp_path / "b.ckpt").family == "needed_net"
 
@@ -213,6 +219,24 @@ def test_a_net_denoises_where_the_loss_of_a_plugin_is_unknown(course_data: Path,
         _ = module.loss
 
 
+def test_a_loss_that_is_registered_after_its_module_is_made_gets_the_progress(write_module: WriteModule):
+    config = compose_config("model=convtrans_relu")
+    module = build_module(config | {"loss": {"name": "late_loss"}}, 3)
+    write_module("parts_plugin.py", PARTS)
+    plugins.load(["parts_plugin"])
+    assert module.loss_takes == ("progress",)
+    pair = NoisyPair(*(torch.full((1, 3, 8, 8), value) for value in (0.0, 1.0)))
+    module.eval()  # progress 0.5
+    assert module.pair_loss(pair.source, pair.target, pair).item() == 0.75
+
+
+def test_a_net_whose_types_only_a_type_checker_knows_is_registered(write_module: WriteModule):
+    typed = "from __future__ import annotations\n" + NET.format(name="typed_net")
+    write_module("typed_plugin.py", typed.replace("width: int = 4", "width: Unknown = 4"))
+    plugins.load(["typed_plugin"])
+    check_config(compose_config("model=typed_net", "model.width=2", "data=pairs", "data.source=a", "data.target=b"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -225,11 +249,19 @@ def test_a_net_denoises_where_the_loss_of_a_plugin_is_unknown(course_data: Path,
         ("return self.layers(noisy)", "return self.layers(noisy.add_(1))", "must not write into its input"),
         ("return self.layers(noisy)", "return self.layers(noisy - noisy.mean())", "the same alone and in a batch"),
         ("super().__init__()", "super().__init__(); self.idle = nn.Linear(1, 1)", "no gradient for idle.weight"),
+        ("super().__init__()", 'super().__init__(); assert channels != 3, "grey only"', "model: grey only"),
+        (
+            "super().__init__()\n",
+            "super().__init__()\n        import torch; self.drawn = torch.rand(1)\n",
+            "must give the same after it was saved and loaded",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_net_is_said(write_module: WriteModule, old: str, new: str, words: str):
     text = NET.format(name="odd_net")
     assert old in text
+    if "drawn" in new:
+        text = text.replace("self.layers(noisy)", "self.layers(noisy) + self.drawn")
     write_module(
         "odd_plugin.py", text.replace(old, new).replace("width, 3", "4, 3").replace("Conv2d(width", "Conv2d(4")
     )
@@ -244,6 +276,18 @@ def test_a_right_net_passes_the_check(write_module: WriteModule):
     check_net("right_net", "model.width=3")
 
 
+def test_a_net_may_read_values_of_tensors_in_its_constructor(
+    write_module: WriteModule, course_data: Path, tmp_path: Path
+):
+    line = "import torch; self.drop = [x.item() for x in torch.linspace(0, drop, 4)]"
+    text = NET.format(name="drop_net").replace("width: int = 4", "width: int = 4, drop: float = 0.1")
+    write_module("drop_plugin.py", text.replace("super().__init__()", f"super().__init__(); {line}"))
+    plugins.load(["drop_plugin"])
+    check_net("drop_net")
+    run = train_in(tmp_path / "run", course_data, "model=drop_net", "model.drop=0.3", "trainer.max_epochs=1")
+    assert load_denoiser(run).net.drop == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -253,6 +297,14 @@ def test_a_right_net_passes_the_check(write_module: WriteModule):
         ('plugins.noise("bad")(Noise)', "Noise.preserves must be"),
         ('plugins.data("bad")(lambda batch_size: 0)', "data=bad must not take batch_size"),
         ('plugins.loss("bad")(lambda estimate, target, f=print: 0)', "the argument f=.* must be a number"),
+        *(
+            (f'import functools; plugins.{group}("bad")(functools.partial({what}))', "register a function or class")
+            for group, what in (
+                *(("net", "Noise"), ("noise", "Noise"), ("data", "Noise"), ("callback", "Noise")),
+                ("loss", "lambda estimate, target, power=2: 0, power=1"),
+                ("optimizer", "lambda params: 0"),
+            )
+        ),
     ],
 )
 def test_what_cannot_be_registered_is_refused(write_module: WriteModule, line: str, words: str):

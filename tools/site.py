@@ -27,11 +27,13 @@ REFERENCE = {  # headings of the reference, with the names whose docstrings they
     "Denoise and train": ("Denoiser", "load_denoiser"),
     "Data for a training of one's own": ("ArrayData", "NoisyPairDataModule"),
     "Lightning modules": ("DenoiserModule", "models.families"),
+    "Choices of one's own": ("plugins",),
     "Functions": ("losses", "metrics", "filters", "residuals"),
 }
 REFERENCE_HEAD = """# The Python reference
 
 This page is made from docstrings. [Running](docs/running.md) describes the commands.
+
 """
 
 
@@ -67,9 +69,7 @@ def pages(root: Path) -> Iterator[Path]:
 def reference() -> str:
     """Return the page that shows docstrings, as ``mkdocstrings`` reads it."""
     sections = (f"## {title}\n\n" + "\n".join(map(entry, names)) for title, names in REFERENCE.items())
-    return "# The Python reference\n\nThe commands are described in [Running](docs/running.md).\n\n" + "\n".join(
-        sections
-    )
+    return REFERENCE_HEAD + "\n".join(sections)
 
 
 def entry(name: str) -> str:

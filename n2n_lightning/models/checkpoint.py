@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.models.module import FORMAT, DenoiserModule, to_channels_last
+from n2n_lightning.models.module import FORMAT, MODULE_ARGUMENTS, DenoiserModule, to_channels_last
 from n2n_lightning.models.trained import find_trained
 from n2n_lightning.system import plugins
 from n2n_lightning.system.atomic import atomic_write
@@ -78,10 +78,10 @@ def unknown_family(about: Mapping[str, Any]) -> str:
 
 
 def recorded_plugins(about: Mapping[str, Any]) -> dict[str, str]:
-    """Return the plugins that a checkpoint names, as far as they are short text: ``loss=my_loss`` -> module."""
+    """Return the plugins that a checkpoint names, if the names are short and of modules: ``loss=my_loss`` -> module."""
     found = about.get("plugins")
     items = found.items() if isinstance(found, dict) else ()
-    return {key: value for key, value in items if isinstance(value, str) and len(value) <= MAX_NAME}
+    return {key: value for key, value in items if plugins.is_module_name(value) and len(value) <= MAX_NAME}
 
 
 def has_description(content: Mapping[Any, Any], about: Mapping[Any, Any]) -> bool:
@@ -120,10 +120,12 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
     content = read_checkpoint(path)
     about, arguments = content["n2n_lightning"], content["hyper_parameters"]
     weights = {name.removeprefix("net."): t for name, t in content["state_dict"].items() if name.startswith("net.")}
+    is_ours = plugins.plugin_of("model", about["family"]) is None
     try:
-        check_description({} if plugins.plugin_of("model", about["family"]) else arguments, weights)
-        with torch.device("meta"):  # whatever sizes the file claims, they take no memory there
-            FAMILIES[about["family"]](**arguments).net.load_state_dict(weights, assign=True)
+        check_description(arguments if is_ours else {}, weights)
+        if is_ours:  # a plugin's net may compute with tensors' values, which need memory
+            with torch.device("meta"):  # whatever sizes the file claims, they take no memory there
+                FAMILIES[about["family"]](**arguments).net.load_state_dict(weights, assign=True)
         module = FAMILIES[about["family"]](**arguments)
         module.net.load_state_dict(weights)
     except Exception as error:  # a wrong description can fail in any way
@@ -149,7 +151,7 @@ def check_description(arguments: Mapping[str, Any], weights: Mapping[str, Any]) 
         raise ValueError("weights that are no tensors, or claim more numbers than the file holds")
     most = max([len(weights), *(side for weight in weights.values() for side in weight.shape)])
     for name, value in arguments.items():
-        if name not in ("optimizer", "loss", "scheduler") and max(numbers(value), default=0) > most:
+        if name not in MODULE_ARGUMENTS and max(numbers(value), default=0) > most:
             raise ValueError(f"{name} is {value}, but the weights have at most {most} layers, channels or pixels")
 
 

@@ -21,6 +21,7 @@ from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean,
 from n2n_lightning.system import plugins
 
 FORMAT = 1  # of a checkpoint's description of itself
+MODULE_ARGUMENTS = ("optimizer", "loss", "scheduler")  # of every family, beside those of the net
 LOGGED = (  # the scores of validation that are logged
     *("loss", "loss_floor", "psnr", "psnr_pooled", "ssim"),
     *("psnr_pairs", "psnr_pairs_low", "psnr_pairs_high"),
@@ -105,7 +106,6 @@ class DenoiserModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
-        self.loss_takes = extra_arguments(loss["name"])
         is_neighbor2neighbor = loss["name"] == "neighbor2neighbor"
         self.gamma = float(loss.get("gamma", 0)) if is_neighbor2neighbor else 0.0  # final weight of its regulariser
         self.train_loss, self.val_loss, self.val_floor = WeightedMean(), WeightedMean(), WeightedMean()
@@ -124,6 +124,12 @@ class DenoiserModule(pl.LightningModule):
             rule = f"loss must be one of {', '.join(LOSSES)}, got {spec['name']!r}"
             raise ValueError(f"{rule}; {plugins.how_to_name(self.recorded_plugins.get('loss=' + spec['name']))}")
         return partial(LOSSES[spec["name"]], **{key: value for key, value in spec.items() if key != "name"})
+
+    @cached_property
+    def loss_takes(self) -> tuple[str, ...]:
+        """The arguments of the loss beside ``estimate`` and ``target``."""
+        _ = self.loss  # which knows the losses of plugins
+        return extra_arguments(self.hparams["loss"]["name"])
 
     @property
     def limits(self) -> tuple[float, float]:

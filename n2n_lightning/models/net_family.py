@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from n2n_lightning.models.module import DenoiserModule, Spec
-
-MODULE_ARGUMENTS = ("optimizer", "loss", "scheduler")  # of every family, beside those of the net
+from n2n_lightning.models.module import MODULE_ARGUMENTS, DenoiserModule, Spec
 
 
 def family_of(name: str, net_class: type[nn.Module]) -> type[DenoiserModule]:
@@ -46,7 +45,15 @@ def family_of(name: str, net_class: type[nn.Module]) -> type[DenoiserModule]:
     keys = [own[key] for key in MODULE_ARGUMENTS]
     keys += [p.replace(kind=p.KEYWORD_ONLY) for p in parameters.values()]
     NetDenoiser.__signature__ = inspect.Signature(keys)  # type: ignore[attr-defined]  # inspect looks for it
-    NetDenoiser.__init__.__annotations__ |= typing.get_type_hints(net_class.__init__)
+    NetDenoiser.__init__.__annotations__ |= type_hints(net_class)
     NetDenoiser.__name__ = NetDenoiser.__qualname__ = f"{net_class.__name__}Denoiser"
     NetDenoiser.__doc__ = net_class.__doc__
     return NetDenoiser
+
+
+def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return argument -> type; nothing if the types are named that exist only for a type checker."""
+    try:
+        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except NameError:
+        return {}

@@ -132,8 +132,10 @@ def unknown_choice(group: str, name: str, text: str, names: Names) -> str:
     options = names.choices(group) or listed
     if not options:
         return f"{group} is no group of settings{suggest(group, names.groups)}"
-    hint = "" if plugins.loaded or group not in plugins.GROUPS else "; a plugin's names need plugins=[MODULE]"
-    return f"{group} must be one of {', '.join(options)}, got {name!r}{suggest(name, options)}{hint}"
+    near = suggest(name, options)
+    if not near and group in plugins.PLUGIN_GROUPS and not plugins.loaded:
+        near = "; a plugin's names need plugins=[MODULE]"
+    return f"{group} must be one of {', '.join(options)}, got {name!r}{near}"
 
 
 def unknown_setting(key: str, words: Sequence[str], names: Names, *, sweep: bool) -> str:

@@ -1,8 +1,8 @@
 """Import the modules that register nets, losses and the like from outside, and remember who registered what.
 
 A plugin is named by the user (``plugins=[MODULE]``, the environment variable ``N2N_PLUGINS``, ``--plugins``), or is
-installed with an entry point of the group ``n2n_lightning.plugins``. Nothing else is ever imported: a checkpoint or a
-record that names a plugin is only text. ``n2n_lightning.plugins`` has the functions that a plugin calls.
+installed with an entry point of the group ``n2n_lightning.plugins``. Nothing else is imported: a checkpoint or a record
+that names a plugin is only text. ``n2n_lightning.plugins`` has the functions that a plugin calls.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from n2n_lightning.system.errors import InputError
 
 VARIABLE = "N2N_PLUGINS"  # environment: modules, separated by commas
 ENTRY_POINTS = "n2n_lightning.plugins"
-GROUPS = ("model", "loss", "noise", "data", "optimizer", "scheduler")
+PLUGIN_GROUPS = ("model", "loss", "noise", "data", "optimizer", "scheduler")
 
 
 class Registration(NamedTuple):
-    """Who registered a name: the plugin, and where the function or class stands."""
+    """Who registered a name, and the function or class behind it."""
 
     plugin: str
-    module: str
-    qualname: str
+    factory: Callable[..., Any]
 
 
 registrations: dict[tuple[str, str], Registration] = {}  # (group, name)
@@ -73,7 +72,7 @@ def import_plugin(name: str, *, named: bool) -> ModuleType:
 
     A plugin that the user has named may also be a file of the current folder, which the script ``n2n`` does not search.
     """
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
+    if not is_module_name(name):
         raise InputError(f"a plugin must be the name of a module, got {name!r}; write my_package.denoisers")
     if named and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())
@@ -92,25 +91,36 @@ def import_plugin(name: str, *, named: bool) -> ModuleType:
         importing.pop()
 
 
+def is_module_name(name: object) -> bool:
+    """Return whether this is text that can name a module: words, separated by dots."""
+    return isinstance(name, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name) is not None
+
+
 def claim(group: str, name: str, factory: Callable[..., Any], taken: Collection[str]) -> str:
     """Note who registers ``group=name``, and return the plugin.
 
-    The same function or class may come again, as when a cell of a notebook is run twice.
+    A plugin may register a function or class again, as when a cell of a notebook is run twice. Another plugin may not:
+    its settings can be others. A module that is executed again, after another plugin imported it, makes a new object.
 
     Raises:
         InputError: the name is no word, or it exists.
     """
     plugin = importing[-1] if importing else factory.__module__
-    now = Registration(plugin, factory.__module__, factory.__qualname__)
     before = registrations.get((group, name))
     if not re.fullmatch(r"[A-Za-z]\w*", name):
         raise InputError(f"a name must be letters, digits and _, got {group}={name!r}; write {group}=my_{group}")
-    if before is not None and before[1:] != now[1:]:
+    if before is not None and not is_again(before, Registration(plugin, factory)):
         raise InputError(f"{group}={name} is registered already, by {before.plugin}; choose another name")
     if before is None and name in taken:
         raise InputError(f"{group}={name} is a choice of n2n_lightning already; choose another name")
-    registrations[group, name] = now
+    registrations[group, name] = Registration(plugin, factory)
     return plugin
+
+
+def is_again(before: Registration, now: Registration) -> bool:
+    """Return whether a plugin registers its own function or class again, perhaps from a changed definition."""
+    places = {(factory.__module__, factory.__qualname__) for _, factory in (before, now)}
+    return len(places) == 1 and (before.plugin == now.plugin or before.factory is not now.factory)
 
 
 def plugin_of(group: str, name: object) -> str | None:
@@ -135,7 +145,7 @@ def plugins_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 def used_names(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """Yield (group, name) of every group of a configuration, of the steps of a chain of noises, and of callbacks."""
-    for group in GROUPS:
+    for group in PLUGIN_GROUPS:
         settings = config.get(group) or {}
         yield group, settings.get("family" if group == "model" else "name")
         for step in settings.get("steps") or ():
@@ -154,8 +164,14 @@ def config_folders() -> dict[str, Path]:
     return {name: folder for folder, name in folders.items()}
 
 
-def how_to_name(plugin: str | None) -> str:
-    """Say how a user can name a plugin that is not loaded; None: it is not known which."""
-    who = "its plugin" if plugin in (None, "__main__") else f"the plugin {plugin}, which registered it"
-    name = "MODULE" if plugin in (None, "__main__") else plugin
-    return f"install {who}, or name it: plugins=[{name}], --plugins {name}, or {VARIABLE}={name} in the environment"
+def how_to_name(plugin: object, ways: Sequence[str] = ("plugins=[{}]", "--plugins {}")) -> str:
+    """Say how a user can name a plugin that is not loaded.
+
+    Args:
+        plugin: its module, out of a file. None, or text that is no name of a module: it is not known which.
+        ways: what the command takes, beside the environment.
+    """
+    known = is_module_name(plugin) and plugin != "__main__"
+    who, name = (f"the plugin {plugin}, which registered it", plugin) if known else ("its plugin", "MODULE")
+    listed = ", ".join(way.format(name) for way in ways)
+    return f"install {who}, or name it: {listed}, or {VARIABLE}={name} in the environment"

@@ -10,6 +10,7 @@ import torch
 from n2n_lightning.data.choices import takes_noise
 from n2n_lightning.losses import MINIMUM_AT, extra_arguments
 from n2n_lightning.system.errors import suggest
+from n2n_lightning.system.plugins import plugin_of
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.callback_choices import callback_faults
 from n2n_lightning.training.loggers import logger_faults
@@ -117,7 +118,8 @@ def model_faults(settings: RunSettings) -> list[str]:
     """Return the faults of the group ``model``."""
 
     def make_module() -> None:
-        with torch.device("meta"):  # without memory for the weights
+        # "meta" takes no memory for the weights, but has no values, which a plugin's net may compute with
+        with torch.device("cpu" if plugin_of("model", settings.model.name) else "meta"):
             build_module(replace(settings, loss=LossChoice("loss", {"name": "l2"})), channels=3)
 
     return settings.model.faults() or construction_faults("model", make_module)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.models.checkpoint import load_denoiser
-from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.models.module import MODULE_ARGUMENTS, DenoiserModule
 from n2n_lightning.models.trained import GENERAL, find_trained
 from n2n_lightning.training.settings import RunSettings
 
 OWN_IMAGES = ("burst", "clean", "pairs", "single")  # choices of data= that start from it
 LEARNT_NOISES = ("gaussian", "poisson", "poisson_gaussian", None)  # None: the noise of the images themselves
 FOLDED = ("unet", "nafnet", "dncnn")  # families whose nets for colours serve grey images exactly
-NOT_OF_THE_NET = ("optimizer", "loss", "scheduler", "channels")  # arguments of a family that describe no net
+NOT_OF_THE_NET = (*MODULE_ARGUMENTS, "channels")  # arguments of a family that describe no net
 
 
 def find_initial(settings: RunSettings) -> DenoiserModule | None:

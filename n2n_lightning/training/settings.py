@@ -17,7 +17,14 @@ from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.pairs import PairData
 from n2n_lightning.losses import GIVEN_ARGUMENTS, LOSSES
 from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.models.module import OPTIMIZERS, SCHEDULERS, DenoiserModule, is_step_scheduler, make_optimizer
+from n2n_lightning.models.module import (
+    MODULE_ARGUMENTS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    DenoiserModule,
+    is_step_scheduler,
+    make_optimizer,
+)
 from n2n_lightning.noise.choices import NOISES
 from n2n_lightning.noise.kinds import Noise
 from n2n_lightning.training.signatures import Choice, argument_faults, construction_faults
@@ -93,7 +100,7 @@ class SchedulerChoice(Choice[LRScheduler]):
 class ModelChoice(Choice[DenoiserModule]):
     """The group ``model``: a family and the arguments of its net."""
 
-    table, key, given = FAMILIES, "family", ("optimizer", "loss", "scheduler", "channels")
+    table, key, given = FAMILIES, "family", (*MODULE_ARGUMENTS, "channels")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from n2n_lightning.models.net_family import type_hints
 from n2n_lightning.system.errors import suggest
 
 Built = TypeVar("Built")
@@ -96,14 +97,6 @@ def argument_faults(
         if parameter.default is parameter.empty and name not in arguments:
             faults.append(f"{where}.{name} is needed and not set; set {where}.{name}=...")
     return faults
-
-
-def type_hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return argument -> type; nothing if the types are named that exist only for a type checker."""
-    try:
-        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    except NameError:
-        return {}
 
 
 def construction_faults(where: str, make: Callable[[], object]) -> list[str]:

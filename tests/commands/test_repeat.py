@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
+from plugin_modules import LOSS, WriteModule
 from small_runs import assert_same_weights, read_json, stamps, tiny_overrides, write_course_data
 from warm_processes import run_warm
 
@@ -89,6 +90,19 @@ def test_without_its_checkpoints_a_run_is_compared_by_its_numbers(command: Comma
     shutil.rmtree(run / "checkpoints")
     ended = command(str(run), main=repeat_main)
     assert ended.code == 0 and "ckpt" not in ended.out and "metrics.csv: equal" in ended.out
+
+
+def test_the_plugins_of_a_run_are_needed_by_what_they_register(command: Command, run: Path, write_module: WriteModule):
+    change(run, plugins={"loss=my_loss": "first_home", "callback=mine": "a; b"})
+    ended = command(str(run), main=repeat_main)
+    assert ended.code == 2 and "loss=my_loss; install the plugin first_home" in ended.err
+    assert "--plugins first_home" in ended.err and "plugins=[" not in ended.err and "callback" not in ended.err
+    write_module("second_home.py", LOSS.format(name="my_loss"))  # the same name from a module of another name
+    ended = command(str(run), "--plugins", "second_home", main=repeat_main)
+    assert ended.code == 2 and "callback=mine; install its plugin, or name it: --plugins MODULE" in ended.err
+    change(run, plugins={"loss=my_loss": "first_home"})
+    ended = command(str(run), "--study", "runs", "--plugins", "second_home", main=repeat_main)
+    assert ended.code == 2 and "is the original itself" in ended.err
 
 
 def test_what_cannot_be_repeated_is_refused(command: Command, run: Path):

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
-from plugin_modules import NET, WriteModule
+from plugin_modules import LOSS, NET, WriteModule
 
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.system import plugins
 from n2n_lightning.system.hydra_app import group_choices, load_plugins, plugin_words
-
-LOSS = """
-from n2n_lightning import plugins
-
-@plugins.loss("{name}")
-def function(estimate, target):
-    return (estimate - target).abs().mean()
-"""
+from n2n_lightning.training.build import compose_model
 
 
 def test_the_environment_and_the_named_ones_are_imported_once(
@@ -102,6 +96,31 @@ def test_two_plugins_cannot_have_one_name_but_a_plugin_may_be_imported_again(wri
     del sys.modules["first_plugin"], plugins.loaded["first_plugin"]
     plugins.load(["first_plugin"])
     assert plugins.plugin_of("loss", "mine") == "first_plugin"
+
+
+def test_two_plugins_cannot_register_one_class_of_a_library_under_one_name(write_module: WriteModule):
+    text = "import torch\nfrom n2n_lightning import plugins\n"
+    for name, rate in (("first", 0.1), ("second", 0.2)):
+        line = f'plugins.optimizer("theirs", settings={{{{"lr": {rate}}}}})(torch.optim.RMSprop)\n'
+        write_module(f"{name}_plugin.py", text + line.format())
+    with pytest.raises(ValueError, match=r"plugin second_plugin .*=theirs is registered already, by first_plugin"):
+        plugins.load(["first_plugin", "second_plugin"])
+    assert compose_model(None, "optimizer=theirs")["optimizer"]["lr"] == 0.1
+
+
+def test_a_plugin_may_import_another(write_module: WriteModule):
+    write_module("inner_plugin.py", LOSS.format(name="inner_loss"))
+    write_module("outer_plugin.py", "import inner_plugin\n")
+    plugins.load(["outer_plugin", "inner_plugin"])
+    assert plugins.plugin_of("loss", "inner_loss") == "outer_plugin"
+    importlib.reload(sys.modules["inner_plugin"])
+    assert plugins.plugin_of("loss", "inner_loss") == "inner_plugin"
+
+
+def test_only_the_name_of_a_module_is_shown_as_a_command():
+    assert "N2N_PLUGINS=a.b_1 in" in plugins.how_to_name("a.b_1")
+    for text in (None, "__main__", 3, "", "a;b", "a b", "$(a)", "a\n", ".a", "a.", "a-b", "1a"):
+        assert plugins.how_to_name(text) == plugins.how_to_name(None)
 
 
 def test_a_packages_yaml_files_are_choices_and_never_replace_ours(write_module: WriteModule, tmp_path: Path):
