@@ -221,7 +221,7 @@ def test_a_net_denoises_where_the_loss_of_a_plugin_is_unknown(course_data: Path,
 
 def test_a_loss_that_is_registered_after_its_module_is_made_gets_the_progress(write_module: WriteModule):
     config = compose_config("model=convtrans_relu")
-    module = build_module(config | {"loss": {"name": "late_loss"}}, 3)
+    module = build_module(RunSettings.unchecked(config | {"loss": {"name": "late_loss"}}), 3)
     write_module("parts_plugin.py", PARTS)
     plugins.load(["parts_plugin"])
     assert module.loss_takes == ("progress",)

@@ -132,10 +132,9 @@ def unknown_choice(group: str, name: str, text: str, names: Names) -> str:
     options = names.choices(group) or listed
     if not options:
         return f"{group} is no group of settings{suggest(group, names.groups)}"
-    near = suggest(name, options)
-    if not near and group in plugins.PLUGIN_GROUPS and not plugins.loaded:
-        near = "; a plugin's names need plugins=[MODULE]"
-    return f"{group} must be one of {', '.join(options)}, got {name!r}{near}"
+    unnamed = group in plugins.PLUGIN_GROUPS and not plugins.loaded
+    hint = " (a plugin's names need plugins=[MODULE])" if unnamed else ""
+    return f"{group} must be one of {', '.join(options)}, got {name!r}{hint}{suggest(name, options)}"
 
 
 def unknown_setting(key: str, words: Sequence[str], names: Names, *, sweep: bool) -> str:
