@@ -11,7 +11,7 @@ from typing import Any
 
 from n2n_lightning.system.arguments import command_summaries, make_parser
 from n2n_lightning.system.errors import run_command
-from n2n_lightning.system.folders import config_folder, weights_folder
+from n2n_lightning.system.folders import weights_folder
 
 # Each script hands the words up to the cursor to ``n2n completion --offers``. Without an answer the shell offers files.
 # bash also breaks words at "=" and ":", and replaces only what follows the last of them.
@@ -115,13 +115,10 @@ def hydra_offers(command: str, before: Sequence[str], word: str) -> list[str]:
         before: the words between the command and ``word``; the choices among them decide which keys there are.
         word: what was typed of the last word.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.object_type import ObjectType
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
 
-    from n2n_lightning.system.hydra_app import flatten, is_choice, load_plugins, plugin_words
+    from n2n_lightning.system.hydra_app import compose_chosen, flatten, hydra_loader, load_plugins, plugin_words
 
     def options(group: str, kind: ObjectType) -> list[str]:
         return [name for name in loader.get_group_options(group, kind) if not name.startswith("_")]
@@ -131,24 +128,22 @@ def hydra_offers(command: str, before: Sequence[str], word: str) -> list[str]:
     except ValueError:  # one cannot be imported; the command will say so
         return []
     key, sign, value = word.partition("=")
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
+    with hydra_loader() as loader:
         folder = f"{key}/{value.rpartition(',')[2]}".rpartition("/")[0]  # "experiment=paper/" goes down a folder
         if sign and (choices := options(folder, ObjectType.CONFIG)):
             choices += [f"{name}/" for name in options(folder, ObjectType.GROUP)]
             typed = word[: max(word.rfind(mark) for mark in "=,/") + 1]
             return [f"{typed}{choice}" for choice in sorted(choices)]
         try:
-            chosen = [first_choice(other) for other in before]
-            config: Any = OmegaConf.to_container(compose(command, [c for c in chosen if is_choice(*c.split("=", 1))]))
+            settings = flatten(compose_chosen(command, [first_choice(other) for other in before]))
         except HydraException:  # of choices that do not go together; the command will say so
             return []
         if sign:
-            return [f"{key}={text}" for text in value_texts(flatten(config).get(key))]
+            return [f"{key}={text}" for text in value_texts(settings.get(key))]
         parent = key[: key.rfind("/") + 1]  # "hydra/launcher"
         groups = [parent + name for name in options(parent.rstrip("/"), ObjectType.GROUP)]
         groups = [group + ("/" if group == "hydra" else "=") for group in groups]
-        return sorted({*groups, *next_level(flatten(config), word)})
+        return sorted({*groups, *next_level(settings, word)})
 
 
 def unquoted(word: str) -> list[str]:
@@ -160,9 +155,8 @@ def unquoted(word: str) -> list[str]:
 
 
 def first_choice(word: str) -> str:
-    """Return ``model=unet`` for ``model=unet,dncnn``, and ``-m=`` for a word that is no assignment."""
-    key, _, value = word.partition("=")
-    return f"{key}={value.partition(',')[0]}"
+    """Return ``model=unet`` for ``model=unet,dncnn``."""
+    return word.partition(",")[0]
 
 
 def value_texts(value: object) -> list[str]:

@@ -13,7 +13,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from n2n_lightning.system import errors, hydra_app, plugins
+from n2n_lightning.system import errors, hydra_app, plugin_loading
 from n2n_lightning.system.folders import config_folder, write_fault
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
 
     source, folder = config["data"]["name"], Path(config["output"])
     try:
-        sources = [*SOURCES, *(name for name in plugins.registered("data") if is_file_source(DATA[name]))]
+        sources = [*SOURCES, *(name for name in plugin_loading.registered("data") if is_file_source(DATA[name]))]
         if source not in sources:
             raise ValueError(f"data must be one of {', '.join(sources)}, got {source}; set data=burst")
         settings = check_data(config)

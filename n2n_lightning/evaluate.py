@@ -66,7 +66,7 @@ def score(config: dict[str, Any], data_name: str) -> int:
         path = Path(config["output"]) if config["output"] else default_output(config, data_name)
         if fault := write_fault(path):
             raise ValueError(f"{path} cannot be written ({fault}); set output=FILE")
-        module, datamodule = load(config["checkpoint"], settings)
+        module, datamodule = load_both(config["checkpoint"], settings)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
     data = datamodule.data
@@ -106,7 +106,7 @@ def check_settings(config: dict[str, Any]) -> DataSettings:
     return settings
 
 
-def load(checkpoint: str, settings: DataSettings) -> tuple[DenoiserModule, NoisyPairDataModule]:
+def load_both(checkpoint: str, settings: DataSettings) -> tuple[DenoiserModule, NoisyPairDataModule]:
     """Load the checkpoint and the data, and check that they fit; ValueError or OSError if something is wrong."""
     from n2n_lightning.models.checkpoint import load_denoiser
     from n2n_lightning.training.build import build_datamodule

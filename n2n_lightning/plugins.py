@@ -30,7 +30,7 @@ from n2n_lightning.models.module import OPTIMIZERS, SCHEDULERS
 from n2n_lightning.models.net_family import family_of
 from n2n_lightning.noise.choices import NOISES
 from n2n_lightning.noise.kinds import Noise
-from n2n_lightning.system import plugins
+from n2n_lightning.system import plugin_loading
 from n2n_lightning.system.errors import InputError
 from n2n_lightning.system.hydra_app import group_choices, store_choice
 from n2n_lightning.training.build import build_module, compose_known, compose_model
@@ -162,7 +162,7 @@ def callback(name: str) -> Callable[[Callback], Callback]:
 
     def register(callback_class: Callback) -> Callback:
         plain_settings(callback_class)
-        plugins.claim("callback", name, callback_class, {*CALLBACKS, *REFUSED})
+        plugin_loading.claim("callback", name, callback_class, {*CALLBACKS, *REFUSED})
         CALLBACKS[name] = callback_class
         return callback_class
 
@@ -173,7 +173,7 @@ def add(
     group: str, table: dict[str, Any], name: str, factory: Callable[..., Any], settings: Settings, brings: Brings = ()
 ) -> None:
     """Make ``group=name`` a choice with these settings, which brings choices of other groups."""
-    plugin = plugins.claim(group, name, factory, {*table, *group_choices(group)})
+    plugin = plugin_loading.claim(group, name, factory, {*table, *group_choices(group)})
     table[name] = factory
     defaults = {"defaults": [*brings, "_self_"]} if brings else {}
     store_choice(group, name, defaults | dict(settings), provider=plugin)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from n2n_lightning.reporting.runs import Run, read_run
-from n2n_lightning.system import errors, plugins
+from n2n_lightning.system import errors, plugin_loading
 from n2n_lightning.system.arguments import add_plugins_option, make_parser
 
 TOLERANCE = 0.01  # relative, of the best values; with other versions or devices, rounding errors add up
@@ -51,12 +51,12 @@ def read_original(path: Path) -> Run:
     if run.status not in ("done", "dead") or not run.part("config"):
         rule = f"RUN must be a finished run, {path} is {run.status}"
         raise errors.InputError(f"{rule}; give one that is done, or finish it")
-    plugins.load()
+    plugin_loading.load()
     used = run.part("plugins")  # group=name -> plugin
-    if missing := [key for key in used if plugins.plugin_of(*key.partition("=")[::2]) is None]:
+    if missing := [key for key in used if plugin_loading.plugin_of(*key.partition("=")[::2]) is None]:
         plugin = used[missing[0]]
         names = ", ".join(key for key in missing if used[key] == plugin)
-        how = plugins.how_to_name(plugin, ways=("--plugins {}",))
+        how = plugin_loading.how_to_name(plugin, ways=("--plugins {}",))
         raise errors.InputError(f"{path} was trained with {names}; {how}")
     return run
 

@@ -15,7 +15,7 @@ from n2n_lightning.losses import LOSSES, MINIMUM_AT
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import OPTIMIZERS, SCHEDULERS
 from n2n_lightning.noise.choices import NOISES
-from n2n_lightning.system import plugins
+from n2n_lightning.system import plugin_loading
 from n2n_lightning.training.build import compose_known
 
 WriteModule = Callable[[str, str], Path]
@@ -48,8 +48,18 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
     """Write modules that can be imported; afterwards they and what they have registered are gone."""
     folder = tmp_path / "site"
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.delenv(plugins.VARIABLE, raising=False)
-    tables = (FAMILIES, LOSSES, MINIMUM_AT, NOISES, DATA, OPTIMIZERS, SCHEDULERS, plugins.registrations, plugins.loaded)
+    monkeypatch.delenv(plugin_loading.VARIABLE, raising=False)
+    tables = (
+        FAMILIES,
+        LOSSES,
+        MINIMUM_AT,
+        NOISES,
+        DATA,
+        OPTIMIZERS,
+        SCHEDULERS,
+        plugin_loading.registrations,
+        plugin_loading.loaded,
+    )
     before, modules = [dict(table) for table in tables], set(sys.modules)
 
     def write(name: str, text: str) -> Path:
@@ -59,9 +69,9 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
         return path
 
     yield write
-    for group, name in plugins.registrations.keys() - before[-2].keys():
+    for group, name in plugin_loading.registrations.keys() - before[-2].keys():
         ConfigStore.instance().repo[group].pop(f"{name}.yaml")
-    packages = {name.partition(".")[0] for name in plugins.loaded.keys() - before[-1].keys()}
+    packages = {name.partition(".")[0] for name in plugin_loading.loaded.keys() - before[-1].keys()}
     for name in set(sys.modules) - modules:
         in_folder = str(getattr(sys.modules[name], "__file__", None)).startswith(str(folder))
         if in_folder or name.partition(".")[0] in packages:
@@ -69,5 +79,5 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
     for table, content in zip(tables, before, strict=True):
         table.clear()
         table.update(content)
-    plugins.installed_plugins.cache_clear()
+    plugin_loading.installed_plugins.cache_clear()
     compose_known.cache_clear()

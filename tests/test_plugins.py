@@ -26,7 +26,7 @@ from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import LOSSES
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.plugins import check_net
-from n2n_lightning.system import plugins
+from n2n_lightning.system import plugin_loading
 from n2n_lightning.system.errors import Interrupted
 from n2n_lightning.training.build import build_module, compose_model
 from n2n_lightning.training.check import check_config, loss_advice
@@ -105,7 +105,7 @@ class StopInTheSecondEpoch(pl.Callback):
 @pytest.fixture
 def parts(write_module: WriteModule) -> None:
     write_module("parts_plugin.py", PARTS)
-    plugins.load(["parts_plugin"])
+    plugin_loading.load(["parts_plugin"])
 
 
 @pytest.mark.usefixtures("parts")
@@ -183,14 +183,14 @@ def test_a_run_on_a_source_of_a_plugin(tmp_path: Path):
 
 def test_a_checkpoint_says_which_plugin_it_needs_and_imports_none(write_module: WriteModule, tmp_path: Path):
     path = write_module("needed_plugin.py", NET.format(name="needed_net"))
-    plugins.load(["needed_plugin"])
+    plugin_loading.load(["needed_plugin"])
     module = build_module(compose_settings("model=needed_net"), 3)
     checkpoint = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     module.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "a.ckpt")
     assert load_denoiser(tmp_path / "a.ckpt").family == "needed_net"
 
-    del FAMILIES["needed_net"], sys.modules["needed_plugin"], plugins.loaded["needed_plugin"]
+    del FAMILIES["needed_net"], sys.modules["needed_plugin"], plugin_loading.loaded["needed_plugin"]
     imported = path.with_name("imported")
     path.write_text(f"open({str(imported)!r}, 'w')\n{path.read_text()}")
     with pytest.raises(ValueError, match=r"family 'needed_net', .*the plugin needed_plugin.*N2N_PLUGINS=needed_plugin"):
@@ -205,7 +205,7 @@ def test_a_checkpoint_says_which_plugin_it_needs_and_imports_none(write_module: 
     with pytest.raises(ValueError, match=r"family 'needed_net', .*N2N_PLUGINS=MODULE") as refused:
         load_denoiser(tmp_path / "c.ckpt")
     assert "reboot" not in str(refused.value)
-    plugins.load(["needed_plugin"])
+    plugin_loading.load(["needed_plugin"])
     assert imported.exists() and load_denoiser(tmp_path / "b.ckpt").family == "needed_net"
 
 
@@ -223,7 +223,7 @@ def test_a_loss_that_is_registered_after_its_module_is_made_gets_the_progress(wr
     config = compose_config("model=convtrans_relu")
     module = build_module(RunSettings.unchecked(config | {"loss": {"name": "late_loss"}}), 3)
     write_module("parts_plugin.py", PARTS)
-    plugins.load(["parts_plugin"])
+    plugin_loading.load(["parts_plugin"])
     assert module.loss_takes == ("progress",)
     pair = NoisyPair(*(torch.full((1, 3, 8, 8), value) for value in (0.0, 1.0)))
     module.eval()  # progress 0.5
@@ -233,7 +233,7 @@ def test_a_loss_that_is_registered_after_its_module_is_made_gets_the_progress(wr
 def test_a_net_whose_types_only_a_type_checker_knows_is_registered(write_module: WriteModule):
     typed = "from __future__ import annotations\n" + NET.format(name="typed_net")
     write_module("typed_plugin.py", typed.replace("width: int = 4", "width: Unknown = 4"))
-    plugins.load(["typed_plugin"])
+    plugin_loading.load(["typed_plugin"])
     check_config(compose_config("model=typed_net", "model.width=2", "data=pairs", "data.source=a", "data.target=b"))
 
 
@@ -266,13 +266,13 @@ def test_what_is_wrong_with_a_net_is_said(write_module: WriteModule, old: str, n
         "odd_plugin.py", text.replace(old, new).replace("width, 3", "4, 3").replace("Conv2d(width", "Conv2d(4")
     )
     with pytest.raises(ValueError, match=words):
-        plugins.load(["odd_plugin"])
+        plugin_loading.load(["odd_plugin"])
         check_net("odd_net")
 
 
 def test_a_right_net_passes_the_check(write_module: WriteModule):
     write_module("right_plugin.py", NET.format(name="right_net"))
-    plugins.load(["right_plugin"])
+    plugin_loading.load(["right_plugin"])
     check_net("right_net", "model.width=3")
 
 
@@ -282,7 +282,7 @@ def test_a_net_may_read_values_of_tensors_in_its_constructor(
     line = "import torch; self.drop = [x.item() for x in torch.linspace(0, drop, 4)]"
     text = NET.format(name="drop_net").replace("width: int = 4", "width: int = 4, drop: float = 0.1")
     write_module("drop_plugin.py", text.replace("super().__init__()", f"super().__init__(); {line}"))
-    plugins.load(["drop_plugin"])
+    plugin_loading.load(["drop_plugin"])
     check_net("drop_net")
     run = train_in(tmp_path / "run", course_data, "model=drop_net", "model.drop=0.3", "trainer.max_epochs=1")
     assert load_denoiser(run).net.drop == pytest.approx([0, 0.1, 0.2, 0.3])
@@ -311,12 +311,12 @@ def test_what_cannot_be_registered_is_refused(write_module: WriteModule, line: s
     head = "from n2n_lightning import plugins\nfrom n2n_lightning.noise.kinds import Noise\n"
     write_module("bad_plugin.py", head + line)
     with pytest.raises(ValueError, match=f"the plugin bad_plugin cannot be imported.*{words}"):
-        plugins.load(["bad_plugin"])
+        plugin_loading.load(["bad_plugin"])
 
 
 def test_a_cell_of_a_notebook_can_be_run_again(write_module: WriteModule):
     path = write_module("cell_plugin.py", NET.format(name="cell_net"))
-    plugins.load(["cell_plugin"])
+    plugin_loading.load(["cell_plugin"])
     assert compose_model("cell_net")["model"]["width"] == 4
     path.write_text(path.read_text().replace("width: int = 4", "width: int = 11"))
     importlib.invalidate_caches()

@@ -14,7 +14,7 @@ from torch import Tensor
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import FORMAT, MODULE_ARGUMENTS, DenoiserModule, to_channels_last
 from n2n_lightning.models.trained import find_trained
-from n2n_lightning.system import plugins
+from n2n_lightning.system import plugin_loading
 from n2n_lightning.system.atomic import atomic_write
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.system.folders import suggest_path
@@ -64,7 +64,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         found = about["format"]
         raise ValueError(f"{path} has format {found}, this version reads up to {FORMAT}; update n2n_lightning")
     if about["family"] not in FAMILIES:
-        plugins.load()
+        plugin_loading.load()
     if about["family"] not in FAMILIES:
         raise ValueError(f"{path} holds a net of {unknown_family(about)}")
     return content
@@ -74,14 +74,14 @@ def unknown_family(about: Mapping[str, Any]) -> str:
     """Name a family that no module has registered, and say how its plugin is named."""
     family = f"the family {about['family'][:MAX_NAME]!r}, which n2n_lightning does not have"
     plugin = recorded_plugins(about).get("model=" + about["family"])
-    return f"{family}; {plugins.how_to_name(plugin)}"
+    return f"{family}; {plugin_loading.how_to_name(plugin)}"
 
 
 def recorded_plugins(about: Mapping[str, Any]) -> dict[str, str]:
     """Return the plugins that a checkpoint names, if the names are short and of modules: ``loss=my_loss`` -> module."""
     found = about.get("plugins")
     items = found.items() if isinstance(found, dict) else ()
-    return {key: value for key, value in items if plugins.is_module_name(value) and len(value) <= MAX_NAME}
+    return {key: value for key, value in items if plugin_loading.is_module_name(value) and len(value) <= MAX_NAME}
 
 
 def has_description(content: Mapping[Any, Any], about: Mapping[Any, Any]) -> bool:
@@ -120,7 +120,7 @@ def load_denoiser(path: str | Path) -> DenoiserModule:
     content = read_checkpoint(path)
     about, arguments = content["n2n_lightning"], content["hyper_parameters"]
     weights = {name.removeprefix("net."): t for name, t in content["state_dict"].items() if name.startswith("net.")}
-    is_ours = plugins.plugin_of("model", about["family"]) is None
+    is_ours = plugin_loading.plugin_of("model", about["family"]) is None
     try:
         check_description(arguments if is_ours else {}, weights)
         if is_ours:  # a plugin's net may compute with tensors' values, which need memory

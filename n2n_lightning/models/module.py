@@ -18,7 +18,7 @@ from n2n_lightning.data.neighbors import regularised_loss
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import LOSSES, Loss, extra_arguments, noise_floor
 from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, errors_by_noisy_images
-from n2n_lightning.system import plugins
+from n2n_lightning.system import plugin_loading
 
 FORMAT = 1  # of a checkpoint's description of itself
 MODULE_ARGUMENTS = ("optimizer", "loss", "scheduler")  # of every family, beside those of the net
@@ -119,10 +119,10 @@ class DenoiserModule(pl.LightningModule):
         """The training loss, with its settings."""
         spec = self.hparams["loss"]
         if spec["name"] not in LOSSES:
-            plugins.load()
+            plugin_loading.load()
         if spec["name"] not in LOSSES:
             rule = f"loss must be one of {', '.join(LOSSES)}, got {spec['name']!r}"
-            raise ValueError(f"{rule}; {plugins.how_to_name(self.recorded_plugins.get('loss=' + spec['name']))}")
+            raise ValueError(f"{rule}; {plugin_loading.how_to_name(self.recorded_plugins.get('loss=' + spec['name']))}")
         return partial(LOSSES[spec["name"]], **{key: value for key, value in spec.items() if key != "name"})
 
     @cached_property
@@ -245,7 +245,7 @@ class DenoiserModule(pl.LightningModule):
         if self.reach is not None:
             about["reach"] = list(self.reach)
         used = {"model": {"family": self.family}} | {group: self.hparams[group] for group in ("optimizer", "loss")}
-        if registered := plugins.plugins_of(used):
+        if registered := plugin_loading.plugins_of(used):
             about["plugins"] = registered  # names for people; loading imports none of them
         checkpoint["n2n_lightning"] = {"format": FORMAT, "family": self.family} | about
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from n2n_lightning.system import plugins
+from n2n_lightning.system import plugin_loading
 from n2n_lightning.system.errors import BAD_INPUT, suggest
 from n2n_lightning.system.folders import PACKAGE
 from n2n_lightning.system.synonyms import plain
@@ -63,7 +63,7 @@ def make_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 def add_plugins_option(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--plugins``, for commands that load checkpoints."""
-    rule = f"modules with nets, losses, ... of your own; also the environment's {plugins.VARIABLE}"
+    rule = f"modules with nets, losses, ... of your own; also the environment's {plugin_loading.VARIABLE}"
     parser.add_argument("--plugins", metavar="MODULE,...", action=LoadPlugins, help=rule)
 
 
@@ -71,7 +71,7 @@ class LoadPlugins(argparse.Action):
     """The option that imports plugins at once."""
 
     def __call__(self, parser: object, namespace: object, values: object, option: object = None) -> None:
-        plugins.load(plugins.split_names(str(values)))
+        plugin_loading.load(plugin_loading.split_names(str(values)))
 
 
 def version_text() -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from n2n_lightning.system import mistakes, plugins
+from n2n_lightning.system import mistakes, plugin_loading
 from n2n_lightning.system.arguments import version_text
 from n2n_lightning.system.atomic import UNWRITABLE
 from n2n_lightning.system.command_words import quote_paths, syntax_fault
@@ -64,23 +65,23 @@ class PluginFolders(SearchPathPlugin):
     """Add the folders ``conf`` of plugins to Hydra's search path, behind ours."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for plugin, folder in plugins.config_folders().items():
+        for plugin, folder in plugin_loading.config_folders().items():
             search_path.append(plugin, f"file://{folder}")
 
 
 def load_plugins(named: Sequence[str] = ()) -> None:
-    """Import plugins (see ``plugins.load``), and let Hydra find the YAML files that they bring.
+    """Import plugins (see ``plugin_loading.load``), and let Hydra find the YAML files that they bring.
 
     Raises:
         InputError: a plugin cannot be used, or one of its files has the name of another choice.
     """
-    plugins.load(named)
+    plugin_loading.load(named)
     seen: dict[Path, str] = {}
-    for plugin, folder in plugins.config_folders().items():
+    for plugin, folder in plugin_loading.config_folders().items():
         for path in (found.relative_to(folder) for found in folder.rglob("*.yaml")):
             group = path.parent.as_posix()
             ours = path.stem in own_choices(group) or has_file(path)
-            other = "n2n_lightning" if ours else plugins.plugin_of(group, path.stem) or seen.get(path)
+            other = "n2n_lightning" if ours else plugin_loading.plugin_of(group, path.stem) or seen.get(path)
             if other is not None:
                 rule = f"conf/{path} of the plugin {plugin} has the name of a file or choice of {other}"
                 raise InputError(f"{rule}; rename it")
@@ -99,7 +100,7 @@ def plugin_words(words: Sequence[str]) -> list[str]:
             if match is None:
                 rule = f"plugins must be one list of modules in brackets, the same in a whole sweep, got {value!r}"
                 raise InputError(f"{rule}; write 'plugins=[my_package.denoisers]'")
-            named += plugins.split_names(match[1])
+            named += plugin_loading.split_names(match[1])
     return named
 
 
@@ -107,7 +108,7 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
     """Run a ``hydra.main`` function; turn its exceptions and signals into an exit code and at most one message."""
     os.environ[USER_FULL_ERROR] = os.environ.get(HYDRA_FULL_ERROR, "0")
     os.environ[HYDRA_FULL_ERROR] = "1"  # otherwise Hydra catches the error, prints it and exits with code 1
-    named_before = os.environ.get(plugins.VARIABLE)
+    named_before = os.environ.get(plugin_loading.VARIABLE)
 
     def explained() -> None:
         if "--version" in sys.argv[1:]:  # Hydra would print its own
@@ -115,7 +116,7 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
             return
         named = plugin_words(sys.argv[1:])
         if named:  # for the processes of a parallel sweep
-            os.environ[plugins.VARIABLE] = ",".join([*plugins.split_names(named_before or ""), *named])
+            os.environ[plugin_loading.VARIABLE] = ",".join([*plugin_loading.split_names(named_before or ""), *named])
         load_plugins(named)
         sys.argv[1:] = prepare_words(sys.argv[1:], config_name)
         try:
@@ -133,9 +134,9 @@ def run_hydra(main: Callable[[], None], config_name: str) -> int:
         return run_command(explained)
     finally:
         os.environ[HYDRA_FULL_ERROR] = os.environ.pop(USER_FULL_ERROR)
-        os.environ.pop(plugins.VARIABLE, None)
+        os.environ.pop(plugin_loading.VARIABLE, None)
         if named_before is not None:
-            os.environ[plugins.VARIABLE] = named_before
+            os.environ[plugin_loading.VARIABLE] = named_before
 
 
 def store_choices(group: str) -> None:
@@ -163,7 +164,7 @@ def explain(error: BaseException, config_name: str) -> str:
             return syntax_fault(cause.override)
         lines |= dict.fromkeys(line.strip() for line in str(cause).splitlines() if line.strip())
         cause = cause.__cause__
-    return mistakes.explain("\n".join(lines), sys.argv[1:], known_names(config_name), sweep=is_sweep())
+    return mistakes.explain_text("\n".join(lines), sys.argv[1:], known_names(config_name), sweep=is_sweep())
 
 
 def prepare_words(words: Sequence[str], config_name: str) -> list[str]:
@@ -175,7 +176,7 @@ def prepare_words(words: Sequence[str], config_name: str) -> list[str]:
     names = known_names(config_name)
     mistakes.check_options(words, names)
     settings: list[str] = get_args_parser().parse_known_intermixed_args(words)[0].overrides
-    mistakes.check_settings(settings, names)
+    mistakes.check_words(settings, names)
     options = list(words)
     for setting in settings:
         options.remove(setting)
@@ -203,8 +204,10 @@ def known_names(config_name: str) -> mistakes.Names:
 
 def group_choices(group: str) -> list[str]:
     """Return what ``group=`` accepts: our choices, and those of the plugins that are loaded."""
-    files = (path.stem for folder in plugins.config_folders().values() for path in (folder / group).glob(CHOICE_FILES))
-    return sorted({*own_choices(group), *plugins.registered(group), *files})
+    files = (
+        path.stem for folder in plugin_loading.config_folders().values() for path in (folder / group).glob(CHOICE_FILES)
+    )
+    return sorted({*own_choices(group), *plugin_loading.registered(group), *files})
 
 
 def own_choices(group: str) -> list[str]:
@@ -232,27 +235,38 @@ def nested_choices(group: str) -> list[str]:
     return sorted(name for name in names if "_" not in (part[0] for part in name.split("/")))
 
 
+@contextmanager
+def hydra_loader() -> Iterator[Any]:
+    """Let Hydra read our configuration files while the block runs, outside of its application; yield its loader."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def compose_chosen(config_name: str, words: Sequence[str]) -> dict[str, Any]:
+    """Compose a command's configuration with the choices that are among the words of a command line."""
+    chosen = [word for word in words if is_choice(*word.partition("=")[::2])]
+    config: dict[str, Any] = OmegaConf.to_container(compose(config_name, chosen))  # type: ignore[assignment]  # of a DictConfig it is a dict
+    return config
+
+
 def known_keys(config_name: str) -> list[str]:
     """Return the groups and the dotted keys of the configuration, given the groups that the command line chooses.
 
     Keys that only name a choice, such as ``loss.name``, are left out.
     """
-    GlobalHydra.instance().clear()
-    chosen = [word for word in sys.argv[1:] if is_choice(*word.partition("=")[::2])]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose(config_name, chosen))
+    with hydra_loader():
+        config = compose_chosen(config_name, sys.argv[1:])
     return [*config, *(key for key in flatten(config) if key.rpartition(".")[2] not in mistakes.KINDS)]
 
 
 def settings_of_choices(groups: Sequence[str]) -> dict[str, list[str]]:
     """Return for each dotted setting of these groups the choices that have it, as ``GROUP=CHOICE``."""
     found: dict[str, list[str]] = {}
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        repository: Any = GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]  # of Hydra's only loader
+    with hydra_loader() as loader:
         for group in groups:
             for choice in group_choices(group):
-                for key in settings_in(repository, group, choice):
+                for key in settings_in(loader.repository, group, choice):
                     found.setdefault(f"{group}.{key}", []).append(f"{group}={choice}")
     return found
 

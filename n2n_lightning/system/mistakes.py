@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from n2n_lightning.system import plugins
+from n2n_lightning.system import plugin_loading
 from n2n_lightning.system.errors import InputError, suggest
 from n2n_lightning.system.synonyms import nearest, plain, same_word, similar_in_group, split
 
@@ -63,7 +63,7 @@ def check_options(words: Sequence[str], names: Names) -> None:
         raise InputError(f"{option} is no option; settings have no dashes{typed(option.lstrip('-'), value, names)}")
 
 
-def check_settings(words: Sequence[str], names: Names) -> None:
+def check_words(words: Sequence[str], names: Names) -> None:
     """Raise an InputError for a word that is no ``KEY=VALUE``, with the line that is meant."""
     for number, word in enumerate(words):
         before = words[number - 1] if number else ""
@@ -108,7 +108,7 @@ def typed(key: str, value: str, names: Names) -> str:
     return f"; type {setting}={shlex.quote(value) if value else 'VALUE'}"
 
 
-def explain(text: str, words: Sequence[str], names: Names, *, sweep: bool) -> str:
+def explain_text(text: str, words: Sequence[str], names: Names, *, sweep: bool) -> str:
     """Return one message for the text of one of Hydra's errors, with the name or the line that is meant."""
     if match := re.search(r"Could not find '([^']+)/([^'/]*)'", text):
         return unknown_choice(match[1], match[2], text, names)
@@ -132,7 +132,7 @@ def unknown_choice(group: str, name: str, text: str, names: Names) -> str:
     options = names.choices(group) or listed
     if not options:
         return f"{group} is no group of settings{suggest(group, names.groups)}"
-    unnamed = group in plugins.PLUGIN_GROUPS and not plugins.loaded
+    unnamed = group in plugin_loading.PLUGIN_GROUPS and not plugin_loading.loaded
     hint = " (a plugin's names need plugins=[MODULE])" if unnamed else ""
     return f"{group} must be one of {', '.join(options)}, got {name!r}{hint}{suggest(name, options)}"
 

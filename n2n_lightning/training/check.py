@@ -10,7 +10,7 @@ import torch
 from n2n_lightning.data.choices import takes_noise
 from n2n_lightning.losses import MINIMUM_AT, extra_arguments
 from n2n_lightning.system.errors import suggest
-from n2n_lightning.system.plugins import plugin_of
+from n2n_lightning.system.plugin_loading import plugin_of
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.callback_choices import callback_faults
 from n2n_lightning.training.loggers import logger_faults

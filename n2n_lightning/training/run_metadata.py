@@ -19,7 +19,7 @@ from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system.folders import PACKAGE
 from n2n_lightning.system.hydra_app import group_choices
-from n2n_lightning.system.plugins import plugins_of
+from n2n_lightning.system.plugin_loading import plugins_of
 from n2n_lightning.training.build import compose_model
 from n2n_lightning.training.settings import Config, RunSettings
 

@@ -116,7 +116,7 @@ class DataSettings:
         """Return the settings of a configuration that is known to be right; other keys are ignored."""
         kinds = typing.get_type_hints(cls)
         given = {name: value for name, value in config.items() if name in kinds}
-        return cls(**given | {name: kinds[name](name, given[name]) for name in given if is_choice(kinds[name])})
+        return cls(**given | {name: kinds[name](name, given[name]) for name in given if is_choice_type(kinds[name])})
 
     def as_config(self) -> Config:
         """Return the plain values, in the order in which the class names them."""
@@ -158,7 +158,7 @@ def one_weight() -> list[torch.nn.Parameter]:
     return [torch.nn.Parameter(torch.zeros(1))]
 
 
-def is_choice(kind: Any) -> bool:
+def is_choice_type(kind: Any) -> bool:
     """Return whether the type of a setting is a ``Choice``."""
     return inspect.isclass(kind) and issubclass(kind, Choice)
 
@@ -166,5 +166,5 @@ def is_choice(kind: Any) -> bool:
 def setting_types() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings of a run that are groups, and those that are not: name -> type."""
     kinds = typing.get_type_hints(RunSettings)
-    groups = {name: kind for name, kind in kinds.items() if is_choice(kind) or kind == Config}
+    groups = {name: kind for name, kind in kinds.items() if is_choice_type(kind) or kind == Config}
     return groups, {name: kind for name, kind in kinds.items() if name not in groups}

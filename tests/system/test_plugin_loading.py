@@ -10,7 +10,7 @@ import pytest
 from plugin_modules import LOSS, NET, WriteModule
 
 from n2n_lightning.models.families import FAMILIES
-from n2n_lightning.system import plugins
+from n2n_lightning.system import plugin_loading
 from n2n_lightning.system.hydra_app import group_choices, load_plugins, plugin_words
 from n2n_lightning.training.build import compose_model
 
@@ -21,11 +21,13 @@ def test_the_environment_and_the_named_ones_are_imported_once(
     for name in ("one", "two"):
         write_module(f"plugin_{name}.py", LOSS.format(name=f"loss_{name}"))
     monkeypatch.setenv("N2N_PLUGINS", "plugin_one, plugin_two")
-    plugins.load(["plugin_two"])
-    plugins.load(["plugin_one"])
-    assert list(plugins.loaded) == ["plugin_one", "plugin_two"]
+    plugin_loading.load(["plugin_two"])
+    plugin_loading.load(["plugin_one"])
+    assert list(plugin_loading.loaded) == ["plugin_one", "plugin_two"]
     assert {"loss_one", "loss_two"} <= set(group_choices("loss"))
-    assert plugins.plugin_of("loss", "loss_two") == "plugin_two" and plugins.plugin_of("loss", "l2") is None
+    assert (
+        plugin_loading.plugin_of("loss", "loss_two") == "plugin_two" and plugin_loading.plugin_of("loss", "l2") is None
+    )
 
 
 def test_an_installed_plugin_is_found_by_its_entry_point(write_module: WriteModule):
@@ -34,10 +36,10 @@ def test_an_installed_plugin_is_found_by_its_entry_point(write_module: WriteModu
     write_module("installed_plugin-1.0.dist-info/METADATA", "Name: installed_plugin\nVersion: 1.0\n")
     entry = "[n2n_lightning.plugins]\nanything = installed_plugin.nets\n"
     write_module("installed_plugin-1.0.dist-info/entry_points.txt", entry)
-    plugins.installed_plugins.cache_clear()
-    plugins.load()
+    plugin_loading.installed_plugins.cache_clear()
+    plugin_loading.load()
     assert FAMILIES["installed_net"].family == "installed_net"
-    assert plugins.plugin_of("model", "installed_net") == "installed_plugin.nets"
+    assert plugin_loading.plugin_of("model", "installed_net") == "installed_plugin.nets"
 
 
 def test_every_plugin_that_cannot_be_used_is_named_at_once(write_module: WriteModule):
@@ -47,7 +49,7 @@ def test_every_plugin_that_cannot_be_used_is_named_at_once(write_module: WriteMo
     write_module("greedy_plugin.py", LOSS.format(name="l2"))
     named = ["broken_plugin", "missing_plugin", "needy_plugin", "leaving_plugin", "greedy_plugin", "a b", "plugin."]
     with pytest.raises(ValueError) as refused:
-        plugins.load(named)
+        plugin_loading.load(named)
     lines = str(refused.value).splitlines()
     assert len(lines) == len(named) and all(name in line for name, line in zip(named, lines, strict=True))
     for line, words in zip(
@@ -84,7 +86,7 @@ def test_a_name_that_exists_or_is_no_word_is_refused(write_module: WriteModule, 
     write_module("bad.py", text)
     before = dict(FAMILIES)
     with pytest.raises(ValueError, match="the plugin bad cannot be imported") as refused:
-        plugins.load(["bad"])
+        plugin_loading.load(["bad"])
     assert words in str(refused.value) and before == FAMILIES
 
 
@@ -92,10 +94,10 @@ def test_two_plugins_cannot_have_one_name_but_a_plugin_may_be_imported_again(wri
     write_module("first_plugin.py", LOSS.format(name="mine"))
     write_module("second_plugin.py", LOSS.format(name="mine"))
     with pytest.raises(ValueError, match=r"plugin second_plugin .* loss=mine is registered already, by first_plugin"):
-        plugins.load(["first_plugin", "second_plugin"])
-    del sys.modules["first_plugin"], plugins.loaded["first_plugin"]
-    plugins.load(["first_plugin"])
-    assert plugins.plugin_of("loss", "mine") == "first_plugin"
+        plugin_loading.load(["first_plugin", "second_plugin"])
+    del sys.modules["first_plugin"], plugin_loading.loaded["first_plugin"]
+    plugin_loading.load(["first_plugin"])
+    assert plugin_loading.plugin_of("loss", "mine") == "first_plugin"
 
 
 def test_two_plugins_cannot_register_one_class_of_a_library_under_one_name(write_module: WriteModule):
@@ -104,23 +106,23 @@ def test_two_plugins_cannot_register_one_class_of_a_library_under_one_name(write
         line = f'plugins.optimizer("theirs", settings={{{{"lr": {rate}}}}})(torch.optim.RMSprop)\n'
         write_module(f"{name}_plugin.py", text + line.format())
     with pytest.raises(ValueError, match=r"plugin second_plugin .*=theirs is registered already, by first_plugin"):
-        plugins.load(["first_plugin", "second_plugin"])
+        plugin_loading.load(["first_plugin", "second_plugin"])
     assert compose_model(None, "optimizer=theirs")["optimizer"]["lr"] == 0.1
 
 
 def test_a_plugin_may_import_another(write_module: WriteModule):
     write_module("inner_plugin.py", LOSS.format(name="inner_loss"))
     write_module("outer_plugin.py", "import inner_plugin\n")
-    plugins.load(["outer_plugin", "inner_plugin"])
-    assert plugins.plugin_of("loss", "inner_loss") == "outer_plugin"
+    plugin_loading.load(["outer_plugin", "inner_plugin"])
+    assert plugin_loading.plugin_of("loss", "inner_loss") == "outer_plugin"
     importlib.reload(sys.modules["inner_plugin"])
-    assert plugins.plugin_of("loss", "inner_loss") == "inner_plugin"
+    assert plugin_loading.plugin_of("loss", "inner_loss") == "inner_plugin"
 
 
 def test_only_the_name_of_a_module_is_shown_as_a_command():
-    assert "N2N_PLUGINS=a.b_1 in" in plugins.how_to_name("a.b_1")
+    assert "N2N_PLUGINS=a.b_1 in" in plugin_loading.how_to_name("a.b_1")
     for text in (None, "__main__", 3, "", "a;b", "a b", "$(a)", "a\n", ".a", "a.", "a-b", "1a"):
-        assert plugins.how_to_name(text) == plugins.how_to_name(None)
+        assert plugin_loading.how_to_name(text) == plugin_loading.how_to_name(None)
 
 
 def test_a_packages_yaml_files_are_choices_and_never_replace_ours(write_module: WriteModule, tmp_path: Path):
@@ -148,7 +150,7 @@ def test_a_module_outside_of_packages_brings_no_files(write_module: WriteModule)
     write_module("lone.py", "")
     write_module("conf/model/lone_net.yaml", "family: unet\n")
     load_plugins(["lone"])
-    assert plugins.config_folders() == {} and "lone_net" not in group_choices("model")
+    assert plugin_loading.config_folders() == {} and "lone_net" not in group_choices("model")
 
 
 def test_the_command_line_names_plugins_in_one_list():
@@ -161,11 +163,11 @@ def test_the_command_line_names_plugins_in_one_list():
 
 def test_what_a_configuration_uses_of_plugins(write_module: WriteModule):
     write_module("used.py", NET.format(name="used_net") + LOSS.format(name="used_loss"))
-    plugins.load(["used"])
+    plugin_loading.load(["used"])
     config = {
         "model": {"family": "used_net"},
         "loss": {"name": "l2"},
         "noise": {"name": "chain", "steps": [{"name": "clip"}]},
     }
-    assert plugins.plugins_of(config) == {"model=used_net": "used"}
-    assert plugins.plugins_of({"loss": {"name": "used_loss"}, "scheduler": None}) == {"loss=used_loss": "used"}
+    assert plugin_loading.plugins_of(config) == {"model=used_net": "used"}
+    assert plugin_loading.plugins_of({"loss": {"name": "used_loss"}, "scheduler": None}) == {"loss=used_loss": "used"}
