@@ -134,7 +134,7 @@ def unknown_choice(group: str, name: str, text: str, names: Names) -> str:
         return f"{group} is no group of settings{suggest(group, names.groups)}"
     unnamed = group in plugin_loading.PLUGIN_GROUPS and not plugin_loading.loaded
     hint = " (a plugin's names need plugins=[MODULE])" if unnamed else ""
-    return f"{group} must be one of {', '.join(options)}, got {name!r}{hint}{suggest(name, options)}"
+    return f"{group} must be one of {', '.join(options)}, got {name!r}{suggest(name, options)}{hint}"
 
 
 def unknown_setting(key: str, words: Sequence[str], names: Names, *, sweep: bool) -> str:
