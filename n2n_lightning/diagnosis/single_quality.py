@@ -18,16 +18,21 @@ from n2n_lightning.noise_variance import NoiseVariance
 
 PROBES = 2  # random directions in which a denoiser is differentiated
 STEP = 0.1  # of a probe, in standard deviations of what the denoiser removes
-MOST_APART = 0.03  # part by which the variance by all pixels may differ from that by calm ones
+MOST_APART_DB = 1.0  # of the two estimates of a PSNR, where they are trusted
 Denoise = Callable[[Tensor], Tensor]
 Doubt = Literal["small", "constant", "clean", "correlated", "unlike"]
 
 
 class SingleNoise(NamedTuple):
-    """The noise of images that have no second one, in units of the range, and what it says of a denoiser."""
+    """The noise of images that have no second one, in units of the range, and what it says of a denoiser.
+
+    ``psnr_db`` and ``check_db`` are two estimates of the PSNR of the denoiser by which the noise was found: by the
+    posterior variance, and by SURE with the noise of the calm places alone.
+    """
 
     variance: NoiseVariance
-    psnr_db: float  # estimate of the PSNR of the denoiser by which the noise was found
+    psnr_db: float
+    check_db: float
     doubt: Doubt | None  # why neither holds; "unlike": another kind of noise, such as clipped noise
 
     @classmethod
@@ -37,7 +42,7 @@ class SingleNoise(NamedTuple):
         With the residual r, the noise's variance v, and the derivative d of a pixel's estimate by its own noisy
         value, the best of all denoisers has mean(r^2) = mean(v (1 - d)), and its mean squared error is mean(v d): the
         posterior variance (second-order Tweedie formula, Manor and Michaeli 2024). The shape of v is taken from calm
-        places, its scale from all pixels. Where these contradict each other, there is doubt.
+        places, its scale from all pixels. Where the two estimates contradict each other, there is doubt.
 
         Args:
             denoise: (N, C, H, W) float32 -> same shape.
@@ -50,9 +55,10 @@ class SingleNoise(NamedTuple):
         variance = torch.from_numpy(calm.at(denoised.numpy()))
         kept = mean(variance * slope)
         scale = mean(square) / max(mean(variance) - kept, 1e-3 * mean(variance))
-        unlike: Doubt | None = None if abs(scale - 1) <= MOST_APART else "unlike"
         whole = NoiseVariance(calm.slope * scale, calm.offset * scale)
-        return cls(whole, as_db(scale * kept), find_doubt(noisy) or unlike)
+        quality, check = as_db(scale * kept), as_db(mean(square) - mean(variance) + 2 * kept)
+        unlike: Doubt | None = None if abs(check - quality) <= MOST_APART_DB else "unlike"
+        return cls(whole, quality, check, find_doubt(noisy) or unlike)
 
 
 def find_doubt(noisy: Tensor) -> Doubt | None:
