@@ -29,10 +29,11 @@ class TwoConvolutions(nn.Sequential):
 class N2V2Net(nn.Module):
     """U-Net with blurred maxima, without the skip connection at full size and without adding the noisy image.
 
-    What is left out would carry single noisy pixels to the output. There is no normalisation, unlike in the paper.
+    What is left out would carry single noisy pixels to the output. There is no normalisation, unlike in the paper, so
+    weights start He-normal and biases at zero.
 
     Args:
-        channels: channels of the input and output images; 352,419 parameters for 3.
+        channels: channels of the input and output images; 462,403 parameters for 3.
         width: number of feature maps at full size; each level down has twice as many.
         depth: number of times that the image is halved.
     """
@@ -54,6 +55,11 @@ class N2V2Net(nn.Module):
             for level in reversed(range(depth))
         )
         self.last = nn.Conv2d(width, channels, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                assert layer.bias is not None
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if layer is self.last else "relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Denoise (N, C, H, W) float of any size -> same shape."""

@@ -15,14 +15,20 @@ from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.data.single import SingleImages
 from n2n_lightning.diagnosis.correlation import flat_patches
-from n2n_lightning.diagnosis.noise import single_noise
-from n2n_lightning.models.checkpoint import read_checkpoint
+from n2n_lightning.diagnosis.single_quality import SingleNoise
+from n2n_lightning.models.checkpoint import load_denoiser, read_checkpoint
+from n2n_lightning.models.trained import GENERAL
 from n2n_lightning.self_supervised.r2r import Line
 from n2n_lightning.training.settings import LossChoice
 
 MEASURED_PX = 1_000_000  # of the training images, in random crops
 CORRELATED = 0.1  # from this correlation of neighbours on, a mask hides them
 LONGEST_PX = 16  # of a mask to each side
+PART = 16  # crops that are denoised at a time
+DOUBTS = {  # why a measured variance may be wrong -> what is said of it
+    "correlated": ", which is not sure: it is correlated; loss=noise2void loss.mask=auto suits it better",
+    "unlike": ", which is not sure: it is not as Gaussian and Poisson noise are; set loss.gain and loss.sigma",
+}
 Images = npt.NDArray[np.float32]
 
 
@@ -93,13 +99,23 @@ def read_crops(datamodule: NoisyPairDataModule) -> Images:
 
 
 def measure_variance(noisy: Images) -> MeasuredNoise:
-    """Fit the variance of the noise, which must be independent from pixel to pixel, to images (N, C, H, W)."""
-    lines = []
-    for channel in range(noisy.shape[1]):
-        found = single_noise(noisy[:, channel])
-        lines.append((found.gain or 0.0, found.sd**2 if found.intercept is None else found.intercept))
-    slope, offset = zip(*lines, strict=True)
-    return describe_variance((list(slope), list(offset)), "measured in the training images")
+    """Measure the variance of the noise in images (N, C, H, W), which must be independent from pixel to pixel.
+
+    The denoiser is ``weights/general``, for each channel alone where the images have other than three.
+    """
+    general = load_denoiser(GENERAL)
+
+    @torch.no_grad()
+    def denoise(images: Tensor) -> Tensor:
+        if images.shape[1] == general.hparams["channels"]:
+            return torch.cat([general(some) for some in images.split(PART)])
+        planes = images.flatten(0, 1)[:, None]
+        parts = (general(some.expand(-1, general.hparams["channels"], -1, -1)) for some in planes.split(PART))
+        return torch.cat([part.mean(1) for part in parts]).reshape(images.shape)
+
+    found = SingleNoise.measure(denoise, torch.from_numpy(noisy))
+    variance = found.variance.slope.tolist(), found.variance.offset.tolist()
+    return describe_variance(variance, "measured in the training images" + DOUBTS.get(found.doubt or "", ""))
 
 
 def describe_variance(variance: Line, source: str) -> MeasuredNoise:
