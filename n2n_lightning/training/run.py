@@ -267,7 +267,7 @@ def overfit_verdict(run: PreparedRun, record: RunRecord) -> dict[str, Any]:
     def mean_colour(images: Tensor) -> Tensor:
         return images.mean((0, 2, 3), keepdim=True).expand_as(images)
 
-    target, module = pair.target, run.module
+    target, module = pair.target, run.module.eval()  # without regulariser
     loss_of_constant = (
         module.single_loss(mean_colour, pair) if target is None else module.pair_loss(mean_colour(target), target, pair)
     )
