@@ -19,8 +19,8 @@ from PIL import Image
 from skimage import data
 
 from n2n_lightning import load_denoiser
-from n2n_lightning.data.neighbors import draw_choice, subsample
 from n2n_lightning.noise.kinds import Bernoulli, Brown, Gaussian, Impulse, Pixelate, Poisson, Text
+from n2n_lightning.self_supervised.neighbor2neighbor import draw_choice, subsample
 
 Pixels = npt.NDArray[np.uint8]
 WORK, PAGES = Path("outputs/pictures"), Path(__file__).parent / "sources"

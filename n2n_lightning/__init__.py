@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     from n2n_lightning.models.checkpoint import load_denoiser
     from n2n_lightning.models.families import (
         DnCnnDenoiser,
+        N2V2Denoiser,
         NafNetDenoiser,
         Red30Denoiser,
         SequentialDenoiser,
         UNetDenoiser,
+        ZsN2nDenoiser,
     )
     from n2n_lightning.models.module import DenoiserModule
 
 __version__ = "0.2.0"
 __all__ = ["ArrayData", "Denoiser", "DenoiserModule", "NoisyPairDataModule", "__version__", "load_denoiser"]
 __all__ += ["DnCnnDenoiser", "NafNetDenoiser", "Red30Denoiser", "SequentialDenoiser", "UNetDenoiser"]
+__all__ += ["N2V2Denoiser", "ZsN2nDenoiser"]
 MODULES = {  # public name -> its module; those of models.families end in "Denoiser"
     "ArrayData": "data.arrays",
     "Denoiser": "inference.denoiser",

@@ -1,4 +1,4 @@
-"""Training losses: pure functions of an estimate and a target.
+"""Training losses: pure functions of an estimate and a target; those for one noisy image: ``self_supervised``.
 
 With noisy targets, a loss has its minimum at one statistic of the target's distribution (``MINIMUM_AT``). A net trained
 with it restores the clean image if the noise preserves that statistic (``Noise.preserves``).
@@ -61,18 +61,7 @@ def hdr(estimate: Tensor, target: Tensor) -> Tensor:
     return ((estimate - target) / (estimate.detach().clamp_min(0) + 0.01)).square().mean()
 
 
-def neighbor2neighbor(estimate: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
-    """Return ``l2``, the first term of the loss for ``data=single``. (N, C, H, W) twice -> scalar.
-
-    The second term is a regulariser, whose weight rises from 0 to ``gamma`` over the training. It needs the net and
-    the whole image (``neighbors.regularised_loss``), so ``DenoiserModule`` adds it.
-    """
-    return l2(estimate, target)
-
-
-LOSSES: dict[str, Loss] = {
-    loss.__name__: loss for loss in (l2, l2_by_noise, l1, charbonnier, l0, hdr, neighbor2neighbor)
-}
+LOSSES: dict[str, Loss] = {loss.__name__: loss for loss in (l2, l2_by_noise, l1, charbonnier, l0, hdr)}
 MINIMUM_AT: dict[str, Statistic] = {  # which statistic of noisy targets a trained net estimates
     "l2": "mean",
     "l2_by_noise": "mean",
@@ -80,7 +69,6 @@ MINIMUM_AT: dict[str, Statistic] = {  # which statistic of noisy targets a train
     "charbonnier": "median",
     "l0": "mode",
     "hdr": "mean",
-    "neighbor2neighbor": "mean",
 }
 GIVEN_ARGUMENTS = ("progress", "source")  # what a loss can ask for beside estimate and target
 
@@ -89,11 +77,6 @@ def extra_arguments(name: str) -> tuple[str, ...]:
     """Return which of ``GIVEN_ARGUMENTS`` a loss takes; none of them if there is no such loss."""
     taken = inspect.signature(LOSSES[name]).parameters if name in LOSSES else {}
     return tuple(argument for argument in GIVEN_ARGUMENTS if argument in taken)
-
-
-def is_annealed(name: str) -> bool:
-    """Return whether a loss changes over the training, so that a finished run cannot be made longer."""
-    return name == "neighbor2neighbor" or "progress" in extra_arguments(name)
 
 
 def noise_floor(name: str, noisy: Tensor, target: Tensor, third: Tensor | None) -> Tensor | None:

@@ -43,6 +43,8 @@ SMALL = {  # models that are too big for tests which train them, cut images into
     "dncnn": ("++model.layers=5", "++model.width=8"),
     "nafnet": ("model.width=8", "model.encoder=[1]", "model.decoder=[1]"),
     "nafnet32": ("model.width=8", "model.encoder=[1]", "model.decoder=[1]"),
+    "nafnet8": ("model.encoder=[1]", "model.decoder=[1]"),
+    "n2v2": ("model.width=8",),
     "red30": ("++model.layers=6", "++model.width=8"),
 }
 FIVE_MODELS = ("unet", "nn_relu", "nn_sigmoid", "convtrans_relu", "convtrans_sigmoid")

@@ -16,6 +16,7 @@ from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.losses import LOSSES, MINIMUM_AT, charbonnier, hdr, l0, l1, l2, l2_by_noise
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.noise.kinds import Bernoulli
+from n2n_lightning.self_supervised.choices import ALL_LOSSES, SINGLE_LOSSES
 from n2n_lightning.system.hydra_app import group_choices
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.check import loss_advice
@@ -109,9 +110,9 @@ def test_l0_looks_for_one_statistic_after_the_other(progress: float, statistic: 
 
 
 def test_every_loss_has_a_configuration_with_its_defaults_and_is_known_to_find_something():
-    assert set(LOSSES) == set(MINIMUM_AT) == set(group_choices("loss"))
-    for name, loss in LOSSES.items():
-        settings = compose_config(f"loss={name}", *(("data=single", "data.root=a") if "neighbor" in name else ()))
+    assert set(LOSSES) == set(MINIMUM_AT) and set(ALL_LOSSES) == set(group_choices("loss"))
+    for name, loss in ALL_LOSSES.items():
+        settings = compose_config(f"loss={name}", *(("data=single", "data.root=a") if name in SINGLE_LOSSES else ()))
         parameters = inspect.signature(loss).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         assert settings["loss"] == {"name": name} | defaults
@@ -130,7 +131,7 @@ def test_validation_has_one_loss_however_far_training_is():
 # Masks
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "neighbor2neighbor"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_what_the_mask_leaves_out_counts_for_nothing(name: str):
     module = module_of(f"loss={name}")
     module.progress = 0.4

@@ -141,9 +141,10 @@ class NoisyPairDataModule(pl.LightningDataModule):
         self.resumed_epoch, self.batches_done = state_dict["epoch"], state_dict["batches"]
 
     def transfer_batch_to_device(self, batch: NoisyPair, device: torch.device, dataloader_idx: int) -> NoisyPair:
-        """Move every tensor of the batch; Lightning's own method takes ten times as long."""
+        """Move every tensor of the batch but its seeds; Lightning's own method takes ten times as long."""
         free = device.type == "cuda"  # MPS gives wrong values without waiting (pytorch#83015)
-        return batch.map(lambda images: images.to(device, non_blocking=free))
+        moved = batch.map(lambda images: images.to(device, non_blocking=free))
+        return moved._replace(seeds=batch.seeds)  # generators take them from the CPU
 
     def on_after_batch_transfer(self, batch: NoisyPair, dataloader_idx: int) -> NoisyPair:
         """Scale stored values to 1 for the range, on the device that holds the batch."""

@@ -28,7 +28,7 @@ class NoisyPair(NamedTuple):
     third: Tensor | None = None  # in validation: the mean of further noisy images
     group: Tensor | None = None  # in validation: (N,) int64, images of the same group are resampled together
     mask: Tensor | None = None  # (N, 1, H, W) bool: the pixels of the target to learn from; None for all
-    choice: Tensor | None = None  # single images: (N, H / 2, W / 2) uint8, see ``neighbors.subsample``
+    seeds: Tensor | None = None  # single images: int64 for what their loss draws, (N,) in validation, (1,) in training
 
     def map(self, change: Callable[[Tensor], Tensor], *names: str) -> NoisyPair:
         """Return the pair with its tensors changed, all or those of ``names``; None stays None."""

@@ -17,9 +17,14 @@ def seeded_generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed >> 1)
 
 
+def index_seeds(indices: Tensor, seed: int) -> Tensor:
+    """Return a seed for each of (B,) int64 indices, which does not depend on the rest of the batch: (B,) int64."""
+    return torch.from_numpy((hash_indices(indices.numpy(), seed) >> np.uint64(1)).astype(np.int64))
+
+
 def index_generators(indices: Tensor, seed: int) -> list[torch.Generator]:
     """Return a CPU generator for each of (B,) int64 indices; it does not depend on the rest of the batch."""
-    return [torch.Generator().manual_seed(int(bits >> np.uint64(1))) for bits in hash_indices(indices.numpy(), seed)]
+    return [torch.Generator().manual_seed(own) for own in index_seeds(indices, seed).tolist()]
 
 
 def hash_indices(indices: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:

@@ -7,10 +7,12 @@ from typing import Literal
 
 from n2n_lightning.models.module import DenoiserModule, Spec
 from n2n_lightning.nets.dncnn import DnCnn
+from n2n_lightning.nets.n2v2 import N2V2Net
 from n2n_lightning.nets.nafnet import NafNet
 from n2n_lightning.nets.red30 import Red30
 from n2n_lightning.nets.sequential import Sequential
 from n2n_lightning.nets.unet import UNet
+from n2n_lightning.nets.zs_n2n import ZsN2nNet
 
 
 class UNetDenoiser(DenoiserModule):
@@ -103,6 +105,41 @@ class Red30Denoiser(DenoiserModule):
         self.net = Red30(channels, layers=layers, width=width)
 
 
+class N2V2Denoiser(DenoiserModule):
+    """The U-Net of N2V2 (``nets.n2v2.N2V2Net``)."""
+
+    family = "n2v2"
+
+    def __init__(
+        self,
+        *,
+        optimizer: Spec,
+        loss: Spec,
+        scheduler: Spec | None = None,
+        channels: int = 3,
+        width: int = 32,
+        depth: int = 2,
+    ) -> None:
+        super().__init__(optimizer=optimizer, loss=loss, scheduler=scheduler)
+        self.net = N2V2Net(channels, width=width, depth=depth)
+
+
+class ZsN2nDenoiser(DenoiserModule):
+    """The small net of Zero-Shot Noise2Noise (``nets.zs_n2n.ZsN2nNet``)."""
+
+    family = "zs_n2n"
+
+    def __init__(
+        self, *, optimizer: Spec, loss: Spec, scheduler: Spec | None = None, channels: int = 3, width: int = 48
+    ) -> None:
+        super().__init__(optimizer=optimizer, loss=loss, scheduler=scheduler)
+        self.net = ZsN2nNet(channels, width=width)
+
+
 FAMILIES: dict[str, type[DenoiserModule]] = {
-    family.family: family for family in (UNetDenoiser, SequentialDenoiser, NafNetDenoiser, DnCnnDenoiser, Red30Denoiser)
+    family.family: family
+    for family in (
+        *(UNetDenoiser, SequentialDenoiser, NafNetDenoiser, DnCnnDenoiser, Red30Denoiser),
+        *(N2V2Denoiser, ZsN2nDenoiser),
+    )
 }

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
 
-from n2n_lightning.data.neighbors import regularised_loss
 from n2n_lightning.data.pairs import NoisyPair
-from n2n_lightning.losses import LOSSES, Loss, extra_arguments, noise_floor
+from n2n_lightning.losses import GIVEN_ARGUMENTS, Loss, l2, noise_floor
 from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, errors_by_noisy_images
+from n2n_lightning.self_supervised.choices import ALL_LOSSES, ASKED_ARGUMENTS, SINGLE_LOSSES, arguments_taken
+from n2n_lightning.self_supervised.neighbor2neighbor import halves_loss
+from n2n_lightning.self_supervised.r2r import Line
 from n2n_lightning.system import plugin_loading
 
 FORMAT = 1  # of a checkpoint's description of itself
@@ -91,7 +93,8 @@ class DenoiserModule(pl.LightningModule):
     """Train and validate a net on ``NoisyPair`` batches.
 
     A subclass only has a constructor. It takes plain values, which the checkpoint saves, and sets ``self.net``. The
-    optimizer, the loss and the scheduler are given as name in ``OPTIMIZERS``, ``LOSSES``, ``SCHEDULERS`` and arguments.
+    optimizer, the loss and the scheduler are given as name in ``OPTIMIZERS``, ``ALL_LOSSES``, ``SCHEDULERS`` and
+    arguments.
     """
 
     family: str
@@ -99,6 +102,7 @@ class DenoiserModule(pl.LightningModule):
     peak, sample_type = 255.0, "uint8"  # of the training data's files; the net sees the value ``peak`` as 1
     span: tuple[float, float] | None = None  # that clean images can have, in file values; None is 0 to ``peak``
     reach: tuple[float, float] | None = None  # largest absolute value of the darkest and the brightest training file
+    variance: Line | None = None  # of the noise, for a loss that asks for it; as measured in the training images
     recorded_plugins: Mapping[str, str] = {}  # of a loaded checkpoint: who registered what, such as ``loss=my_loss``
     gives_negatives = True  # whether the net's output can be below 0
 
@@ -106,8 +110,6 @@ class DenoiserModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
-        is_neighbor2neighbor = loss["name"] == "neighbor2neighbor"
-        self.gamma = float(loss.get("gamma", 0)) if is_neighbor2neighbor else 0.0  # final weight of its regulariser
         self.train_loss, self.val_loss, self.val_floor = WeightedMean(), WeightedMean(), WeightedMean()
         self.quality, self.pair_quality = RestorationQuality(), PairQuality()
         self.progress = 0.0  # completed fraction of the training, for a loss that changes
@@ -118,18 +120,22 @@ class DenoiserModule(pl.LightningModule):
     def loss(self) -> Loss:
         """The training loss, with its settings."""
         spec = self.hparams["loss"]
-        if spec["name"] not in LOSSES:
+        if spec["name"] not in ALL_LOSSES:
             plugin_loading.load()
-        if spec["name"] not in LOSSES:
-            rule = f"loss must be one of {', '.join(LOSSES)}, got {spec['name']!r}"
+        if spec["name"] not in ALL_LOSSES:
+            rule = f"loss must be one of {', '.join(ALL_LOSSES)}, got {spec['name']!r}"
             raise ValueError(f"{rule}; {plugin_loading.how_to_name(self.recorded_plugins.get('loss=' + spec['name']))}")
-        return partial(LOSSES[spec["name"]], **{key: value for key, value in spec.items() if key != "name"})
+        return partial(ALL_LOSSES[spec["name"]], **{key: value for key, value in spec.items() if key != "name"})
 
     @cached_property
     def loss_takes(self) -> tuple[str, ...]:
-        """The arguments of the loss beside ``estimate`` and ``target``."""
-        _ = self.loss  # which knows the losses of plugins
-        return extra_arguments(self.hparams["loss"]["name"])
+        """What the loss asks for, of ``GIVEN_ARGUMENTS`` or, for single images, of ``ASKED_ARGUMENTS``."""
+        return arguments_taken(self.loss, ASKED_ARGUMENTS if self.is_single_loss else GIVEN_ARGUMENTS)
+
+    @property
+    def is_single_loss(self) -> bool:
+        """Whether the loss takes single noisy images and the net, instead of an estimate and a target."""
+        return self.hparams["loss"]["name"] in SINGLE_LOSSES
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -153,11 +159,10 @@ class DenoiserModule(pl.LightningModule):
     def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
         """Return the loss of a batch of pairs, or of single images. (N, C, H, W) float32 -> scalar."""
         if "progress" in self.loss_takes:
-            self.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
+            steps = self.trainer.estimated_stepping_batches  # inf where the Trainer counts time
+            self.progress = self.trainer.global_step / steps if math.isfinite(steps) else 0.5
         if pair.target is None:
-            epochs = self.trainer.max_epochs or -1  # -1: the Trainer counts steps or time
-            weight = self.gamma * ((self.trainer.current_epoch + 1) / epochs if epochs > 0 else 1)
-            loss = self.single_loss(pair, weight)
+            loss = self.single_loss(self, pair)
         else:
             loss = self.pair_loss(self(pair.source), pair.target, pair)
         self.train_loss.update(loss.detach(), len(pair.source))
@@ -168,14 +173,22 @@ class DenoiserModule(pl.LightningModule):
         source = pair.source
         if pair.mask is not None:
             estimate, target, source = (images * pair.mask for images in (estimate, target, source))
+        if self.is_single_loss:  # trained on single images, scored by clean ones
+            return l2(estimate, target)
         progress = self.progress if self.training else 0.5  # the same in each validation, so that epochs compare
         given = {"progress": progress, "source": source}
         return self.loss(estimate, target, **{name: given[name] for name in self.loss_takes})
 
-    def single_loss(self, pair: NoisyPair, weight: float) -> Tensor:
-        """Return the loss of a batch of single noisy images. (N, C, H, W) float32 -> scalar."""
-        assert pair.choice is not None
-        return regularised_loss(self, self.loss, pair.source, pair.choice, weight)
+    def single_loss(self, net: Callable[[Tensor], Tensor], pair: NoisyPair) -> Tensor:
+        """Return the loss of a net for a batch of single noisy images. (N, C, H, W) float32 -> scalar.
+
+        A loss of pairs compares the halves of Neighbor2Neighbor.
+        """
+        assert pair.seeds is not None
+        if not self.is_single_loss:
+            return halves_loss(net, self.loss, pair.source, pair.seeds)
+        given = {"progress": self.progress if self.training else 0.0, "variance": self.variance}
+        return self.loss(net, pair.source, pair.seeds, **{name: given[name] for name in self.loss_takes})
 
     def on_train_epoch_start(self) -> None:
         self.train_loss.reset()
@@ -184,7 +197,7 @@ class DenoiserModule(pl.LightningModule):
         """Score the batch, and return the estimate for the callbacks. (N, C, H, W) float32 -> same shape."""
         estimate: Tensor = self(pair.source).clone()  # CUDA graphs of compile=reduce-overhead would overwrite it
         reference = pair.target if pair.clean is None else pair.clean
-        loss = self.single_loss(pair, 0) if reference is None else self.pair_loss(estimate, reference, pair)
+        loss = self.single_loss(self, pair) if reference is None else self.pair_loss(estimate, reference, pair)
         self.val_loss.update(loss, len(estimate))
         if pair.clean is not None:
             self.quality.update(pair.source, estimate, pair.clean, self.limits)
@@ -244,6 +257,8 @@ class DenoiserModule(pl.LightningModule):
         about["span"] = list(self.span or (0.0, self.peak))
         if self.reach is not None:
             about["reach"] = list(self.reach)
+        if self.variance is not None:
+            about["variance"] = [list(values) for values in self.variance]  # slope and offset of each channel
         used = {"model": {"family": self.family}} | {group: self.hparams[group] for group in ("optimizer", "loss")}
         if registered := plugin_loading.plugins_of(used):
             about["plugins"] = registered  # names for people; loading imports none of them

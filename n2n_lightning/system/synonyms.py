@@ -63,18 +63,21 @@ SYNONYMS = {  # our word, the last part of a setting or a choice -> words for it
     "kodak24": "kodak",
     "l1": "mae l1loss meanabsoluteerror absolute",
     "l2": "mse l2loss mseloss meansquarederror squared",
-    "neighbor2neighbor": "neighbour2neighbour ne2ne nb2nb n2v noise2void noise2self",
+    "neighbor2neighbor": "neighbour2neighbour ne2ne nb2nb",
+    "noise2void": "n2v noise2self structn2v blindspot",
     "none": "constant fixed off no",
     "pairs": "pair paired noise2noise n2n",
     "photos": "photographs pictures natural",
     "plateau": "reducelronplateau reduceonplateau",
     "poisson": "shot photon shotnoise",
     "poisson_gaussian": "mixed camera sensor poissongauss",
+    "r2r": "recorrupted2recorrupted recorruptedtorecorrupted",
     "red30": "red rednet redcnn",
     "sgd": "momentum sgdm nesterov",
     "single": "n2v noise2void neighbor2neighbor singleimage selfsupervised unpaired",
     "step": "steplr multistep exponential",
     "unet": "n2n noise2noise unet2d resunet",
+    "zs_n2n": "zsn2n zeroshotnoise2noise zeroshot",
 }
 LIKELY = 0.75  # similarity of two names that are probably the same word
 

@@ -9,6 +9,7 @@ import torch
 
 from n2n_lightning.data.choices import takes_noise
 from n2n_lightning.losses import MINIMUM_AT, extra_arguments
+from n2n_lightning.self_supervised.choices import ASKED_ARGUMENTS, SINGLE_LOSSES, arguments_taken
 from n2n_lightning.system.errors import suggest
 from n2n_lightning.system.plugin_loading import plugin_of
 from n2n_lightning.training.build import build_datamodule, build_module
@@ -103,8 +104,13 @@ def loss_faults(settings: RunSettings) -> list[str]:
     loss, data = settings.loss.values, settings.data.values
     name, single = settings.loss.name, settings.data.name == "single"
     faults = settings.loss.faults()
-    if name == "neighbor2neighbor" and not single:
-        faults.append("loss=neighbor2neighbor is only for data=single; set loss=l2")
+    if name in SINGLE_LOSSES and not single:
+        faults.append(f"loss={name} is only for data=single; set loss=l2")
+    if loss.get("mask") in ("rows", "columns") and "rotate" in (data.get("augment") or ()):
+        rule = f"data.augment must not rotate images whose noise lies along {loss['mask']}, got {data['augment']}"
+        faults.append(f"{rule}; set data.augment=[flip]")
+    if name in SINGLE_LOSSES and not faults:
+        faults += construction_faults("loss", lambda: try_single_loss(settings.loss))
     if extra_arguments(str(name)) and single:
         faults.append(f"loss={name} is not for data=single; set loss=neighbor2neighbor")
     if name == "l0" and data.get("overfit_steps"):
@@ -112,6 +118,20 @@ def loss_faults(settings: RunSettings) -> list[str]:
     if name in ("charbonnier", "l2_by_noise") and isinstance(loss.get("eps"), (int, float)) and not loss["eps"] > 0:
         faults.append(f"loss.eps must be above 0, got {loss['eps']}; set loss.eps=0.001")
     return faults
+
+
+def try_single_loss(loss: LossChoice) -> None:
+    """Call a loss for single images with its settings, on a small image; it raises ValueError for a wrong one."""
+    chosen = {"mask": "none"} if loss.values.get("mask") == "auto" else {}  # train chooses it when it sees the images
+    method = SINGLE_LOSSES[str(loss.name)]
+    given = {"progress": 0.0, "variance": ([0.0], [1.0])}
+    asked = {name: given[name] for name in arguments_taken(method, ASKED_ARGUMENTS)}
+    method(
+        lambda noisy: noisy,
+        torch.zeros(1, 1, 16, 16),
+        torch.zeros(1, dtype=torch.int64),
+        **asked | loss.arguments | chosen,
+    )
 
 
 def model_faults(settings: RunSettings) -> list[str]:

@@ -8,9 +8,9 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any
 
-from n2n_lightning.losses import is_annealed
 from n2n_lightning.models.checkpoint import read_checkpoint
 from n2n_lightning.models.module import is_step_scheduler
+from n2n_lightning.self_supervised.choices import is_annealed
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.system.command_words import TEXT_SETTINGS
 from n2n_lightning.system.hydra_app import flatten

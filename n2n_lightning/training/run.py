@@ -10,16 +10,16 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.profilers import PassThroughProfiler
+from torch import Tensor
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
-from n2n_lightning.data.neighbors import subsample
 from n2n_lightning.data.pairs import STAGES, NoisyPair
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
@@ -46,6 +46,7 @@ from n2n_lightning.training.resuming import (
 )
 from n2n_lightning.training.run_metadata import describe_run, hyper_parameters
 from n2n_lightning.training.settings import Config, RunSettings
+from n2n_lightning.training.single_noise import measure_for_loss, without_rotation
 from n2n_lightning.training.trainer_settings import trainer_arguments
 from n2n_lightning.training.value_checks import check_initial_scale, range_line, value_warnings
 
@@ -122,12 +123,21 @@ def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> 
         settings, length = set_length(settings, datamodule, time.monotonic() - began)
         print(length, flush=True)
     pl.seed_everything(settings.seed, verbose=False)
-    module = build_module(settings, datamodule.image_shape[0])
+    noise = measure_for_loss(settings.loss, datamodule, resume_from)
+    if noise is None:
+        module = build_module(settings, datamodule.image_shape[0])
+    else:
+        noise = without_rotation(datamodule, noise)
+        print(noise.text, flush=True)
+        module = build_module(replace(settings, loss=noise.of_loss(settings.loss)), datamodule.image_shape[0])
+        module.variance = noise.variance
     start = None if initial is None else start_from(initial, module, str(settings.init_from))
     if initial is not None and start:
         check_initial_scale(initial, datamodule)
     warnings = value_warnings(module, datamodule)
     metadata = describe_run(settings, labels, module, datamodule) | {"start": start or "starting from random weights"}
+    if noise is not None:
+        metadata["noise_measured"] = noise.record
     if settings.compile:
         mode = settings.compile if isinstance(settings.compile, str) else None
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
@@ -253,11 +263,15 @@ def overfit_verdict(run: PreparedRun, record: RunRecord) -> dict[str, Any]:
     """Judge whether the net has learnt its one batch: its loss is at most half that of the batch's mean colour."""
     batch = next(iter(run.datamodule.train_dataloader()))
     pair = scale_pair(NoisyPair(*batch), run.datamodule.data.peak)
-    target = pair.target
-    if target is None:
-        assert pair.choice is not None
-        _, target = subsample(pair.source, pair.choice)
-    constant = run.module.pair_loss(target.mean((0, 2, 3), keepdim=True).expand_as(target), target, pair).item()
+
+    def mean_colour(images: Tensor) -> Tensor:
+        return images.mean((0, 2, 3), keepdim=True).expand_as(images)
+
+    target, module = pair.target, run.module.eval()  # without regulariser
+    loss_of_constant = (
+        module.single_loss(mean_colour, pair) if target is None else module.pair_loss(mean_colour(target), target, pair)
+    )
+    constant = loss_of_constant.item()
     loss = float(record.rows[-1]["train/loss"])
     learns = loss < constant / 2
     how = "overfits" if learns else "does not overfit"

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from n2n_lightning.data.choices import DATA
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.pairs import PairData
-from n2n_lightning.losses import GIVEN_ARGUMENTS, LOSSES
+from n2n_lightning.losses import GIVEN_ARGUMENTS
 from n2n_lightning.models.families import FAMILIES
 from n2n_lightning.models.module import (
     MODULE_ARGUMENTS,
@@ -27,6 +27,7 @@ from n2n_lightning.models.module import (
 )
 from n2n_lightning.noise.choices import NOISES
 from n2n_lightning.noise.kinds import Noise
+from n2n_lightning.self_supervised.choices import ALL_LOSSES, OF_SINGLE_LOSSES, SINGLE_LOSSES
 from n2n_lightning.training.signatures import Choice, argument_faults, construction_faults
 
 Config = dict[str, Any]  # plain values, as Hydra composes them and ``result.json`` records them
@@ -68,7 +69,14 @@ class NoiseChoice(Choice[Noise]):
 class LossChoice(Choice[Tensor]):
     """The group ``loss``. A module looks the function up itself, because its checkpoint saves the name."""
 
-    table, given = LOSSES, ("estimate", "target", *GIVEN_ARGUMENTS)
+    table = ALL_LOSSES
+
+    def faults(self) -> list[str]:
+        name = str(self.name)
+        if name not in self.table:
+            return super().faults()
+        given = OF_SINGLE_LOSSES if name in SINGLE_LOSSES else ("estimate", "target", *GIVEN_ARGUMENTS)
+        return argument_faults(self.where, self.table[name], self.arguments, given=given)
 
 
 class OptimizerChoice(Choice[Optimizer]):

@@ -11,6 +11,7 @@ from conftest import Command
 from PIL import Image
 from small_runs import assert_refused, evaluate_main, tiny_overrides, train_in, write_course_data, write_photograph
 
+SINGLE = ("data=single", "data.root=a")
 CHAIN = ("data=clean", "data.root=a", "noise=chain")
 
 
@@ -147,6 +148,11 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
         (["noise=gaussian"], ["noise=gaussian is only for data=clean", "set noise=none"]),
         (["data=single", "data.root=a", "loss=l0"], ["loss=l0 is not for data=single", "loss=neighbor2neighbor"]),
         (["loss=neighbor2neighbor"], ["loss=neighbor2neighbor is only for data=single; set loss=l2"]),
+        (["loss=r2r"], ["loss=r2r is only for data=single; set loss=l2"]),
+        ([*SINGLE, "loss=r2r", "loss.sigma=-1"], ["sigma must be 0 or more, got -1", "set loss.sigma=25"]),
+        ([*SINGLE, "loss=noise2void", "loss.window_px=4"], ["window_px must be odd", "got 4", "set loss.window_px=5"]),
+        ([*SINGLE, "loss=noise2void", "loss.mask=rings"], ["loss.mask must be 'none' or 'rows'", "got 'rings'"]),
+        ([*SINGLE, "loss=noise2void", "loss.mask=rows"], ["data.augment must not rotate", "set data.augment=[flip]"]),
         (["init_from=nowhere.ckpt"], ["nowhere.ckpt does not exist"]),
         (["model="], []),
         (["model"], []),

@@ -103,12 +103,12 @@ def test_stored_values_become_float_with_one_for_the_range():
     stored = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
     datamodule = NoisyPairDataModule(Ee559Data(root="unread"))
     numbers, mask = torch.tensor([7]), stored > 9
-    batch = NoisyPair(stored, stored, stored, stored, group=numbers, mask=mask, choice=numbers)
+    batch = NoisyPair(stored, stored, stored, stored, group=numbers, mask=mask, seeds=numbers)
     pair = datamodule.on_after_batch_transfer(batch, 0)
     for images in pair[:4]:
         assert images is not None and images.dtype == torch.float32
         torch.testing.assert_close(images.flatten(), torch.tensor([0, 0.2, 1.0]))
-    assert pair.group is numbers and pair.choice is numbers and pair.mask is mask
+    assert pair.group is numbers and pair.seeds is numbers and pair.mask is mask
     alone = datamodule.on_after_batch_transfer(NoisyPair(stored, None), 0)
     assert torch.equal(alone.source, pair.source) and alone[1:] == (None,) * 6
 

@@ -27,11 +27,12 @@ from small_runs import (
 from torch import Tensor
 
 from n2n_lightning.data.datamodule import scale_pair
-from n2n_lightning.data.neighbors import subsample
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.data.seeding import seeded_generator
+from n2n_lightning.losses import l2
 from n2n_lightning.metrics import bootstrap_interval
 from n2n_lightning.models.checkpoint import load_denoiser
+from n2n_lightning.self_supervised.neighbor2neighbor import halves_loss
 from n2n_lightning.system import errors
 from n2n_lightning.training.build import build_datamodule
 from n2n_lightning.training.callbacks import PAIR_COLUMNS
@@ -172,13 +173,16 @@ def test_overfitting_repeats_one_batch_and_its_noise(noisy_images: Path, tmp_pat
     datamodule.setup("fit")
     first, *others = datamodule.train_dataloader()
     assert len(others) == 2
-    second_images = [pair.choice if kind == "single" else pair.target for pair in (first, *others)]
+    second_images = [pair.seeds if kind == "single" else pair.target for pair in (first, *others)]
     assert all(torch.equal(pair.source, first.source) for pair in others)
     assert all(torch.equal(images, second_images[0]) for images in second_images)
     verdict = read_json(train_with(tmp_path / "run", *options) / "result.json")["overfit"]
     pair = scale_pair(first, 255)
-    target = pair.target if kind != "single" else subsample(pair.source, pair.choice)[1]
-    constant = target.double().var((0, 2, 3), correction=0).mean().item()
+    constant = (
+        halves_loss(lambda x: x.mean((0, 2, 3), keepdim=True).expand_as(x), l2, pair.source, pair.seeds).item()
+        if kind == "single"
+        else pair.target.double().var((0, 2, 3), correction=0).mean().item()
+    )
     assert verdict["constant_loss"] == pytest.approx(constant, rel=1e-5)
 
 

@@ -21,6 +21,8 @@ MULTIPLES = {
     "nafnet": 2,
     "dncnn": 1,
     "red30": 1,
+    "n2v2": 4,
+    "zs_n2n": 1,
 }  # px; what the strides of these families need, of NAFNet for one level
 # Lehtinen et al. 2018, table 2: (maps out, maps in) of each 3x3 convolution, for n = m = 3 channels
 PAPER = {

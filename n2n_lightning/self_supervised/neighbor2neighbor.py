@@ -11,6 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from n2n_lightning.losses import l2
+from n2n_lightning.self_supervised.draws import draw
+
 # the eight ordered pairs of neighbours in a cell whose pixels are numbered 0 1 / 2 3
 FIRST, SECOND = torch.tensor([0, 1, 0, 2, 1, 3, 2, 3]), torch.tensor([1, 0, 2, 0, 3, 1, 3, 2])
 
@@ -19,6 +22,14 @@ def draw_choice(count: int, height: int, width: int, rng: torch.Generator) -> Te
     """Draw which neighbours each cell gives: (count, height / 2, width / 2) uint8 in 0..7."""
     size = (count, height // 2, width // 2)
     return torch.randint(len(FIRST), size, generator=rng, device=rng.device, dtype=torch.uint8)
+
+
+def even_part(images: Tensor) -> Tensor:
+    """Return a view without the last row or column of an odd number: (N, C, H, W) -> (N, C, H', W'), even sides."""
+    height, width = images.shape[-2:]
+    if min(height, width) < 2:
+        raise ValueError(f"images must be 2x2 px or more to be halved, got {width}x{height}; set data.crop_px=64")
+    return images[..., : height // 2 * 2, : width // 2 * 2]
 
 
 def subsample(images: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,3 +64,33 @@ def regularised_loss(
     with torch.no_grad():
         first, second = subsample(net(noisy), choice)
     return fit + weight * ((estimate - target) - (first - second)).square().mean()
+
+
+def halves_loss(
+    net: Callable[[Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    noisy: Tensor,
+    seeds: Tensor,
+    weight: float = 0.0,
+) -> Tensor:
+    """Draw the halves, and return their ``regularised_loss``. An odd last row or column is left out.
+
+    (N, C, H, W) float32, (N,) or (1,) int64 -> scalar.
+    """
+    noisy = even_part(noisy)
+    height, width = noisy.shape[-2:]
+    (choice,) = draw(seeds, noisy, lambda count, rng: (draw_choice(count, height, width, rng),))
+    return regularised_loss(net, loss, noisy, choice, weight)
+
+
+def neighbor2neighbor(
+    net: Callable[[Tensor], Tensor], noisy: Tensor, seeds: Tensor, *, progress: float, gamma: float = 2.0
+) -> Tensor:
+    """Return the loss of the paper: ``l2`` between the halves and a regulariser.
+
+    Args:
+        net, noisy, seeds: see the package.
+        progress: the finished fraction of the training, 0 to 1; the regulariser's weight is ``gamma`` times it.
+        gamma: its weight at the end.
+    """
+    return halves_loss(net, l2, noisy, seeds, gamma * progress)

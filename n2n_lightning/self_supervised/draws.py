@@ -1,0 +1,26 @@
+"""Random numbers that follow from the seeds of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def draw(
+    seeds: Tensor, images: Tensor, make: Callable[[int, torch.Generator], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """Draw tensors for (N, C, H, W) images, on their device.
+
+    Args:
+        seeds: (N,) int64 draws for each image alone and on the CPU, so that the result depends neither on the batch nor
+            on the device; (1,) draws for all images at once.
+        images: only their number and device matter.
+        make: takes a number of images and a generator; returns tensors of as many items.
+    """
+    count, device = len(images), images.device
+    if len(seeds) != count:
+        return make(count, torch.Generator(device).manual_seed(int(seeds)))
+    parts = [make(1, torch.Generator().manual_seed(seed)) for seed in seeds.tolist()]
+    return tuple(torch.cat(tensors).to(device) for tensors in zip(*parts, strict=True))

@@ -1,0 +1,72 @@
+"""Recorrupted-to-Recorrupted (Pang et al., CVPR 2021): a pair out of one noisy image whose noise is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from n2n_lightning.losses import l2
+from n2n_lightning.self_supervised.draws import draw
+
+Line = tuple[Sequence[float], Sequence[float]]  # slope and offset of a variance over the level, for each channel
+
+
+def r2r(
+    net: Callable[[Tensor], Tensor],
+    noisy: Tensor,
+    seeds: Tensor,
+    *,
+    variance: Line | None,
+    alpha: float = 1.0,
+    gain: float | None = None,
+    sigma: float | None = None,
+) -> Tensor:
+    """Return ``l2`` between ``net(noisy + alpha z)`` and ``noisy - z / alpha``, where z is noise like the image's own.
+
+    For Gaussian noise, which is independent from pixel to pixel, these two have independent noises. So has other noise
+    nearly, as the two have the right variances and no covariance. The variance is that at the level of the net's own
+    estimate, without a gradient. A variance that is too small teaches the net to keep noise.
+
+    Args:
+        net, noisy, seeds: see the package.
+        variance: of the noise, as it was measured: slope and offset of each channel, variance = slope x level + offset,
+            in units of the range. Used if neither ``gain`` nor ``sigma`` is set.
+        alpha: strength of the noise that is added, relative to the image's own.
+        gain: value of one photon, where the range is 1; None is 0 if sigma is set.
+        sigma: standard deviation of the Gaussian part, in 1/255 of the range; None is 0 if gain is set. The variance is
+            gain x level + (sigma / 255)^2, as of ``noise=poisson_gaussian``.
+    """
+    check_settings(alpha, gain, sigma)
+    if gain is not None or sigma is not None:
+        variance = [gain or 0.0], [((sigma or 0.0) / 255) ** 2]
+    if variance is None:
+        raise ValueError("the noise must be known for loss=r2r; set loss.sigma=25, or train by the command")
+    (added,) = draw(seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng),))
+    added = added * variance_at(net, noisy, variance).sqrt()
+    return l2(net(noisy + alpha * added), noisy - added / alpha)
+
+
+def check_settings(alpha: float, gain: float | None, sigma: float | None) -> None:
+    """Raise ValueError for strengths that cannot be."""
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0, got {alpha}; set loss.alpha=1")
+    for name, value, example in (("gain", gain, "0.03"), ("sigma", sigma, "25")):
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name} must be 0 or more, got {value}; set loss.{name}={example}, or null to measure it")
+
+
+def draw_normal(images: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Draw standard normal values for ``count`` images of the size of these: (count, C, H, W) float32."""
+    return torch.randn((count, *images.shape[1:]), generator=rng, device=rng.device)
+
+
+def variance_at(net: Callable[[Tensor], Tensor], noisy: Tensor, line: Line) -> Tensor:
+    """Return the variance of the noise at each pixel: (N, C, H, W) float32, or (C, 1, 1) if it is the same for all."""
+    slope, offset = (torch.tensor(values, device=noisy.device).reshape(-1, 1, 1) for values in line)
+    if not slope.any():
+        return offset.clamp_min(0)
+    with torch.no_grad():
+        level = net(noisy).clamp_min(0)
+    return (slope * level + offset).clamp_min(0)

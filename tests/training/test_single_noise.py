@@ -1,0 +1,94 @@
+"""What is measured in the training images for a loss: the variance of the noise, and the mask of correlated noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+from small_runs import assert_same_weights, compose_settings, read_json, smooth_images, train_with
+
+from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.single import SingleData
+from n2n_lightning.training.single_noise import choose_mask, measure_for_loss, measure_variance
+
+Images = npt.NDArray[np.float32]
+LENGTHS = {"rows": (1, 5), "columns": (5, 1), "block": (3, 3), "none": (1, 1)}
+
+
+def noisy_images(mask: str, channels: int = 1) -> Images:
+    """Return smooth images with noise that is constant over pieces of the mask's form, (4, C, 96, 96) in 0..1."""
+    down, right = LENGTHS[mask]
+    rng = np.random.default_rng(0)
+    clean = smooth_images(4, 96, seed=1, channels=channels) / 255
+    pieces = rng.normal(0, 0.1, (4, channels, 100, 100)).repeat(down, 2).repeat(right, 3)
+    return np.float32(clean + pieces[..., 2:98, 2:98] + rng.normal(0, 0.02, clean.shape))
+
+
+@pytest.mark.parametrize(("mask", "reach"), [("rows", 4), ("columns", 4), ("block", 2), ("none", 1)])
+def test_the_mask_follows_the_correlation(mask: str, reach: int):
+    found = choose_mask(noisy_images(mask), None)
+    assert found.chosen is not None
+    assert found.chosen.mask == mask and abs(found.chosen.mask_px - reach) <= 1
+    assert f"loss.mask={mask}" in found.text and "correlation of neighbours" in found.text
+    set_by_user = choose_mask(noisy_images(mask), 7).chosen
+    assert set_by_user is not None and set_by_user.mask_px == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_variance_is_that_of_the_noise(channels: int):
+    rng = np.random.default_rng(0)
+    clean = smooth_images(4, 128, seed=1, channels=channels) / 255
+    noisy = np.float32(clean + rng.normal(0, 25 / 255, clean.shape))
+    found = measure_variance(noisy)
+    assert found.variance is not None
+    slope, offset = (np.array(values) for values in found.variance)
+    assert slope.shape == offset.shape == (channels,)
+    np.testing.assert_allclose(slope * 0.5 + offset, (25 / 255) ** 2, rtol=0.1)
+    assert found.text.startswith("noise: gain 0.0") and found.text.endswith("measured in the training images")
+
+
+@pytest.mark.parametrize("words", [["loss=r2r", "loss.sigma=25"], ["loss=r2r", "loss.gain=0.1"], ["loss=noise2void"]])
+def test_nothing_is_measured_where_all_is_set(words: list[str]):
+    settings = compose_settings("data=single", "data.root=there", *words)
+    unread = NoisyPairDataModule(SingleData(root="there"))
+    assert measure_for_loss(settings.loss, unread, None) is None
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    for number, image in enumerate(noisy_images("rows")):
+        tifffile.imwrite(tmp_path / "root" / f"{number}.tif", image[0])
+    return tmp_path / "root"
+
+
+SMALL = (
+    *("data=single", "data.range=1", "data.train_pairs=16", "data.val_pairs=4", "data.crop_px=32"),
+    *("model=zs_n2n", "model.width=4", "trainer.accelerator=cpu", "scheduler=none"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [["loss=noise2void", "loss.mask=auto"], ["loss=r2r"], ["loss=zs_n2n"]])
+def test_a_run_says_and_records_what_it_measured_and_resumes_exactly(
+    root: Path, tmp_path: Path, loss: list[str], capsys: pytest.CaptureFixture[str]
+):
+    options = [*SMALL, f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", *loss]
+    whole = train_with(tmp_path / "whole", *options, "trainer.max_epochs=2")
+    measured = read_json(whole / "result.json").get("noise_measured")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("noise: ")]
+    if loss == ["loss=zs_n2n"]:
+        assert measured is None and not said
+    elif loss == ["loss=r2r"]:
+        assert len(said) == 1 and len(measured["slope"]) == len(measured["offset"]) == 1
+    else:
+        assert measured["mask"] == "rows" and said[0].endswith("images are not rotated")
+    if loss == ["loss=r2r"]:  # whose length may change, because the loss does not depend on the progress
+        parts = train_with(tmp_path / "parts", *options, "trainer.max_epochs=1")
+        train_with(parts, *options, "trainer.max_epochs=2")
+        assert_same_weights(parts / "checkpoints/last.ckpt", whole / "checkpoints/last.ckpt")
+        assert read_json(parts / "result.json")["noise_measured"] == measured
