@@ -45,7 +45,7 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
     ("arguments", "words"),
     [
         (["model=unett"], ["model must be one of", "'unett'", "did you mean 'unet'?"]),
-        (["optimizer=sdg"], ["optimizer must be one of adam, adamw, sgd", "'sdg'", "did you mean 'sgd'?"]),
+        (["optimizer=sdg"], ["optimizer must be one of adam, adamw, adamw_fast, sgd", "'sdg'", "did you mean 'sgd'?"]),
         (
             ["data=photo"],
             ["data must be one of bsds300, burst, clean, ", "single, got 'photo'; did you mean 'photos'?"],
