@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.data.seeding import index_seeds
 from n2n_lightning.image_io.listing import list_images
+from n2n_lightning.self_supervised.r2r import Line
 
 
 class SingleImages(SceneSource):
@@ -48,6 +49,7 @@ class SingleData(SceneData):
 
     root: str
     val_root: str | None = None
+    variance: Line | None = field(init=False, default=None)  # of the noise, where something has measured it
 
     def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
         root = self.root if stage == "train" else self.val_root

@@ -150,6 +150,7 @@ class DenoiserModule(pl.LightningModule):
             data = datamodule.data
             self.peak, self.sample_type = float(data.peak), data.sample_type
             self.span, self.reach = getattr(data, "span", None), getattr(data, "reach", None)
+            self.variance = getattr(data, "variance", None)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Denoise images that are scaled to the net. (N, C, H, W) float32 -> same shape, not clipped."""

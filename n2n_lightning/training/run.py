@@ -21,6 +21,7 @@ from torch import Tensor
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.pairs import STAGES, NoisyPair
+from n2n_lightning.data.single import SingleData
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
@@ -119,18 +120,20 @@ def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> 
     datamodule = build_datamodule(settings)
     datamodule.setup("fit")
     check_limits(settings.trainer, datamodule)
+    asked = settings.loss
+    noise = measure_for_loss(asked, datamodule, resume_from)
+    if noise is not None:
+        noise = without_rotation(datamodule, noise)
+        print(noise.text, flush=True)
+        settings = replace(settings, loss=noise.of_loss(asked))
+        assert isinstance(datamodule.data, SingleData)
+        datamodule.data.variance = noise.variance
     if settings.minutes and not has_length(settings, folder):
         settings, length = set_length(settings, datamodule, time.monotonic() - began)
         print(length, flush=True)
     pl.seed_everything(settings.seed, verbose=False)
-    noise = measure_for_loss(settings.loss, datamodule, resume_from)
-    if noise is None:
-        module = build_module(settings, datamodule.image_shape[0])
-    else:
-        noise = without_rotation(datamodule, noise)
-        print(noise.text, flush=True)
-        module = build_module(replace(settings, loss=noise.of_loss(settings.loss)), datamodule.image_shape[0])
-        module.variance = noise.variance
+    module = build_module(settings, datamodule.image_shape[0])
+    settings = replace(settings, loss=asked)
     start = None if initial is None else start_from(initial, module, str(settings.init_from))
     if initial is not None and start:
         check_initial_scale(initial, datamodule)
