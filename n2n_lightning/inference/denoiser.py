@@ -26,6 +26,7 @@ from n2n_lightning.image_io.value_range import (
     scale_fault,
     to_net,
 )
+from n2n_lightning.inference.passes import Passes
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
 from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser, read_checkpoint, save_denoiser
 from n2n_lightning.models.module import DenoiserModule
@@ -58,6 +59,8 @@ class Denoiser:
             that was loaded and has learnt grey images does so by itself where the number of channels is another.
         bf16: let the net compute in bfloat16: faster on some CPUs, to about 3 digits.
         working_bytes: memory for denoising; larger images go through in tiles.
+        passes: how often, and in which forms, an image goes through the net. ``Passes(spacings=(2,))`` is for noise
+            that is correlated between neighbours, ``Passes(turns=8)`` averages over flips and rotations.
     """
 
     def __init__(
@@ -67,12 +70,13 @@ class Denoiser:
         per_channel: bool = False,
         bf16: bool = False,
         working_bytes: float = WORKING_BYTES,
+        passes: Passes = Passes(),  # noqa: B008  # it is frozen
     ) -> None:
         self.model = model.family if isinstance(model, DenoiserModule) else model
         self._module = model if isinstance(model, DenoiserModule) else None
         self.start: str | None = None  # what training started from
         self.is_trained = self._module is not None
-        self.per_channel, self.bf16, self.working_bytes = per_channel, bf16, working_bytes
+        self.per_channel, self.bf16, self.working_bytes, self.passes = per_channel, bf16, working_bytes, passes
         self.has_learnt_grey = False
 
     @classmethod
@@ -108,7 +112,12 @@ class Denoiser:
     @cached_property
     def reach(self) -> Reach:
         """How the net's output depends on its input."""
-        return measure_reach(self._estimate, int(self.module.net.stride), self.channels)  # type: ignore[arg-type]  # a number
+        return measure_reach(self._estimate, self.net_stride * self.passes.stride, self.channels)
+
+    @property
+    def net_stride(self) -> int:
+        """Number of px that the input shifts by for the net's output to shift with it."""
+        return int(self.module.net.stride)  # type: ignore[arg-type]  # a number
 
     @cached_property
     def bytes_per_px(self) -> float:
@@ -376,7 +385,19 @@ class Denoiser:
             denoised[..., channel : channel + 1] = from_net(mean, peak, values.dtype)
         return denoised
 
+    @torch.inference_mode()
+    def estimate(self, images: Tensor) -> Tensor:
+        """Denoise (N, C, H, W) float32 in units of the range, in one piece; return the same shape and type."""
+        if not self.splits(images.shape[1]):
+            return self._estimate(images)
+        planes = [image.expand(-1, self.channels, -1, -1) for image in images.split(1, 1)]
+        return torch.cat([self._estimate(plane).mean(1, keepdim=True) for plane in planes], 1)
+
     def _estimate(self, images: Tensor) -> Tensor:
+        """Put (N, C, H, W) float32 on the CPU through all passes; return the same shape and type."""
+        return self.passes.estimate(self._put_through, self.net_stride, images)
+
+    def _put_through(self, images: Tensor) -> Tensor:
         """Put (N, C, H, W) float32 on the CPU through the net on its own device; return the same shape and type."""
         device = self.module.device
         images = images.contiguous(memory_format=torch.channels_last).to(device)
