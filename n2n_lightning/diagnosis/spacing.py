@@ -16,7 +16,7 @@ from n2n_lightning.diagnosis.correlation import cut_patches, lag_correlation, wi
 SPACINGS = (1, 2, 3, 4)  # px
 CALMEST = 0.02  # part of the patches that is measured
 FEWEST_PATCHES = 16
-CORRELATED = 0.25  # of neighbours; texture and white noise have less in the calmest patches
+CORRELATED = 0.3  # of neighbours; texture and white noise have less in the calmest patches
 MOST_LEFT = 0.2  # part of the noise variance that a net leaves in calm places, where the noise is independent to it
 MOST_UNEVEN = 2.0  # ratio of standard deviations: noise is about as strong everywhere, texture is not
 LEAST_VARIANCE = 1e-7  # of patches, in units of the range; others are clipped
@@ -27,6 +27,7 @@ class NoiseSpacing(NamedTuple):
     """The spacing at which noise is independent, and what was measured."""
 
     spacing: int  # px, 1 for independent noise
+    sd: float  # of the noise in the calmest patches, in units of the range
     correlation: tuple[float, float, float]  # at lags of 1, 2 and 3 px, mean of rows, columns and channels
     left: tuple[float, ...] = ()  # part of the noise variance that is left, for each of ``SPACINGS`` that was tried
 
@@ -50,18 +51,19 @@ def find_spacing(noisy: np.ndarray, denoise: DenoiseAt) -> NoiseSpacing:
     at_greatest = patches(denoise(noisy, SPACINGS[-1]))
     usable = np.flatnonzero(spread > LEAST_VARIANCE)
     if not len(usable):
-        return NoiseSpacing(1, (0.0, 0.0, 0.0))
+        return NoiseSpacing(1, 0.0, (0.0, 0.0, 0.0))
     count = max(FEWEST_PATCHES, int(CALMEST * len(usable)))
     calm = usable[np.argsort(at_greatest[usable].var(axis=(1, 2)))[:count]]
     first, second, third = (lag_correlation(all_noisy[calm], ((0, lag), (lag, 0))).mean() for lag in (1, 2, 3))
     correlation = float(first), float(second), float(third)
+    sd = float(np.sqrt(spread[calm].mean()))
     is_even = np.median(spread[calm]) * MOST_UNEVEN**2 > np.quantile(spread[usable], 0.25)
     if first <= CORRELATED or not is_even:
-        return NoiseSpacing(1, correlation)
+        return NoiseSpacing(1, sd, correlation)
     left: list[float] = []
     for spacing in SPACINGS[1:]:
         found = at_greatest if spacing == SPACINGS[-1] else patches(denoise(noisy, spacing))
         left.append(float(found[calm].var(axis=(1, 2)).sum() / spread[calm].sum()))
         if left[-1] <= MOST_LEFT:
             break
-    return NoiseSpacing(SPACINGS[len(left)], correlation, tuple(left))
+    return NoiseSpacing(SPACINGS[len(left)], sd, correlation, tuple(left))
