@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from skimage import data, filters, restoration, transform
 
-from n2n_lightning.filters import FILTERS, NoiseVariance, gaussian_blur, median, non_local_means
+from n2n_lightning.filters import FILTERS, gaussian_blur, median, non_local_means
+from n2n_lightning.noise_variance import NoiseVariance
 
 Images = np.ndarray
 

@@ -15,9 +15,10 @@ from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.seeding import seeded_generator
-from n2n_lightning.filters import FILTERS, NoiseVariance
+from n2n_lightning.filters import FILTERS
 from n2n_lightning.metrics import Limits, PairQuality, errors_by_noisy_images, psnr_db, squared_error
 from n2n_lightning.models.checkpoint import load_denoiser
+from n2n_lightning.noise_variance import NoiseVariance
 from n2n_lightning.training.filter_scores import NET
 
 SCORED_PX = 2_000_000  # of the validation images, spread evenly over them

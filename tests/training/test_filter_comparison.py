@@ -18,8 +18,9 @@ from small_runs import read_json, smooth_images, timeless, train_with
 from n2n_lightning.data.arrays import ArrayData
 from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.pairs import NoisyPair
-from n2n_lightning.filters import FILTERS, NoiseVariance, gaussian_blur
+from n2n_lightning.filters import FILTERS, gaussian_blur
 from n2n_lightning.metrics import psnr_db, squared_error
+from n2n_lightning.noise_variance import NoiseVariance
 from n2n_lightning.training import filter_comparison
 from n2n_lightning.training.filter_comparison import read_pair, score_filter, spread_indices
 from n2n_lightning.training.filter_scores import TITLES
