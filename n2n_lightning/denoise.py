@@ -77,9 +77,7 @@ def denoise_all(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in ("minutes", "format", "axes")}
     manifest = Manifest(arguments.output, checkpoint, options, command="denoise")
     prepare_output(manifest, jobs, overwrite=arguments.overwrite)
-    runner = SingleFileDenoiser(
-        denoiser, manifest, arguments.format, axes=arguments.axes, minutes=arguments.minutes
-    )
+    runner = SingleFileDenoiser(denoiser, manifest, arguments.format, axes=arguments.axes, minutes=arguments.minutes)
     code = run_jobs(runner, jobs)
     picture = arguments.output / PICTURE_NAME
     if all(job.output != picture for job in jobs) and save_picture(picture, jobs, arguments.axes):

@@ -387,11 +387,12 @@ class Denoiser:
 
     @torch.inference_mode()
     def estimate(self, images: Tensor) -> Tensor:
-        """Denoise (N, C, H, W) float32 in units of the range, in one piece; return the same shape and type."""
+        """Denoise (N, C, H, W) float32 in units of the range, without tiles; return the same shape and type."""
+        single = images.split(1)
         if not self.splits(images.shape[1]):
-            return self._estimate(images)
-        planes = [image.expand(-1, self.channels, -1, -1) for image in images.split(1, 1)]
-        return torch.cat([self._estimate(plane).mean(1, keepdim=True) for plane in planes], 1)
+            return torch.cat([self._estimate(image) for image in single])
+        planes = [[plane.expand(-1, self.channels, -1, -1) for plane in image.split(1, 1)] for image in single]
+        return torch.cat([torch.cat([self._estimate(p).mean(1, keepdim=True) for p in one], 1) for one in planes])
 
     def _estimate(self, images: Tensor) -> Tensor:
         """Put (N, C, H, W) float32 on the CPU through all passes; return the same shape and type."""

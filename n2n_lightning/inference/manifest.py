@@ -58,7 +58,9 @@ class Manifest:
 
     def locked(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the folder; an InputError where one does."""
-        refusal = f"{self.folder} is being written to by another predict or denoise; wait for it, or give another --output"
+        refusal = (
+            f"{self.folder} is being written to by another predict or denoise; wait for it, or give another --output"
+        )
         return file_lock(self.folder / LOCK_NAME, refusal)  # its own file: Windows refuses writes to a locked one
 
     @contextmanager

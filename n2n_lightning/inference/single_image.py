@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from n2n_lightning.inference.passes import Passes
 WINDOW_PX, MOST_ACROSS = 256, 3  # sides of the windows that are looked at, and how many in a row and a column
 MOST_PAGES = 3
 PASSES = {2: Passes((1, 2), again=True), 3: Passes((3, 4), again=True), 4: Passes((4, 5), again=True)}  # by spacing
-TURNS = ((2e6, 8), (25e6, 4), (60e6, 2))  # up to so many px in a file, so many flips and rotations; 1 beyond
+TURNS = ((2e6, 8), (8e6, 4), (30e6, 2))  # up to so many px in a file, so many flips and rotations; 1 beyond
 LEAST_ERROR_DB = 0.3  # of an estimated PSNR, where nothing speaks against it
 DOUBTS = {
     "small": "the image is too small",
@@ -100,7 +100,7 @@ class Treatment:
     def planes(self) -> list[tuple[Tensor, Tensor]]:
         """Return what a net can be adapted to: images and the variance of their noise, (C, h, w) or (1, h, w) each."""
         assert self.denoiser is not None and self.quality is not None
-        level = self.denoiser.estimate(self.measured)
+        level = with_passes(self.denoiser, Passes()).estimate(self.measured)
         variance = torch.from_numpy(self.quality.variance.at(level.numpy()))
         pairs = list(zip(self.measured, variance, strict=True))
         if self.denoiser.splits(self.windows.shape[1]):
@@ -108,9 +108,10 @@ class Treatment:
         return pairs
 
     def score(self, denoiser: Denoiser) -> float:
-        """Return SURE of a denoiser as PSNR, dB."""
+        """Return SURE of a denoiser as PSNR, dB, without the mean over flips and rotations, to save time."""
         assert self.quality is not None
-        return sure_db(denoiser.estimate, self.measured, self.quality.variance)
+        once = with_passes(denoiser, Passes())
+        return sure_db(once.estimate, self.measured, self.quality.variance)
 
     def psnr_before_db(self) -> float | None:
         """Estimate the PSNR of the noisy image, dB; None where the noise is not known."""
@@ -176,7 +177,9 @@ class Treatment:
             form = "independent" if self.spacing.spacing == 1 else "correlated"
             text = f"sd {self.sd():.3g} ({values}), {form} ({rho} at 1, 2, 3 px)"
         if self.noise.saturated:
-            text += f"; {100 * self.noise.saturated:.0f} % of the values are {high:.5g} (saturated), what they hid is lost"
+            text += (
+                f"; {100 * self.noise.saturated:.0f} % of the values are {high:.5g} (saturated), what they hid is lost"
+            )
         return f"noise: {text}"
 
     def method_line(self) -> str:
@@ -184,8 +187,8 @@ class Treatment:
             return "method: none, the pixels are passed through unchanged"
         passes = self.denoiser.passes
         if self.spacing and self.spacing.spacing > 1:
-            pixels = " and ".join(f"{ordinal(s)} pixel" for s in passes.spacings)
-            return f"method: general, on sub-images of every {pixels}, then once more on their mean"
+            spacings = " and ".join(map(str, passes.spacings))
+            return f"method: general, on sub-images of pixels {spacings} px apart, then once more on their mean"
         files = f"{self.shared} files of one kind" if self.shared > 1 else "this file"
         net = f"general, adapted to {files} for {self.minutes:g} minutes" if self.adapted else "general"
         return f"method: {net}" + (f", mean of {passes.turns} flips and rotations" if passes.turns > 1 else "")
@@ -196,15 +199,11 @@ class Treatment:
         before, after = self.psnr_before_db(), self.psnr_after_db()
         if after is None or before is None:
             return f"PSNR: not estimated ({self.why_declined()})"
-        return f"PSNR: about {before:.1f} dB before, {after[0]:.1f} ± {after[1]:.1f} dB after"
+        return f"PSNR (peak {self.peak:g}): about {before:.1f} dB before, {after[0]:.1f} ± {after[1]:.1f} dB after"
 
 
 def passes_once(passes: Passes | None) -> bool:
     return passes is None or passes.spacings == (1,)
-
-
-def ordinal(number: int) -> str:
-    return {1: "single", 2: "2nd", 3: "3rd"}.get(number, f"{number}th")
 
 
 def rounded(value: float | None) -> float | None:
@@ -267,11 +266,8 @@ def use_adapted(treatment: Treatment, module: Any, minutes: float, shared: int) 
     """Take an adapted net where SURE finds it better than the general one."""
     general = treatment.denoiser
     assert general is not None
-    once = with_passes(general, Passes())
-    before = treatment.score(once)
     adapted = with_passes(general, general.passes, module)
-    scores = {False: treatment.score(general), True: treatment.score(adapted)}
-    treatment.adapted = scores[True] > scores[False]
-    treatment.gain_db = scores[treatment.adapted] - before
-    if treatment.adapted:
-        treatment.denoiser, treatment.minutes, treatment.shared = adapted, minutes, shared
+    gain_db = treatment.score(adapted) - treatment.score(general)
+    if gain_db > 0:
+        treatment.denoiser, treatment.adapted, treatment.gain_db = adapted, True, gain_db
+        treatment.minutes, treatment.shared = minutes, shared
