@@ -1,4 +1,4 @@
-"""The record of what ``predict`` or ``denoise`` has finished: one line of JSON for each output and what it was made from."""
+"""The record of finished files of ``predict`` or ``denoise``: a line of JSON for each output."""
 
 from __future__ import annotations
 

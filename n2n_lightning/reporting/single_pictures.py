@@ -60,10 +60,10 @@ def read_row(job: FileJob, axes: str | None) -> list[Captioned] | None:
 
 
 def centre(image: ImageReader) -> NDArray[np.float64]:
-    """Return the middle of the middle page, (h, w, C), at least 3 channels of colour or 1."""
+    """Return the middle of the middle page, (h, w, 3) of colour images and (h, w, 1) of others."""
     images, height, width, _ = image.shape
     tall, wide = min(height, CROP_PX), min(width, CROP_PX)
     top, left = (height - tall) // 2, (width - wide) // 2
     band = image.read(image.count // 2, top, top + tall)[images // 2]
-    crop = band[:, left : left + wide, image.colours].astype(np.float64)
+    crop: NDArray[np.float64] = band[:, left : left + wide, image.colours].astype(np.float64)
     return crop if crop.shape[2] == 3 else crop[..., :1]

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
 from n2n_lightning.models.module import DenoiserModule, make_optimizer
+from n2n_lightning.system.errors import signal_exit_code
 from n2n_lightning.training.checkpointing import FiniteLoss
 from n2n_lightning.training.run import quiet_lightning
 
@@ -42,13 +43,14 @@ class RecorruptedCrops(IterableDataset[tuple[Tensor, Tensor]]):
         weights = torch.tensor([float(noisy[0].numel()) for noisy, _ in self.windows])
         while True:
             chosen = torch.multinomial(weights, BATCH, replacement=True, generator=rng).tolist()
-            crops = [self.crop(*self.windows[number], rng) for number in chosen]
+            crops = [self.crop(self.windows[number], rng) for number in chosen]
             noisy, variance = (torch.stack(parts) for parts in zip(*crops, strict=True))
             extra = variance.sqrt() * torch.randn(noisy.shape, generator=rng)
             yield noisy + ALPHA * extra, noisy - extra / ALPHA
 
-    def crop(self, noisy: Tensor, variance: Tensor, rng: torch.Generator) -> NoisyWindow:
+    def crop(self, window: NoisyWindow, rng: torch.Generator) -> NoisyWindow:
         """Return the same random crop of both, flipped and rotated at random."""
+        noisy, variance = window
         for axis, side in zip((1, 2), self.sides, strict=True):
             start = int(torch.randint(noisy.shape[axis] - side + 1, (), generator=rng))
             noisy, variance = (image.narrow(axis, start, side) for image in (noisy, variance))
@@ -136,5 +138,8 @@ def adapt(
     )
     adapted.train()
     with torch.random.fork_rng(devices=[]):
-        trainer.fit(training, DataLoader(RecorruptedCrops(windows, seed), batch_size=None))
+        try:
+            trainer.fit(training, DataLoader(RecorruptedCrops(windows, seed), batch_size=None))
+        except SystemExit as error:  # of Lightning, on a signal
+            raise SystemExit(signal_exit_code(error)) from error
     return adapted.eval().to(device)
