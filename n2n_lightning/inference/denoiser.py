@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -34,6 +35,7 @@ from n2n_lightning.models.trained import has_learnt_grey
 
 WORKING_BYTES = 3.5e9  # default of the memory that denoising may take
 FLOATS_BESIDE_NET = 4  # per channel: copies of a tile on its way in and out
+FLOATS_BESIDE_PASSES = 6  # per channel: the sum, and copies that are flipped, padded or cut into sub-images
 FLOATS_TO_255 = 256.0  # the range that floats in 0..255 have, see ``covering_range``
 BATCH_PX = 2**18  # small images go through the net together
 
@@ -70,7 +72,7 @@ class Denoiser:
         per_channel: bool = False,
         bf16: bool = False,
         working_bytes: float = WORKING_BYTES,
-        passes: Passes = Passes(),  # noqa: B008  # it is frozen
+        passes: Passes = Passes(),  # noqa: B008  # frozen
     ) -> None:
         self.model = model.family if isinstance(model, DenoiserModule) else model
         self._module = model if isinstance(model, DenoiserModule) else None
@@ -110,9 +112,14 @@ class Denoiser:
         return int(self.module.hparams["channels"])
 
     @cached_property
+    def net_reach(self) -> Reach:
+        """How the net's output depends on its input, in one pass."""
+        return measure_reach(self._put_through, self.net_stride, self.channels)
+
+    @property
     def reach(self) -> Reach:
-        """How the net's output depends on its input."""
-        return measure_reach(self._estimate, self.net_stride * self.passes.stride, self.channels)
+        """How the estimate depends on the image."""
+        return self.passes.reach(self.net_reach)
 
     @property
     def net_stride(self) -> int:
@@ -120,10 +127,21 @@ class Denoiser:
         return int(self.module.net.stride)  # type: ignore[arg-type]  # a number
 
     @cached_property
+    def net_bytes_per_px(self) -> float:
+        """Memory that the net takes for a tile, divided by its pixels."""
+        return bytes_per_px(self._put_through, self.channels)
+
+    @property
     def bytes_per_px(self) -> float:
         """Memory that a tile takes, divided by its pixels."""
-        beside = FLOATS_BESIDE_NET * 4 * self.channels
-        return bytes_per_px(self._estimate, self.channels) + beside
+        floats = FLOATS_BESIDE_NET + (FLOATS_BESIDE_PASSES if self.passes.count > 1 else 0)
+        return self.net_bytes_per_px + 4 * floats * self.channels
+
+    def with_passes(self, passes: Passes, module: DenoiserModule | None = None) -> Self:
+        """Return a denoiser with other passes, and with another net of the same form if one is given."""
+        other = copy.copy(self)
+        other.passes, other._module = passes, module or self.module
+        return other
 
     def fit(
         self,
@@ -190,7 +208,7 @@ class Denoiser:
     def _use(self, module: DenoiserModule) -> None:
         """Take a net, and forget what was measured of the one before."""
         self._module = module
-        for name in ("reach", "bytes_per_px"):
+        for name in ("net_reach", "net_bytes_per_px"):
             self.__dict__.pop(name, None)
 
     def _use_first_weights(self, channels: int) -> None:

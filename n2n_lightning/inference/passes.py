@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from n2n_lightning.inference.tiling import Reach
 from n2n_lightning.nets.padding import crop_to, pad_to_multiple
 
 Estimate = Callable[[Tensor], Tensor]  # (N, C, H, W) float32 -> same shape
@@ -33,10 +34,11 @@ class Passes:
         """Number of times that a pixel goes through the net."""
         return (len(self.spacings) + self.again) * self.turns
 
-    @property
-    def stride(self) -> int:
-        """Sides of tiles must be multiples of it, px, beside those of the net's stride."""
-        return math.lcm(*self.spacings)
+    def reach(self, net: Reach) -> Reach:
+        """Return how the result depends on the image, where the net's output does so on its input."""
+        stride = net.stride * math.lcm(*self.spacings)
+        halo = net.halo * (max(self.spacings) + self.again)
+        return Reach(stride, math.ceil(halo / stride) * stride, net.is_local)
 
     def estimate(self, net: Estimate, stride: int, images: Tensor) -> Tensor:
         """Return the mean of the passes. (N, C, H, W) float32 -> same shape.

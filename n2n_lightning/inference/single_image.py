@@ -23,6 +23,7 @@ WINDOW_PX, MOST_ACROSS = 256, 3  # sides of the windows that are looked at, and 
 MOST_PAGES = 3
 PASSES = {2: Passes((1, 2), again=True), 3: Passes((3, 4), again=True), 4: Passes((4, 5), again=True)}  # by spacing
 TURNS = ((2e6, 8), (8e6, 4), (30e6, 2))  # up to so many px in a file, so many flips and rotations; 1 beyond
+LEAST_CORRELATED = 0.006  # sd as a part of the values' span: less is texture, 1.5 of 255
 LEAST_ERROR_DB = 0.3  # of an estimated PSNR, where nothing speaks against it
 DOUBTS = {
     "small": "the image is too small",
@@ -100,7 +101,7 @@ class Treatment:
     def planes(self) -> list[tuple[Tensor, Tensor]]:
         """Return what a net can be adapted to: images and the variance of their noise, (C, h, w) or (1, h, w) each."""
         assert self.denoiser is not None and self.quality is not None
-        level = with_passes(self.denoiser, Passes()).estimate(self.measured)
+        level = self.denoiser.with_passes(Passes()).estimate(self.measured)
         variance = torch.from_numpy(self.quality.variance.at(level.numpy()))
         pairs = list(zip(self.measured, variance, strict=True))
         if self.denoiser.splits(self.windows.shape[1]):
@@ -110,7 +111,7 @@ class Treatment:
     def score(self, denoiser: Denoiser) -> float:
         """Return SURE of a denoiser as PSNR, dB, without the mean over flips and rotations, to save time."""
         assert self.quality is not None
-        once = with_passes(denoiser, Passes())
+        once = denoiser.with_passes(Passes())
         return sure_db(once.estimate, self.measured, self.quality.variance)
 
     def psnr_before_db(self) -> float | None:
@@ -225,31 +226,21 @@ def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: in
         return treatment
 
     def denoise_at(images: np.ndarray, spacing: int) -> np.ndarray:
-        return with_passes(general, Passes((spacing,))).estimate(torch.from_numpy(images)).numpy()
+        return general.with_passes(Passes((spacing,))).estimate(torch.from_numpy(images)).numpy()
 
     treatment.spacing = find_spacing(windows.numpy(), denoise_at)
+    if noise.kind == "correlated" and treatment.spacing.sd <= LEAST_CORRELATED * (noise.high - noise.low):
+        treatment.noise, treatment.spacing = noise._replace(kind="clean"), None  # texture
+        return treatment
     if treatment.spacing.spacing > 1:
-        treatment.denoiser = with_passes(general, PASSES[treatment.spacing.spacing])
+        treatment.denoiser = general.with_passes(PASSES[treatment.spacing.spacing])
         return treatment
     turns = next((turns for most, turns in TURNS if pixels <= most), 1)
-    treatment.denoiser = with_passes(general, Passes(turns=turns))
+    treatment.denoiser = general.with_passes(Passes(turns=turns))
     noisy = [window for window in windows if find_noise(window.numpy()).kind == "independent"]
     treatment.measured = torch.stack(noisy) if noisy else windows
     treatment.quality = SingleNoise.measure(general.estimate, treatment.measured)
     return treatment
-
-
-def with_passes(denoiser: Denoiser, passes: Passes, module: Any = None) -> Denoiser:
-    """Return a denoiser with other passes, and with another net of the same kind if one is given."""
-    made = Denoiser(
-        module or denoiser.module,
-        per_channel=denoiser.per_channel,
-        bf16=denoiser.bf16,
-        working_bytes=denoiser.working_bytes,
-        passes=passes,
-    )
-    made.has_learnt_grey = denoiser.has_learnt_grey
-    return made
 
 
 def kinds(treatments: Sequence[Treatment]) -> list[list[Treatment]]:
@@ -266,7 +257,7 @@ def use_adapted(treatment: Treatment, module: Any, minutes: float, shared: int) 
     """Take an adapted net where SURE finds it better than the general one."""
     general = treatment.denoiser
     assert general is not None
-    adapted = with_passes(general, general.passes, module)
+    adapted = general.with_passes(general.passes, module)
     gain_db = treatment.score(adapted) - treatment.score(general)
     if gain_db > 0:
         treatment.denoiser, treatment.adapted, treatment.gain_db = adapted, True, gain_db
