@@ -18,6 +18,7 @@ from n2n_lightning.noise_variance import NoiseVariance
 
 PROBES = 2  # random directions in which a denoiser is differentiated
 STEP = 0.1  # of a probe, in standard deviations of what the denoiser removes
+EXCESS = 1.05  # of the error of ``weights/general`` over that of the best denoiser; found on crops of Kodak24
 MOST_APART_DB = 1.0  # of the two estimates of a PSNR, where they are trusted
 Denoise = Callable[[Tensor], Tensor]
 Doubt = Literal["small", "constant", "clean", "correlated", "unlike"]
@@ -41,8 +42,9 @@ class SingleNoise(NamedTuple):
 
         With the residual r, the noise's variance v, and the derivative d of a pixel's estimate by its own noisy
         value, the best of all denoisers has mean(r^2) = mean(v (1 - d)), and its mean squared error is mean(v d): the
-        posterior variance (second-order Tweedie formula, Manor and Michaeli 2024). The shape of v is taken from calm
-        places, its scale from all pixels. Where the two estimates contradict each other, there is doubt.
+        posterior variance (second-order Tweedie formula, Manor and Michaeli 2024). A net comes close: its error is
+        ``EXCESS`` times as large. The shape of v is taken from calm places, its scale from all pixels, so that SURE
+        gives this error. Where the two estimates contradict each other, there is doubt.
 
         Args:
             denoise: (N, C, H, W) float32 -> same shape.
@@ -54,9 +56,9 @@ class SingleNoise(NamedTuple):
         calm = NoiseVariance.fit_residual(*(images.numpy() for images in (noisy, denoised, slope)))
         variance = torch.from_numpy(calm.at(denoised.numpy()))
         kept = mean(variance * slope)
-        scale = mean(square) / max(mean(variance) - kept, 1e-3 * mean(variance))
+        scale = mean(square) / max(mean(variance) - (2 - EXCESS) * kept, 1e-3 * mean(variance))
         whole = NoiseVariance(calm.slope * scale, calm.offset * scale)
-        quality, check = as_db(scale * kept), as_db(mean(square) - mean(variance) + 2 * kept)
+        quality, check = as_db(EXCESS * scale * kept), as_db(mean(square) - mean(variance) + 2 * kept)
         unlike: Doubt | None = None if abs(check - quality) <= MOST_APART_DB else "unlike"
         return cls(whole, quality, check, find_doubt(noisy) or unlike)
 

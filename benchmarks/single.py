@@ -1,0 +1,144 @@
+"""Denoise each image alone, by every method: ``python -m benchmarks.single --images FOLDER [--methods ...]``.
+
+Noise is added to clean images in float, neither clipped nor rounded. Each noisy image is written as a file of its own
+and goes through the commands: ``denoise`` with and without adaptation, and ``train data=single`` from random weights.
+Filters stand beside them, with strengths chosen from the noisy image alone. PSNR is that of the estimate clipped to
+[0, 1]. The same command again goes on where it stopped; what was measured is in ``single.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image
+
+from benchmarks.tables import show
+from n2n_lightning import Denoiser
+from n2n_lightning.filters import FILTERS
+from n2n_lightning.image_io.listing import list_images
+from n2n_lightning.noise_variance import NoiseVariance
+from n2n_lightning.single_filters import choose_strength
+from n2n_lightning.system.atomic import read_json, write_json
+from n2n_lightning.training.run_metadata import device_name
+
+FOLDER = Path("outputs/benchmarks/single")
+ONE_IMAGE = ["data=single", "init_from=null", "ema=0.995", "data.val_pairs=20", "data.range=1"]
+FROM_SCRATCH = {
+    "r2r": ["model=nafnet8", "loss=r2r", "data.batch_size=4"],
+    "zs_n2n": ["model=zs_n2n", "loss=zs_n2n"],
+    "noise2void": ["model=n2v2", "loss=noise2void"],
+    "neighbor2neighbor": ["model=nafnet8", "loss=neighbor2neighbor", "data.batch_size=4"],
+}
+COMMANDS = ("denoise", "denoise_adapted", *FROM_SCRATCH)
+Pixels = npt.NDArray[np.float32]  # (H, W, C) or (H, W) in units of the range
+
+
+def add_noise(clean: Pixels, kind: str, strength: float, seed: int) -> Pixels:
+    """Return a noisy image: Gaussian noise of sigma ``strength`` of 255, or Poisson noise of ``strength`` counts."""
+    rng = np.random.default_rng(seed)
+    if kind == "gaussian":
+        return (clean + rng.normal(0, strength / 255, clean.shape)).astype(np.float32)
+    return (rng.poisson(clean * strength) / strength).astype(np.float32)
+
+
+def psnr(estimate: Pixels, clean: Pixels) -> float:
+    return float(-10 * np.log10(np.square(estimate.clip(0, 1) - clean, dtype=np.float64).mean()))
+
+
+def run(module: str, *arguments: str) -> None:
+    """Run one of the commands, quietly."""
+    command = [sys.executable, "-m", f"n2n_lightning.{module}", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ)
+
+
+def by_denoise(noisy: Path, work: Path, minutes: float) -> Pixels:
+    """Denoise a file by the command ``denoise``."""
+    run("denoise", str(noisy), "--output", str(work), "--overwrite", f"--minutes={minutes:g}")
+    denoised: Pixels = tifffile.imread(work / noisy.name)
+    return denoised
+
+
+def by_training(noisy: Path, work: Path, minutes: float, settings: list[str]) -> Pixels:
+    """Train a net on a file alone, and denoise it by the mean over eight flips and rotations."""
+    length = [f"minutes={minutes:g}", "resume=false", f"hydra.run.dir={work}"]
+    run("train", f"data.root={noisy.parent}", *ONE_IMAGE, *settings, *length)
+    denoiser = Denoiser.load(work)
+    return over_turns(lambda image: denoiser.denoise(image, range=1.0), tifffile.imread(noisy))
+
+
+def over_turns(denoise: Callable[[Pixels], Pixels], image: Pixels) -> Pixels:
+    """Return the mean over the flips and rotations of an image, (H, W) or (H, W, C)."""
+    total = np.zeros_like(image)
+    for turns in range(4):
+        for flipped in (False, True):
+            turned = np.rot90(image, turns)
+            found = denoise(np.ascontiguousarray(turned[:, ::-1] if flipped else turned))
+            total += np.rot90(found[:, ::-1] if flipped else found, -turns)
+    return total / 8
+
+
+def by_filter(name: str, noisy: Pixels, sigma: float | None) -> Pixels:
+    """Filter an image with the strength that it chooses itself; sigma of the noise in units of the range."""
+    images = np.moveaxis(noisy if noisy.ndim == 3 else noisy[..., None], -1, 0)[None]
+    channels = images.shape[1]
+    gain, offset = (0.0, sigma**2) if sigma else (1.0, 0.0)
+    noise = NoiseVariance(np.full(channels, gain), np.full(channels, offset))
+    strength = choose_strength(name, images, noise)
+    found = np.moveaxis(FILTERS[name].apply(images, strength, noise)[0], 0, -1)
+    return found.reshape(noisy.shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--noise", choices=("gaussian", "poisson"), default="gaussian")
+    parser.add_argument("--strength", type=float, default=25.0, help="sigma of 255, or counts")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of training or adaptation for each image")
+    parser.add_argument("--methods", nargs="+", default=[*FILTERS, *COMMANDS], choices=[*FILTERS, *COMMANDS])
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    arguments = parser.parse_args()
+    record_path = arguments.folder / "single.json"
+    record = read_json(record_path) or {"device": device_name("cpu"), "scores": {}}
+    for number, path in enumerate(list_images(arguments.images)):
+        with Image.open(path) as picture:
+            clean = np.asarray(picture.convert("RGB"), np.float32) / 255
+        noisy = add_noise(clean, arguments.noise, arguments.strength, number)
+        setting = f"{arguments.noise} {arguments.strength:g}"
+        work = arguments.folder / setting.replace(" ", "_") / path.stem
+        file = work / "noisy" / f"{path.stem}.tif"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(file, noisy, photometric="rgb")
+        for method in arguments.methods:
+            key = f"{setting} | {method}"
+            scores = record["scores"].setdefault(key, {})
+            if path.stem in scores:
+                continue
+            began = time.monotonic()
+            if method in FILTERS:
+                sigma = arguments.strength / 255 if arguments.noise == "gaussian" else None
+                estimate = by_filter(method, noisy, sigma or None)
+            elif method in FROM_SCRATCH:
+                estimate = by_training(file, work / method, arguments.minutes, FROM_SCRATCH[method])
+            else:
+                estimate = by_denoise(file, work / method, arguments.minutes if method == "denoise_adapted" else 0)
+            scores[path.stem] = {"psnr": psnr(estimate, clean), "seconds": time.monotonic() - began}
+            print(f"{key} {path.stem}: {scores[path.stem]['psnr']:.2f} dB", flush=True)
+            write_json(record_path, record)
+    rows = []
+    for key, scores in record["scores"].items():
+        values = np.array([(score["psnr"], score["seconds"]) for score in scores.values()])
+        rows.append([key, str(len(values)), f"{values[:, 0].mean():.2f}", f"{values[:, 1].mean():.1f}"])
+    show(("noise | method", "images", "PSNR (dB)", "seconds an image"), rows)
+
+
+if __name__ == "__main__":
+    main()
