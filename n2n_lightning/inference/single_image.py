@@ -229,7 +229,7 @@ def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: in
         return general.with_passes(Passes((spacing,))).estimate(torch.from_numpy(images)).numpy()
 
     treatment.spacing = find_spacing(windows.numpy(), denoise_at)
-    if noise.kind == "correlated" and treatment.spacing.sd <= LEAST_CORRELATED * (noise.high - noise.low):
+    if treatment.spacing.spacing > 1 and treatment.spacing.sd <= LEAST_CORRELATED * (noise.high - noise.low):
         treatment.noise, treatment.spacing = noise._replace(kind="clean"), None  # texture
         return treatment
     if treatment.spacing.spacing > 1:
