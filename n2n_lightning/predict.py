@@ -16,8 +16,10 @@ from n2n_lightning.system.arguments import add_plugins_option, make_parser
 from n2n_lightning.system.folders import write_fault
 
 if TYPE_CHECKING:  # at run time they are imported after the arguments are checked, because torch takes seconds
+    from n2n_lightning.inference.denoiser import Denoiser
     from n2n_lightning.inference.file_runner import FileDenoiser
     from n2n_lightning.inference.jobs import FileJob
+    from n2n_lightning.inference.manifest import Manifest
 
 AUTO = "auto"  # the name of the weights that the program chooses
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -110,9 +112,13 @@ def denoise_all(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: the input is wrong; nothing was written.
     """
+    return run_jobs(*prepare(arguments))
+
+
+def run_jobs(file_denoiser: FileDenoiser, jobs: list[FileJob]) -> int:
+    """Denoise files, report faults at the end, and return the exit code."""
     from n2n_lightning.inference.file_runner import DiskFullError
 
-    file_denoiser, jobs = prepare(arguments)
     faults = []
     try:
         with file_denoiser.manifest.locked():
@@ -144,23 +150,33 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
     jobs = plan_jobs(arguments.inputs, folder, arguments.format)
     options = {"per_channel": arguments.per_channel, "bf16": arguments.precision == "bf16"}
     denoiser = Denoiser.load(checkpoint, working_bytes=arguments.memory - PROGRAM_BYTES, **options)
-    try:
-        denoiser.module.to(arguments.device)
-    except (RuntimeError, AssertionError) as error:  # from torch
-        raise ValueError(f"--device {arguments.device} cannot be used ({error}); give --device cpu") from error
+    move_to(denoiser, arguments.device)
     named = {"axes": arguments.axes} if arguments.axes else {}  # left out otherwise, as by versions without the option
     manifest = Manifest(folder, checkpoint, options | {"format": arguments.format} | named)
+    prepare_output(manifest, jobs, overwrite=arguments.overwrite)
+    return FileDenoiser(denoiser, manifest, arguments.format, arguments.range, arguments.axes, chosen), jobs
+
+
+def move_to(denoiser: Denoiser, device: str) -> None:
+    """Move the net to a device; a ValueError if that cannot be used."""
+    try:
+        denoiser.module.to(device)
+    except (RuntimeError, AssertionError) as error:  # from torch
+        raise ValueError(f"--device {device} cannot be used ({error}); give --device cpu") from error
+
+
+def prepare_output(manifest: Manifest, jobs: list[FileJob], *, overwrite: bool) -> None:
+    """Make the folder of the output, after checking that it can be written and nothing foreign is replaced."""
     foreign = [job.output for job in jobs if job.output.exists() and not manifest.holds(job)]
-    if foreign and not arguments.overwrite:
+    if foreign and not overwrite:
         others = f" and {len(foreign) - 1} other outputs are" if len(foreign) > 1 else " is"
         raise ValueError(
             f"{foreign[0]}{others} there already, but not made by this command from the input as it is now; "
             "give another --output, or --overwrite to replace"
         )
     if fault := write_fault(manifest.path):
-        raise ValueError(f"--output {folder} cannot be written ({fault}); give another")
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileDenoiser(denoiser, manifest, arguments.format, arguments.range, arguments.axes, chosen), jobs
+        raise ValueError(f"--output {manifest.folder} cannot be written ({fault}); give another")
+    manifest.folder.mkdir(parents=True, exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.file_runner import FileDenoiser
 from n2n_lightning.inference.jobs import FileJob
-from n2n_lightning.inference.manifest import MANIFEST_NAME, Manifest
+from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.models.families import SequentialDenoiser
 
@@ -60,7 +60,7 @@ def denoised(path: Path, suffix: str | None = None, form: str | None = None, net
     output.parent.mkdir()
     files = FileDenoiser(denoiser(net), Manifest(output.parent, path, {}), form)
     assert not list(files.run([FileJob(path, output)]))
-    assert {left.name for left in output.parent.iterdir()} == {output.name, MANIFEST_NAME}
+    assert {left.name for left in output.parent.iterdir()} == {output.name, "predict.jsonl"}
     return output
 
 

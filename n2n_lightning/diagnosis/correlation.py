@@ -6,6 +6,7 @@ residual: (N, C, H, W) float32, frames less their mean, divided by the local noi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,19 +108,24 @@ def flat_patches(image: np.ndarray, patch: int = 16) -> Spatial:
     makes it too large.
     """
     patches = cut_patches(image, patch)
-    patch = patches.shape[-1]
     smooth = ndimage.uniform_filter(patches, (1, 5, 5))
     slope = np.var(smooth, axis=(1, 2)) / np.maximum(np.var(patches, axis=(1, 2)), 1e-30)
     calm = patches[np.argsort(slope)[: max(4, len(patches) // 20)]]
     left = without_plane(calm)
-    left = left / np.maximum(left.std(axis=(1, 2)), 1e-30)[:, None, None]
-    taken = 3 / patch**2
+    return Spatial(tuple(lag_correlation(left, LAGS).tolist()), float(1 / np.sqrt(left.size)))
+
+
+def lag_correlation(patches: np.ndarray, lags: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return the mean correlation within patches (K, P, P), less their planes, at each lag (rows, columns)."""
+    patch = patches.shape[-1]
+    scaled = patches / np.maximum(patches.std(axis=(1, 2)), 1e-30)[:, None, None]
+    taken = 3 / patch**2  # what the plane held of each pixel's own noise
     rho = []
-    for y_lag, x_lag in LAGS:
-        a = left[:, y_lag:, max(x_lag, 0) : patch + min(x_lag, 0)]
-        b = left[:, : patch - y_lag, max(-x_lag, 0) : patch - max(x_lag, 0)]
+    for y, x in lags:
+        a = scaled[:, y:, max(x, 0) : patch + min(x, 0)]
+        b = scaled[:, : patch - y, max(-x, 0) : patch - max(x, 0)]
         rho.append(float(np.mean(a * b)) * (1 - taken) + taken)
-    return Spatial(tuple(rho), float(1 / np.sqrt(left.size)))
+    return np.array(rho)
 
 
 def cut_patches(image: np.ndarray, patch: int = 16) -> np.ndarray:

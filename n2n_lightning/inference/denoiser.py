@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ from n2n_lightning.image_io.value_range import (
     scale_fault,
     to_net,
 )
+from n2n_lightning.inference.passes import Passes
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
 from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser, read_checkpoint, save_denoiser
 from n2n_lightning.models.module import DenoiserModule
@@ -33,6 +35,7 @@ from n2n_lightning.models.trained import has_learnt_grey
 
 WORKING_BYTES = 3.5e9  # default of the memory that denoising may take
 FLOATS_BESIDE_NET = 4  # per channel: copies of a tile on its way in and out
+FLOATS_BESIDE_PASSES = 6  # per channel: the sum, and copies that are flipped, padded or cut into sub-images
 FLOATS_TO_255 = 256.0  # the range that floats in 0..255 have, see ``covering_range``
 BATCH_PX = 2**18  # small images go through the net together
 
@@ -58,6 +61,8 @@ class Denoiser:
             that was loaded and has learnt grey images does so by itself where the number of channels is another.
         bf16: let the net compute in bfloat16: faster on some CPUs, to about 3 digits.
         working_bytes: memory for denoising; larger images go through in tiles.
+        passes: how often, and in which forms, an image goes through the net. ``Passes(spacings=(2,))`` is for noise
+            that is correlated between neighbours, ``Passes(turns=8)`` averages over flips and rotations.
     """
 
     def __init__(
@@ -67,12 +72,13 @@ class Denoiser:
         per_channel: bool = False,
         bf16: bool = False,
         working_bytes: float = WORKING_BYTES,
+        passes: Passes = Passes(),  # noqa: B008  # frozen
     ) -> None:
         self.model = model.family if isinstance(model, DenoiserModule) else model
         self._module = model if isinstance(model, DenoiserModule) else None
         self.start: str | None = None  # what training started from
         self.is_trained = self._module is not None
-        self.per_channel, self.bf16, self.working_bytes = per_channel, bf16, working_bytes
+        self.per_channel, self.bf16, self.working_bytes, self.passes = per_channel, bf16, working_bytes, passes
         self.has_learnt_grey = False
 
     @classmethod
@@ -106,15 +112,36 @@ class Denoiser:
         return int(self.module.hparams["channels"])
 
     @cached_property
+    def net_reach(self) -> Reach:
+        """How the net's output depends on its input, in one pass."""
+        return measure_reach(self._put_through, self.net_stride, self.channels)
+
+    @property
     def reach(self) -> Reach:
-        """How the net's output depends on its input."""
-        return measure_reach(self._estimate, int(self.module.net.stride), self.channels)  # type: ignore[arg-type]  # a number
+        """How the estimate depends on the image."""
+        return self.passes.reach(self.net_reach)
+
+    @property
+    def net_stride(self) -> int:
+        """Number of px that the input shifts by for the net's output to shift with it."""
+        return int(self.module.net.stride)  # type: ignore[arg-type]  # a number
 
     @cached_property
+    def net_bytes_per_px(self) -> float:
+        """Memory that the net takes for a tile, divided by its pixels."""
+        return bytes_per_px(self._put_through, self.channels)
+
+    @property
     def bytes_per_px(self) -> float:
         """Memory that a tile takes, divided by its pixels."""
-        beside = FLOATS_BESIDE_NET * 4 * self.channels
-        return bytes_per_px(self._estimate, self.channels) + beside
+        floats = FLOATS_BESIDE_NET + (FLOATS_BESIDE_PASSES if self.passes.count > 1 else 0)
+        return self.net_bytes_per_px + 4 * floats * self.channels
+
+    def with_passes(self, passes: Passes, module: DenoiserModule | None = None) -> Self:
+        """Return a denoiser with other passes, and with another net of the same form if one is given."""
+        other = copy.copy(self)
+        other.passes, other._module = passes, module or self.module
+        return other
 
     def fit(
         self,
@@ -181,7 +208,7 @@ class Denoiser:
     def _use(self, module: DenoiserModule) -> None:
         """Take a net, and forget what was measured of the one before."""
         self._module = module
-        for name in ("reach", "bytes_per_px"):
+        for name in ("net_reach", "net_bytes_per_px"):
             self.__dict__.pop(name, None)
 
     def _use_first_weights(self, channels: int) -> None:
@@ -376,7 +403,20 @@ class Denoiser:
             denoised[..., channel : channel + 1] = from_net(mean, peak, values.dtype)
         return denoised
 
+    @torch.inference_mode()
+    def estimate(self, images: Tensor) -> Tensor:
+        """Denoise (N, C, H, W) float32 in units of the range, without tiles; return the same shape and type."""
+        single = images.split(1)
+        if not self.splits(images.shape[1]):
+            return torch.cat([self._estimate(image) for image in single])
+        planes = [[plane.expand(-1, self.channels, -1, -1) for plane in image.split(1, 1)] for image in single]
+        return torch.cat([torch.cat([self._estimate(p).mean(1, keepdim=True) for p in one], 1) for one in planes])
+
     def _estimate(self, images: Tensor) -> Tensor:
+        """Put (N, C, H, W) float32 on the CPU through all passes; return the same shape and type."""
+        return self.passes.estimate(self._put_through, self.net_stride, images)
+
+    def _put_through(self, images: Tensor) -> Tensor:
         """Put (N, C, H, W) float32 on the CPU through the net on its own device; return the same shape and type."""
         device = self.module.device
         images = images.contiguous(memory_format=torch.channels_last).to(device)

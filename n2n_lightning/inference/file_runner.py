@@ -108,6 +108,7 @@ class FileDenoiser:
         failed += len(faults)
         yield from faults.values()
         todo = [file for file in todo if file.job not in faults]
+        self.prepare(todo, ranges)
         for file in todo:
             if not file.is_exact:
                 print(
@@ -117,7 +118,7 @@ class FileDenoiser:
                 )
         self.tell_split([file for file in todo if self.denoiser.splits(file.channels)])
         start, done = time.perf_counter(), []
-        with progress_bar(sum(file.pixels for file in todo)) as advance:
+        with progress_bar(sum(file.pixels for file in todo) / 1e6) as advance:
             for file in todo:
                 try:
                     self.denoise(file, ranges, advance)
@@ -126,6 +127,13 @@ class FileDenoiser:
                     failed += 1
                     yield str(error)
         print(summary(done, skipped, failed, time.perf_counter() - start))
+
+    def prepare(self, files: Sequence[InspectedFile], ranges: Mapping[str, float]) -> None:
+        """Do what must be done with all files before the first one is denoised."""
+
+    def facts(self, file: InspectedFile) -> dict[str, Any]:
+        """Return what the manifest tells of a file beside its range."""
+        return {}
 
     def inspect(self, job: FileJob) -> InspectedFile:
         """Check by its header that a file can be denoised; raise an ImageError where it cannot."""
@@ -206,29 +214,33 @@ class FileDenoiser:
         given = None if file.dtype == np.uint8 else self.range
         return given or self.denoiser.known_range(file.dtype) or ranges.get(file.kind)
 
-    def denoise(self, file: InspectedFile, ranges: Mapping[str, float], advance: Callable[[int], None]) -> None:
+    def scale(self, file: InspectedFile, ranges: Mapping[str, float]) -> tuple[float, Limits | None]:
+        """Return the value that is 1 to the net, and what values are clipped to, None for nothing."""
+        peak, span = self.range_of(file, ranges), self.spans.get(file.job.input)
+        assert peak is not None
+        return peak, span and clip_bounds(span, peak)
+
+    def denoise(self, file: InspectedFile, ranges: Mapping[str, float], advance: Callable[[float], None]) -> None:
         """Denoise a file.
 
         Args:
             file: what was found by ``inspect``.
             ranges: by kind.
-            advance: called with the number of pixels after each band.
+            advance: called with the number of megapixels after each band.
 
         Raises:
             DiskFullError: what was written of it is gone.
             ImageError: it cannot be read, or its output cannot be written.
         """
         job, start = file.job, time.perf_counter()
-        peak = self.range_of(file, ranges)
-        assert peak is not None
+        peak, bounds = self.scale(file, ranges)
         span = self.spans.get(job.input)
-        bounds = span and clip_bounds(span, peak)
         if span and bounds:
             keeping = "--range with the largest value keeps them"
             print(f"warning: {job.input} has {clipping_text(span, bounds)}; {keeping}", file=sys.stderr)
         try:
             with (
-                self.manifest.finishing(job, range=peak) as part,
+                self.manifest.finishing(job, range=peak, **self.facts(file)) as part,
                 open_image_file(job.input, self.axes) as image,
                 self.checked_output(image, part) as write,
             ):
@@ -237,7 +249,7 @@ class FileDenoiser:
                 for group in range(image.count):
                     for top, rows in self.bands(image, group, file.plan, peak, bounds):
                         write(group, top, rows)
-                        advance(math.prod(rows.shape[:3]))
+                        advance(math.prod(rows.shape[:3]) / 1e6)
         except ImageError:
             raise
         except (OSError, RuntimeError, ValueError) as error:  # of the file system, of torch's memory, of encoders
@@ -265,21 +277,28 @@ class FileDenoiser:
 
         Values are clipped to ``bounds`` first, if there are any.
         """
+        return denoised_bands(self.denoiser, image, group, plan, peak, bounds)
 
-        def read(top: int, bottom: int) -> Array:
-            rows = image.read(group, top, bottom)
-            with name_file(image.path):
-                check_finite(rows, group, top)
-            rows = rows[..., image.colours] if image.alphas else rows
-            return rows if bounds is None else np.clip(rows, *bounds).astype(rows.dtype, copy=False)
 
-        for top, rows in self.denoiser.bands(read, image.colour_shape, peak, plan=plan):
-            if image.alphas:
-                with_alpha = image.read(group, top, top + rows.shape[1]).copy()
-                with_alpha[..., image.colours] = rows
-                yield top, with_alpha
-            else:
-                yield top, rows
+def denoised_bands(
+    denoiser: Denoiser, image: ImageReader, group: int, plan: Plan, peak: float, bounds: Limits | None
+) -> Iterator[tuple[int, Array]]:
+    """Yield rows as ``FileDenoiser.bands`` does."""
+
+    def read(top: int, bottom: int) -> Array:
+        rows = image.read(group, top, bottom)
+        with name_file(image.path):
+            check_finite(rows, group, top)
+        rows = rows[..., image.colours] if image.alphas else rows
+        return rows if bounds is None else np.clip(rows, *bounds).astype(rows.dtype, copy=False)
+
+    for top, rows in denoiser.bands(read, image.colour_shape, peak, plan=plan):
+        if image.alphas:
+            with_alpha = image.read(group, top, top + rows.shape[1]).copy()
+            with_alpha[..., image.colours] = rows
+            yield top, with_alpha
+        else:
+            yield top, rows
 
 
 def colour_span(path: Path, axes: str | None = None) -> ValueSpan:
@@ -319,11 +338,11 @@ def summary(done: Sequence[InspectedFile], skipped: int, failed: int, seconds: f
 
 
 @contextmanager
-def progress_bar(pixels: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error if that is a terminal; give the function that moves it by a number of pixels."""
-    counter = TextColumn("{task.completed:.1f} of {task.total:.1f} MP")
+def progress_bar(total: float, text: str = "denoising", unit: str = "MP") -> Iterator[Callable[[float], None]]:
+    """Show a bar on standard error if that is a terminal; give the function that moves it."""
+    counter = TextColumn(f"{{task.completed:.1f}} of {{task.total:.1f}} {unit}")
     columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("denoising", total=pixels / 1e6)
-        yield lambda count: bar.advance(task, count / 1e6)
+        task = bar.add_task(text, total=total)
+        yield lambda done: bar.advance(task, done)

@@ -1,4 +1,4 @@
-"""The record of what ``predict`` has finished: one line of JSON for each output and what it was made from."""
+"""The record of finished files of ``predict`` or ``denoise``: a line of JSON for each output."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.system.atomic import atomic_path
 from n2n_lightning.system.lock import file_lock
 
-MANIFEST_NAME, PART, LOCK_NAME = "predict.jsonl", ".predict.part", ".predict.lock"
+PART, LOCK_NAME = ".predict.part", ".predict.lock"
 
 
 class Manifest:
-    """The file ``predict.jsonl`` in the folder of the output.
+    """The file ``predict.jsonl``, or ``denoise.jsonl``, in the folder of the output.
 
     Args:
         folder: of the output.
         checkpoint: the net's.
         options: all else that decides what the outputs are.
+        command: that makes the outputs; it names the file.
     """
 
-    def __init__(self, folder: Path, checkpoint: Path, options: dict[str, Any]) -> None:
-        self.folder, self.path = folder, folder / MANIFEST_NAME
+    def __init__(self, folder: Path, checkpoint: Path, options: dict[str, Any], command: str = "predict") -> None:
+        self.folder, self.path = folder, folder / f"{command}.jsonl"
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         self.made_by = {"checkpoint": str(checkpoint), "sha256": digest, **options}
         self._made: dict[str, dict[str, Any]] = {}
@@ -57,7 +58,9 @@ class Manifest:
 
     def locked(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the folder; an InputError where one does."""
-        refusal = f"{self.folder} is being written to by another predict; wait for it, or give another --output"
+        refusal = (
+            f"{self.folder} is being written to by another predict or denoise; wait for it, or give another --output"
+        )
         return file_lock(self.folder / LOCK_NAME, refusal)  # its own file: Windows refuses writes to a locked one
 
     @contextmanager

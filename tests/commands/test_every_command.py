@@ -15,6 +15,7 @@ import n2n_lightning
 COMMANDS = (
     "train",
     "evaluate",
+    "denoise",
     "predict",
     "doctor",
     "export",

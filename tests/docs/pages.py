@@ -36,7 +36,7 @@ MAX_PROSE = 120  # characters a line
 MAX_CELL = 100  # characters a cell of a table: more is a paragraph
 
 HYDRA_COMMANDS = ("train", "evaluate")
-ARGPARSE_COMMANDS = ("predict", "export", "report", "repeat", "reproduce", "standin", "completion")
+ARGPARSE_COMMANDS = ("denoise", "predict", "export", "report", "repeat", "reproduce", "standin", "completion")
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]*")  # FOLDER, PATH, N
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`]+)`")

@@ -297,7 +297,7 @@ def test_the_net_may_be_on_another_device():
     with torch.inference_mode():
         assert module(torch.zeros(1, 3, 8, 8, device="meta")).is_meta
     with pytest.raises(NotImplementedError, match="meta"):  # on the way back, where there is nothing to copy
-        Denoiser(module)._estimate(torch.zeros(1, 3, 8, 8))
+        Denoiser(module)._put_through(torch.zeros(1, 3, 8, 8))
 
 
 def test_an_untrained_denoiser_predicts_with_its_first_weights_and_says_so():

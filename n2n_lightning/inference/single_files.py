@@ -1,0 +1,99 @@
+"""Files of single noisy images, each denoised as its own noise asks for: the command ``denoise``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from n2n_lightning.image_io.decoding import open_image_file
+from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file
+from n2n_lightning.image_io.value_range import Limits, finite_limits
+from n2n_lightning.inference.denoiser import Denoiser
+from n2n_lightning.inference.file_runner import FileDenoiser, InspectedFile, check_finite, denoised_bands, progress_bar
+from n2n_lightning.inference.single_image import Treatment, choose_treatment, kinds, read_windows, use_adapted
+from n2n_lightning.inference.tiling import Plan
+from n2n_lightning.training.adaptation import adapt
+
+
+@dataclass(frozen=True)
+class SingleFileDenoiser(FileDenoiser):
+    """Denoises files of single noisy images.
+
+    Args:
+        minutes: of adaptation, for all images of one kind together; 0 for none.
+    """
+
+    minutes: float = 1.0
+    treatments: dict[Path, Treatment] = field(default_factory=dict)  # by the file's path
+
+    def prepare(self, files: Sequence[InspectedFile], ranges: Mapping[str, float]) -> None:
+        """Look at all files, and adapt the net to those whose noise is known."""
+        with progress_bar(len(files), "looking", "files") as advance:
+            for file in files:
+                if treatment := self.look(file, ranges):
+                    self.treatments[file.job.input] = treatment
+                advance(1)
+        if self.minutes:
+            groups = kinds(list(self.treatments.values()))
+            with progress_bar(60 * self.minutes * len(groups), "adapting", "s") as advance:
+                for group in groups:
+                    self.adapt(group, advance)
+
+    def look(self, file: InspectedFile, ranges: Mapping[str, float]) -> Treatment | None:
+        """Choose the treatment of a file; None where it cannot be read, which is reported later."""
+        peak, bounds = self.scale(file, ranges)
+        try:
+            with open_image_file(file.job.input, self.axes) as image:
+                windows = read_windows(image, file.plan.rows, peak, bounds)
+        except ImageError:
+            return None
+        if finite_limits(windows) is None:
+            return None
+        treatment = choose_treatment(self.denoiser, windows, peak, file.pixels)
+        if treatment.noise.kind == "constant" and self.span(file)[0] < self.span(file)[1]:  # beside the windows
+            treatment.noise = treatment.noise._replace(kind="clean")
+        return treatment
+
+    def adapt(self, group: Sequence[Treatment], advance: Callable[[float], None]) -> None:
+        """Adapt the net to the images of one kind."""
+        planes = [plane for treatment in group for plane in treatment.planes()]
+        adapted = adapt(self.denoiser.module, planes, self.minutes, advance=advance)
+        for treatment in group:
+            use_adapted(treatment, adapted, self.minutes, len(group))
+
+    def facts(self, file: InspectedFile) -> dict[str, Any]:
+        treatment = self.treatments.get(file.job.input)
+        return {} if treatment is None else treatment.facts()
+
+    def denoise(self, file: InspectedFile, ranges: Mapping[str, float], advance: Callable[[float], None]) -> None:
+        super().denoise(file, ranges, advance)
+        if treatment := self.treatments.get(file.job.input):
+            print("\n".join([str(file.job.input), *(f"  {line}" for line in treatment.lines())]), flush=True)
+
+    def bands(
+        self, image: ImageReader, group: int, plan: Plan, peak: float, bounds: Limits | None
+    ) -> Iterator[tuple[int, Array]]:
+        """Yield a group's rows as its file's treatment gives them."""
+        treatment = self.treatments.get(image.path)
+        if treatment is None:
+            yield from super().bands(image, group, plan, peak, bounds)
+        elif treatment.denoiser is None:
+            for top in range(0, image.shape[1], plan.rows):
+                rows = image.read(group, top, min(top + plan.rows, image.shape[1]))
+                with name_file(image.path):
+                    check_finite(rows, group, top)
+                yield top, rows
+        else:
+            plan = plan_for(treatment.denoiser, image)
+            yield from denoised_bands(treatment.denoiser, image, group, plan, peak, bounds)
+
+
+def plan_for(denoiser: Denoiser, image: ImageReader) -> Plan:
+    """Return the tiles for a file; an ImageError where there is too little memory."""
+    _, height, width, _ = image.shape
+    try:
+        return denoiser.plan(image.colour_shape, image.dtype.itemsize, image.held_bytes)
+    except ValueError as error:
+        raise ImageError(f"{image.path} of {width}x{height} px {error}; give more --memory") from error

@@ -1,0 +1,264 @@
+"""Look at one noisy image, and choose how to denoise it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from n2n_lightning.diagnosis.single_image import MIN_SIDE_PX, ImageNoise, find_noise
+from n2n_lightning.diagnosis.single_quality import SingleNoise, as_db, sure_db
+from n2n_lightning.diagnosis.spacing import NoiseSpacing, find_spacing
+from n2n_lightning.image_io.image_file import ImageReader
+from n2n_lightning.image_io.value_range import Limits
+from n2n_lightning.inference.denoiser import Denoiser
+from n2n_lightning.inference.passes import Passes
+
+WINDOW_PX, MOST_ACROSS = 256, 3  # sides of the windows that are looked at, and how many in a row and a column
+MOST_PAGES = 3
+PASSES = {2: Passes((1, 2), again=True), 3: Passes((3, 4), again=True), 4: Passes((4, 5), again=True)}  # by spacing
+TURNS = ((2e6, 8), (8e6, 4), (30e6, 2))  # up to so many px in a file, so many flips and rotations; 1 beyond
+LEAST_CORRELATED = 0.006  # sd as a part of the values' span: less is texture, 1.5 of 255
+LEAST_ERROR_DB = 1.0  # of an estimated PSNR; 0.9 was seen on a photograph of floats
+DOUBTS = {
+    "small": "the image is too small",
+    "constant": "most of the image is constant",
+    "clean": "there is hardly any noise to measure",
+    "correlated": "texture, or noise that is correlated between pixels",
+    "unlike": "the noise is unlike Gaussian and Poisson noise, for instance clipped",
+}
+
+
+def read_windows(image: ImageReader, most_rows: int, peak: float, bounds: Limits | None) -> Tensor:
+    """Return windows spread over a file's pages: (N, C, h, w) float32 in units of the range.
+
+    Args:
+        image: the file.
+        most_rows: that fit into memory at a time.
+        peak: the value that is 1.
+        bounds: values beyond them are clipped; None for none.
+    """
+    stacked, height, width, _ = image.shape
+    pages = np.unique(np.linspace(0, image.count * stacked - 1, MOST_PAGES).astype(int)).tolist()
+    across = MOST_ACROSS if len(pages) == 1 else MOST_ACROSS - 1
+    tall, wide = (whole_patches(min(side, WINDOW_PX)) for side in (min(height, most_rows), width))
+    found = []
+    for page in pages:
+        for top in starts(height, tall, across):
+            band = image.read(page // stacked, top, top + tall)[page % stacked][..., image.colours]
+            found += [band[:, left : left + wide] for left in starts(width, wide, across)]
+    values = np.stack(found).astype(np.float32)
+    values = values if bounds is None else values.clip(*bounds)
+    return torch.from_numpy(values).div_(peak).permute(0, 3, 1, 2).contiguous()
+
+
+def whole_patches(side: int) -> int:
+    """Return a number of px without what is left over by the patches that are measured."""
+    return side // MIN_SIDE_PX * MIN_SIDE_PX or side
+
+
+def starts(side: int, window: int, most: int) -> list[int]:
+    """Return where windows begin that are spread over a side, px."""
+    count = min(most, math.ceil(side / window))
+    return np.linspace(0, side - window, count).round().astype(int).tolist()  # type: ignore[no-any-return]  # ints
+
+
+@dataclass
+class Treatment:
+    """What was found in a file, and how it is denoised.
+
+    Args:
+        windows: of the file, (N, C, h, w) float32 in units of the range.
+        peak: the value that is 1.
+        noise: what one look tells.
+        spacing: at which the noise is independent; None where there is nothing to denoise.
+        quality: of the general denoiser; None unless the noise is independent.
+        denoiser: None leaves the pixels as they are.
+    """
+
+    windows: Tensor
+    peak: float
+    noise: ImageNoise
+    spacing: NoiseSpacing | None = None
+    quality: SingleNoise | None = None
+    denoiser: Denoiser | None = None
+    adapted: bool = False
+    gain_db: float = 0.0  # of the denoiser over the general one, by SURE
+    shared: int = 1  # files that the net was adapted to
+    minutes: float = 0.0
+    measured: Tensor = field(default_factory=lambda: torch.empty(0))  # windows that hold independent noise
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the noise is known, and the PSNR can be estimated."""
+        return self.quality is not None and self.quality.doubt is None
+
+    def planes(self) -> list[tuple[Tensor, Tensor]]:
+        """Return what a net can be adapted to: images and the variance of their noise, (C, h, w) or (1, h, w) each."""
+        assert self.denoiser is not None and self.quality is not None
+        level = self.denoiser.with_passes(Passes()).estimate(self.measured)
+        variance = torch.from_numpy(self.quality.variance.at(level.numpy()))
+        pairs = list(zip(self.measured, variance, strict=True))
+        if self.denoiser.splits(self.windows.shape[1]):
+            return [(image[c : c + 1], var[c : c + 1]) for image, var in pairs for c in range(len(image))]
+        return pairs
+
+    def score(self, denoiser: Denoiser) -> float:
+        """Return SURE of a denoiser as PSNR, dB, without the mean over flips and rotations, to save time."""
+        assert self.quality is not None
+        once = denoiser.with_passes(Passes())
+        return sure_db(once.estimate, self.measured, self.quality.variance)
+
+    def psnr_before_db(self) -> float | None:
+        """Estimate the PSNR of the noisy image, dB; None where the noise is not known."""
+        if not self.is_trusted or self.quality is None:
+            return None
+        return as_db(float(self.quality.variance.at(self.measured.numpy()).mean(dtype=np.float64)))
+
+    def psnr_after_db(self) -> tuple[float, float] | None:
+        """Estimate the PSNR of the denoised image and its error, dB; None where the noise is not known."""
+        if not self.is_trusted or self.quality is None:
+            return None
+        spread = abs(self.quality.check_db - self.quality.psnr_db)
+        return self.quality.psnr_db + self.gain_db, max(spread, LEAST_ERROR_DB)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was found and done, for the record."""
+        before, after = self.psnr_before_db(), self.psnr_after_db()
+        passes = self.denoiser.passes if self.denoiser else None
+        return {
+            "kind": self.noise.kind if self.spacing is None else "independent" if passes_once(passes) else "correlated",
+            "noise_sd": rounded(self.sd()),
+            "correlation": [round(rho, 3) for rho in self.spacing.correlation] if self.spacing else None,
+            "saturated": rounded(self.noise.saturated),
+            "spacings": list(passes.spacings) if passes else None,
+            "turns": passes.turns if passes else None,
+            "adapted_minutes": self.minutes if self.adapted else 0,
+            "psnr_noisy_db": rounded(before),
+            "psnr_db": rounded(after and after[0]),
+            "psnr_error_db": rounded(after and after[1]),
+            "why_no_psnr": None if after else self.why_declined(),
+        }
+
+    def sd(self) -> float | None:
+        """Return the standard deviation of the noise, in values of the file."""
+        if self.spacing is None:
+            return None
+        if self.quality is not None:
+            level = self.measured.numpy()
+            return self.peak * math.sqrt(float(self.quality.variance.at(level).mean(dtype=np.float64)))
+        return self.peak * self.spacing.sd
+
+    def why_declined(self) -> str:
+        """Return why there is no estimate of the PSNR."""
+        if self.spacing is None:
+            return "nothing was denoised"
+        if self.quality is None:
+            return "the noise is correlated"
+        return DOUBTS[self.quality.doubt or "unlike"]
+
+    def lines(self) -> list[str]:
+        """Return what was found, what was done, and how good the result may be: a line each."""
+        return [line for line in (self.noise_line(), self.method_line(), self.quality_line()) if line]
+
+    def noise_line(self) -> str:
+        low, high = self.noise.low * self.peak, self.noise.high * self.peak
+        values = f"values {low:.5g} to {high:.5g}"
+        if self.spacing is None:
+            text = {"constant": f"every value is {high:.5g}", "small": f"fewer than {MIN_SIDE_PX} px a side"}.get(
+                self.noise.kind, f"hardly any ({values})"
+            )
+        else:
+            rho = ", ".join(f"{value:.2f}" for value in self.spacing.correlation)
+            form = "independent" if self.spacing.spacing == 1 else "correlated"
+            text = f"sd {self.sd():.3g} ({values}), {form} ({rho} at 1, 2, 3 px)"
+        if self.noise.saturated:
+            text += (
+                f"; {100 * self.noise.saturated:.0f} % of the values are {high:.5g} (saturated), what they hid is lost"
+            )
+        return f"noise: {text}"
+
+    def method_line(self) -> str:
+        if self.denoiser is None:
+            return "method: none, the pixels are passed through unchanged"
+        passes = self.denoiser.passes
+        if self.spacing and self.spacing.spacing > 1:
+            spacings = " and ".join(map(str, passes.spacings))
+            return f"method: general, on sub-images of pixels {spacings} px apart, then once more on their mean"
+        files = f"{self.shared} files of one kind" if self.shared > 1 else "this file"
+        net = f"general, adapted to {files} for {self.minutes:g} minutes" if self.adapted else "general"
+        return f"method: {net}" + (f", mean of {passes.turns} flips and rotations" if passes.turns > 1 else "")
+
+    def quality_line(self) -> str | None:
+        if self.denoiser is None:
+            return None
+        before, after = self.psnr_before_db(), self.psnr_after_db()
+        if after is None or before is None:
+            return f"PSNR: not estimated ({self.why_declined()})"
+        return f"PSNR (peak {self.peak:g}): about {before:.1f} dB before, {after[0]:.1f} ± {after[1]:.1f} dB after"
+
+
+def passes_once(passes: Passes | None) -> bool:
+    return passes is None or passes.spacings == (1,)
+
+
+def rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+
+
+def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: int) -> Treatment:
+    """Look at windows of a file, and choose how to denoise it, without adaptation.
+
+    Args:
+        general: the denoiser of independent noise.
+        windows: (N, C, h, w) float32 in units of the range.
+        peak: the value that is 1.
+        pixels: of the file.
+    """
+    noise = find_noise(torch.cat(list(windows), -1).numpy())
+    treatment = Treatment(windows, peak, noise)
+    if noise.kind in ("small", "constant", "clean"):
+        return treatment
+
+    def denoise_at(images: np.ndarray, spacing: int) -> np.ndarray:
+        return general.with_passes(Passes((spacing,))).estimate(torch.from_numpy(images)).numpy()
+
+    treatment.spacing = find_spacing(windows.numpy(), denoise_at)
+    if treatment.spacing.spacing > 1 and treatment.spacing.sd <= LEAST_CORRELATED * (noise.high - noise.low):
+        treatment.noise, treatment.spacing = noise._replace(kind="clean"), None  # texture
+        return treatment
+    if treatment.spacing.spacing > 1:
+        treatment.denoiser = general.with_passes(PASSES[treatment.spacing.spacing])
+        return treatment
+    turns = next((turns for most, turns in TURNS if pixels <= most), 1)
+    treatment.denoiser = general.with_passes(Passes(turns=turns))
+    noisy = [window for window in windows if find_noise(window.numpy()).kind == "independent"]
+    treatment.measured = torch.stack(noisy) if noisy else windows
+    treatment.quality = SingleNoise.measure(general.estimate, treatment.measured)
+    return treatment
+
+
+def kinds(treatments: Sequence[Treatment]) -> list[list[Treatment]]:
+    """Return the treatments whose noise is known, in groups of the same channels, range and about the same noise."""
+    groups: dict[tuple[int, float, int], list[Treatment]] = {}
+    for treatment in treatments:
+        if treatment.is_trusted:
+            strength = round(2 * math.log2(max(treatment.sd() or 0.0, 1e-12)))
+            groups.setdefault((treatment.windows.shape[1], treatment.peak, strength), []).append(treatment)
+    return list(groups.values())
+
+
+def use_adapted(treatment: Treatment, module: Any, minutes: float, shared: int) -> None:
+    """Take an adapted net where SURE finds it better than the general one."""
+    general = treatment.denoiser
+    assert general is not None
+    adapted = general.with_passes(general.passes, module)
+    gain_db = treatment.score(adapted) - treatment.score(general)
+    if gain_db > 0:
+        treatment.denoiser, treatment.adapted, treatment.gain_db = adapted, True, gain_db
+        treatment.minutes, treatment.shared = minutes, shared
