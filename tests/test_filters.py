@@ -1,12 +1,15 @@
-"""Filters as references for nets: median, Gaussian blur, non-local means with the noise found from pairs."""
+"""Filters as references for nets, with the noise found from pairs, and on grey, colour and stabilised images."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 from skimage import data, filters, restoration, transform
 
-from n2n_lightning.filters import FILTERS, gaussian_blur, median, non_local_means
+from n2n_lightning.filters import FILTERS, gaussian_blur, median, non_local_means, total_variation
 from n2n_lightning.noise_variance import NoiseVariance
 
 Images = np.ndarray
@@ -26,6 +29,16 @@ def poisson_gaussian(clean: Images, count: float, sd: float, seed: int) -> Image
 
 def mse(images: Images, clean: Images) -> float:
     return float(np.mean((images.clip(0, 1) - clean) ** 2))
+
+
+def parameters(names: Iterable[str]) -> list[Any]:
+    """Return the filters' names; those that need a package which is missing are skipped, and say so."""
+    missing = {name: f"needs {FILTERS[name].module}, of an extra" for name in names if not FILTERS[name].installed}
+    return [pytest.param(x, marks=pytest.mark.skipif(x in missing, reason=missing.get(x, ""))) for x in names]
+
+
+def middle_strength(name: str) -> float:
+    return FILTERS[name].strengths[len(FILTERS[name].strengths) // 2 - 1]
 
 
 CONSTANT = NoiseVariance(np.zeros(3), np.full(3, 0.01))
@@ -87,7 +100,7 @@ def test_the_fitted_line_makes_non_local_means_better_where_noise_rises_with_the
     assert best["line"] < 0.9 * best["constant"]
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("name", parameters(FILTERS))
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 2, 5), (1, 12, 16, 16)])
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_any_size_and_number_of_channels_gives_finite_values(name: str, shape: tuple[int, ...], scale: float):
@@ -100,10 +113,44 @@ def test_any_size_and_number_of_channels_gives_finite_values(name: str, shape: t
         assert filtered.shape == shape and filtered.dtype == np.float32 and np.isfinite(filtered).all()
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("name", parameters(FILTERS))
 def test_values_below_0_are_denoised_and_not_cut_off(name: str):
     clean = scene() - 0.5
     first, second = ((clean + np.random.default_rng(n).normal(0, 0.1, clean.shape)).astype(np.float32) for n in (0, 1))
     noise = NoiseVariance.fit(first, second)
-    filtered = FILTERS[name].apply(first, FILTERS[name].strengths[1], noise)
+    filtered = FILTERS[name].apply(first, middle_strength(name), noise)
     assert np.mean((filtered - clean) ** 2) < 0.5 * 0.1**2
+
+
+# Filters that know the noise
+
+
+@pytest.mark.parametrize("name", parameters(name for name in FILTERS if name not in ("median", "gaussian")))
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_noise_that_rises_with_the_level_is_removed_in_grey_and_colour(name: str, channels: int):
+    clean = scene(channels)
+    noisy = poisson_gaussian(clean, 40, 0.03, seed=0)
+    noise = NoiseVariance(np.full(channels, 1 / 40), np.full(channels, 0.03**2))
+    assert mse(FILTERS[name].apply(noisy, middle_strength(name), noise), clean) < 0.5 * mse(noisy, clean)
+
+
+@pytest.mark.parametrize("name", parameters(name for name in FILTERS if name not in ("median", "gaussian")))
+def test_the_unit_of_the_values_does_not_matter(name: str):
+    noisy = poisson_gaussian(scene(), 1e9, 0.1, seed=0)
+    larger = NoiseVariance(CONSTANT.slope, CONSTANT.offset * 100)
+    filtered = FILTERS[name].apply(noisy, middle_strength(name), CONSTANT)
+    assert np.allclose(FILTERS[name].apply(10 * noisy, middle_strength(name), larger), 10 * filtered, atol=0.01)
+
+
+@pytest.mark.parametrize("name", parameters(["wavelet", "bm3d"]))
+def test_grey_images_saved_as_colour_are_denoised(name: str):
+    clean = scene(1).repeat(3, 1)
+    noisy = poisson_gaussian(clean[:, :1], 1e9, 0.1, seed=0).repeat(3, 1)
+    filtered = FILTERS[name].apply(noisy, 1.0, CONSTANT)
+    assert np.isfinite(filtered).all() and mse(filtered, clean) < 0.5 * mse(noisy, clean)
+
+
+def test_with_constant_noise_total_variation_is_that_of_scikit_image():
+    noisy = poisson_gaussian(scene(), 1e9, 0.1, seed=0)
+    expected = restoration.denoise_tv_chambolle(noisy[0], 0.08, eps=1e-9, max_num_iter=300, channel_axis=0)
+    assert np.sqrt(np.mean((total_variation(noisy, 0.8, CONSTANT)[0] - expected) ** 2)) < 0.1 * 0.1

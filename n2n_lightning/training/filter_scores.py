@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-TITLES = {"median": "median", "gaussian": "Gaussian blur", "non_local_means": "non-local means"}
+TITLES = {
+    "median": "median",
+    "gaussian": "Gaussian blur",
+    "non_local_means": "non-local means",
+    "total_variation": "total variation",
+    "wavelet": "wavelets",
+}
+SURE = "val/psnr_sure"  # of runs on single images, where their noise is known
 NET = "net"  # beside the filters' names, where the net was scored on the same part of the validation images
 
 
@@ -23,7 +30,8 @@ class FilterScores(NamedTuple):
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Self | None:
         """Read the entry ``filters`` of a ``result.json``; None if it has none."""
-        monitor, entries = str(record.get("monitor")), record.get("filters")
+        monitor = SURE if SURE in record else str(record.get("monitor"))
+        entries = record.get("filters")
         if not isinstance(entries, dict):
             return None
         key = monitor.removeprefix("val/")
