@@ -31,7 +31,7 @@ from n2n_lightning.system.atomic import read_json, write_json
 from n2n_lightning.training.run_metadata import device_name
 
 FOLDER = Path("outputs/benchmarks/single")
-ONE_IMAGE = ["data=single", "init_from=null", "ema=0.995", "data.val_pairs=20", "data.range=1"]
+ONE_IMAGE = ["data=single", "init_from=null", "ema=0.995", "data.val_pairs=20", "data.range=1", "trainer.max_epochs=5"]
 FROM_SCRATCH = {
     "r2r": ["model=nafnet8", "loss=r2r", "data.batch_size=4"],
     "zs_n2n": ["model=zs_n2n", "loss=zs_n2n"],
@@ -39,7 +39,7 @@ FROM_SCRATCH = {
     "neighbor2neighbor": ["model=nafnet8", "loss=neighbor2neighbor", "data.batch_size=4"],
 }
 COMMANDS = ("denoise", "denoise_adapted", *FROM_SCRATCH)
-Pixels = npt.NDArray[np.float32]  # (H, W, C) or (H, W) in units of the range
+Pixels = npt.NDArray[np.floating]  # (H, W, C) or (H, W) in units of the range
 
 
 def add_noise(clean: Pixels, kind: str, strength: float, seed: int) -> Pixels:
@@ -93,8 +93,8 @@ def by_filter(name: str, noisy: Pixels, sigma: float | None) -> Pixels:
     gain, offset = (0.0, sigma**2) if sigma else (1.0, 0.0)
     noise = NoiseVariance(np.full(channels, gain), np.full(channels, offset))
     strength = choose_strength(name, images, noise)
-    found = np.moveaxis(FILTERS[name].apply(images, strength, noise)[0], 0, -1)
-    return found.reshape(noisy.shape)
+    found: Pixels = np.moveaxis(FILTERS[name].apply(images, strength, noise)[0], 0, -1).reshape(noisy.shape)
+    return found
 
 
 def main() -> None:

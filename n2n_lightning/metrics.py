@@ -50,6 +50,22 @@ def triple_error(estimate: Tensor, second: Tensor, third: Tensor, limits: Limits
     return ((clipped - second) * (clipped - third)).flatten(1).mean(1)
 
 
+def sure_error(estimate: Tensor, noisy: Tensor, variance: Tensor, derivative: Tensor) -> Tensor:
+    """Estimate the MSE of each image from its noisy version alone: Stein's unbiased risk estimate (SURE, Stein 1981).
+
+    The noise must be independent from pixel to pixel, and its variance known.
+
+    Args:
+        estimate, noisy: (N, C, H, W); estimates are not clipped.
+        variance: of the noise at each pixel.
+        derivative: of each pixel of the estimate by its own noisy value.
+
+    Returns:
+        (N,), maybe negative.
+    """
+    return ((estimate - noisy).square() - variance + 2 * variance * derivative).flatten(1).mean(1)
+
+
 def errors_by_noisy_images(
     denoise: Callable[[Tensor], Tensor],
     estimate: Tensor,

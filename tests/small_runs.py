@@ -32,7 +32,7 @@ from n2n_lightning.models.module import FORMAT
 from n2n_lightning.system import hydra_app
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.training.build import build_module
-from n2n_lightning.training.callbacks import CSV_COLUMNS, PAIR_COLUMNS
+from n2n_lightning.training.callbacks import CSV_COLUMNS, NOISY_COLUMNS
 from n2n_lightning.training.run import train
 from n2n_lightning.training.settings import RunSettings
 
@@ -155,7 +155,7 @@ def read_table(folder: Path) -> list[dict[str, str]]:
         table = csv.DictReader(file)
         rows = list(table)
     names = tuple(table.fieldnames or ())
-    assert names == (*CSV_COLUMNS, *(name for name in PAIR_COLUMNS if name in names))
+    assert names == (*CSV_COLUMNS, *(name for name in NOISY_COLUMNS if name in names))
     return rows
 
 

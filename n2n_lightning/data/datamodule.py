@@ -87,7 +87,9 @@ class NoisyPairDataModule(pl.LightningDataModule):
     def monitor(self) -> str:
         """The metric that decides which epoch is best."""
         source = self.sources["val"]
-        return "val/psnr" if source.has_clean else "val/psnr_pairs" if source.has_pairs else "val/loss"
+        if source.has_clean or source.has_pairs:
+            return "val/psnr" if source.has_clean else "val/psnr_pairs"
+        return "val/psnr_sure" if getattr(self.data, "variance_is_trusted", False) else "val/loss"
 
     @property
     def resident_device(self) -> torch.device | None:

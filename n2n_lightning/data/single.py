@@ -49,7 +49,8 @@ class SingleData(SceneData):
 
     root: str
     val_root: str | None = None
-    variance: Line | None = field(init=False, default=None)  # of the noise, where something has measured it
+    variance: Line | None = field(init=False, default=None)  # of the noise, where training has measured it
+    variance_is_trusted: bool = field(init=False, default=False)
 
     def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
         root = self.root if stage == "train" else self.val_root

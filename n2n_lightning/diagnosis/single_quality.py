@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.diagnosis.single_image import find_noise
+from n2n_lightning.metrics import sure_error
 from n2n_lightning.noise_variance import NoiseVariance
 
+PATCH_PX = 16  # side of the patches that ``find_noise`` looks at
 PROBES = 2  # random directions in which a denoiser is differentiated
 STEP = 0.1  # of a probe, in standard deviations of what the denoiser removes
 EXCESS = 1.05  # of the error of ``weights/general`` over that of the best denoiser; found on crops of Kodak24
@@ -64,10 +66,11 @@ class SingleNoise(NamedTuple):
 
 
 def find_doubt(noisy: Tensor) -> Doubt | None:
-    """Return why the noise cannot be measured within one of the images, (N, C, H, W), or None."""
-    kinds = {find_noise(image).kind for image in noisy.numpy()} - {"independent"}
-    found: list[Doubt] = ["correlated", "clean", "constant", "small"]
-    return next((kind for kind in found if kind in kinds), None)
+    """Return why the noise of images, (N, C, H, W), cannot be measured within each of them, or None."""
+    height, width = (side // PATCH_PX * PATCH_PX or side for side in noisy.shape[2:])
+    beside_each_other = torch.cat(list(noisy[..., :height, :width]), -1)  # so that no patch has parts of two
+    kind = find_noise(beside_each_other.numpy()).kind
+    return None if kind == "independent" else kind
 
 
 def sure_db(denoise: Denoise, noisy: Tensor, noise: NoiseVariance) -> float:
@@ -83,7 +86,7 @@ def sure_db(denoise: Denoise, noisy: Tensor, noise: NoiseVariance) -> float:
     denoised = denoise(noisy)
     variance = torch.from_numpy(noise.at(denoised.numpy()))
     slope = divergence(denoise, noisy, STEP * math.sqrt(mean(variance)))
-    return as_db(mean((noisy - denoised).square() - variance) + 2 * mean(variance * slope))
+    return as_db(mean(sure_error(denoised, noisy, variance, slope)))
 
 
 def divergence(denoise: Denoise, noisy: Tensor, step: float) -> Tensor:

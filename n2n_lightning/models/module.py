@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,28 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, R
 
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.losses import GIVEN_ARGUMENTS, Loss, l2, noise_floor
-from n2n_lightning.metrics import PairQuality, RestorationQuality, WeightedMean, errors_by_noisy_images
+from n2n_lightning.metrics import (
+    PairQuality,
+    RestorationQuality,
+    WeightedMean,
+    errors_by_noisy_images,
+    psnr_db,
+    sure_error,
+)
+from n2n_lightning.noise_variance import NoiseVariance
 from n2n_lightning.self_supervised.choices import ALL_LOSSES, ASKED_ARGUMENTS, SINGLE_LOSSES, arguments_taken
+from n2n_lightning.self_supervised.draws import draw
 from n2n_lightning.self_supervised.neighbor2neighbor import halves_loss
-from n2n_lightning.self_supervised.r2r import Line
+from n2n_lightning.self_supervised.r2r import Line, draw_normal, variance_at
 from n2n_lightning.system import plugin_loading
 
 FORMAT = 1  # of a checkpoint's description of itself
 MODULE_ARGUMENTS = ("optimizer", "loss", "scheduler")  # of every family, beside those of the net
 LOGGED = (  # the scores of validation that are logged
     *("loss", "loss_floor", "psnr", "psnr_pooled", "ssim"),
-    *("psnr_pairs", "psnr_pairs_low", "psnr_pairs_high"),
+    *("psnr_pairs", "psnr_pairs_low", "psnr_pairs_high", "psnr_sure"),
 )
+PROBE_STEP = 0.1  # to differentiate the net, in standard deviations of the noise
 Spec = Mapping[str, Any]  # {"name": ..., argument: value, ...}
 Built = TypeVar("Built")
 
@@ -102,7 +113,8 @@ class DenoiserModule(pl.LightningModule):
     peak, sample_type = 255.0, "uint8"  # of the training data's files; the net sees the value ``peak`` as 1
     span: tuple[float, float] | None = None  # that clean images can have, in file values; None is 0 to ``peak``
     reach: tuple[float, float] | None = None  # largest absolute value of the darkest and the brightest training file
-    variance: Line | None = None  # of the noise, for a loss that asks for it; as measured in the training images
+    variance: Line | None = None  # of the noise, as measured in single training images
+    variance_is_trusted = False  # so that SURE estimates the PSNR
     recorded_plugins: Mapping[str, str] = {}  # of a loaded checkpoint: who registered what, such as ``loss=my_loss``
     gives_negatives = True  # whether the net's output can be below 0
 
@@ -112,6 +124,7 @@ class DenoiserModule(pl.LightningModule):
         self.optimizer_spec, self.scheduler_spec = optimizer, scheduler
         self.train_loss, self.val_loss, self.val_floor = WeightedMean(), WeightedMean(), WeightedMean()
         self.quality, self.pair_quality = RestorationQuality(), PairQuality()
+        self.sure, self.noise_level = WeightedMean(), WeightedMean()  # MSE of single images, and of these before
         self.progress = 0.0  # completed fraction of the training, for a loss that changes
         self.scores: dict[str, Any] = {}  # of the last validation
         self.train_loss.persistent(True)  # so that a run resumed within an epoch logs the mean of the whole epoch
@@ -138,6 +151,15 @@ class DenoiserModule(pl.LightningModule):
         return self.hparams["loss"]["name"] in SINGLE_LOSSES
 
     @property
+    def noise(self) -> NoiseVariance | None:
+        """The noise of single images, in units of the range; None if it is not known well."""
+        if self.variance is None or not self.variance_is_trusted:
+            return None
+        channels = self.hparams["channels"]
+        slope, offset = (np.broadcast_to(np.asarray(values, np.float64), channels) for values in self.variance)
+        return NoiseVariance(slope, offset)
+
+    @property
     def limits(self) -> tuple[float, float]:
         """What estimates are clipped to in scores: ``span`` in units of the range."""
         low, high = self.span or (0.0, self.peak)
@@ -151,6 +173,7 @@ class DenoiserModule(pl.LightningModule):
             self.peak, self.sample_type = float(data.peak), data.sample_type
             self.span, self.reach = getattr(data, "span", None), getattr(data, "reach", None)
             self.variance = getattr(data, "variance", None)
+            self.variance_is_trusted = getattr(data, "variance_is_trusted", False)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Denoise images that are scaled to the net. (N, C, H, W) float32 -> same shape, not clipped."""
@@ -204,6 +227,8 @@ class DenoiserModule(pl.LightningModule):
             self.quality.update(pair.source, estimate, pair.clean, self.limits)
         if pair.target is not None:
             self.score_pair(pair, estimate)
+        elif pair.clean is None and self.variance_is_trusted:
+            self.score_single(pair, estimate)
         return estimate
 
     def score_pair(self, pair: NoisyPair, estimate: Tensor) -> None:
@@ -216,8 +241,19 @@ class DenoiserModule(pl.LightningModule):
         if floor is not None:
             self.val_floor.update(floor, len(noisy))
 
+    def score_single(self, pair: NoisyPair, estimate: Tensor) -> None:
+        """Score an estimate by its noisy image alone, with a random probe (Ramani et al. 2008). (N, C, H, W) float32."""
+        assert self.variance is not None and pair.seeds is not None
+        noisy = pair.source
+        variance = variance_at(estimate, self.variance)
+        (probe,) = draw(pair.seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng).sign(),))
+        step = PROBE_STEP * variance.mean().sqrt()
+        derivative = probe * (self(noisy + step * probe) - self(noisy - step * probe)) / (2 * step)
+        self.sure.update(sure_error(estimate, noisy, variance, derivative).mean(), len(noisy))
+        self.noise_level.update(variance.mean(), len(noisy))
+
     def on_validation_epoch_start(self) -> None:
-        for metric in (self.val_loss, self.val_floor, self.quality, self.pair_quality):
+        for metric in (self.val_loss, self.val_floor, self.quality, self.pair_quality, self.sure, self.noise_level):
             metric.reset()
 
     def on_validation_epoch_end(self) -> None:
@@ -227,7 +263,10 @@ class DenoiserModule(pl.LightningModule):
         for metric in (self.pair_quality, self.quality):
             if metric.update_count:
                 self.scores |= metric.compute()
-        shown = {"psnr", "psnr_pairs"} & self.scores.keys() or {"loss"}  # in the progress bar
+        if self.sure.update_count:
+            self.scores["psnr_sure"] = psnr_db(self.sure.compute()).item()
+            self.scores["noisy_psnr_sure"] = psnr_db(self.noise_level.compute()).item()
+        shown = {"psnr", "psnr_pairs", "psnr_sure"} & self.scores.keys() or {"loss"}  # in the progress bar
         for name in LOGGED:
             if name in self.scores:
                 self.log(f"val/{name}", self.scores[name], prog_bar=name in shown, logger=False)
@@ -260,6 +299,7 @@ class DenoiserModule(pl.LightningModule):
             about["reach"] = list(self.reach)
         if self.variance is not None:
             about["variance"] = [list(values) for values in self.variance]  # slope and offset of each channel
+            about["variance_is_trusted"] = self.variance_is_trusted
         used = {"model": {"family": self.family}} | {group: self.hparams[group] for group in ("optimizer", "loss")}
         if registered := plugin_loading.plugins_of(used):
             about["plugins"] = registered  # names for people; loading imports none of them

@@ -39,12 +39,13 @@ def r2r(
             gain x level + (sigma / 255)^2, as of ``noise=poisson_gaussian``.
     """
     check_settings(alpha, gain, sigma)
-    if gain is not None or sigma is not None:
-        variance = [gain or 0.0], [((sigma or 0.0) / 255) ** 2]
+    variance = known_variance(gain, sigma) or variance
     if variance is None:
         raise ValueError("the noise must be known for loss=r2r; set loss.sigma=25, or train by the command")
     (added,) = draw(seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng),))
-    added = added * variance_at(net, noisy, variance).sqrt()
+    with torch.no_grad():
+        level = net(noisy) if any(variance[0]) else noisy  # the variance does not depend on it where the slope is 0
+    added = added * variance_at(level, variance).sqrt()
     return l2(net(noisy + alpha * added), noisy - added / alpha)
 
 
@@ -57,16 +58,17 @@ def check_settings(alpha: float, gain: float | None, sigma: float | None) -> Non
             raise ValueError(f"{name} must be 0 or more, got {value}; set loss.{name}={example}, or null to measure it")
 
 
+def known_variance(gain: float | None, sigma: float | None) -> Line | None:
+    """Return the variance that the settings of ``r2r`` give; None if neither is set."""
+    return None if gain is None and sigma is None else ([gain or 0.0], [((sigma or 0.0) / 255) ** 2])
+
+
 def draw_normal(images: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """Draw standard normal values for ``count`` images of the size of these: (count, C, H, W) float32."""
     return torch.randn((count, *images.shape[1:]), generator=rng, device=rng.device)
 
 
-def variance_at(net: Callable[[Tensor], Tensor], noisy: Tensor, line: Line) -> Tensor:
-    """Return the variance of the noise at each pixel: (N, C, H, W) float32, or (C, 1, 1) if it is the same for all."""
-    slope, offset = (torch.tensor(values, device=noisy.device).reshape(-1, 1, 1) for values in line)
-    if not slope.any():
-        return offset.clamp_min(0)
-    with torch.no_grad():
-        level = net(noisy).clamp_min(0)
-    return (slope * level + offset).clamp_min(0)
+def variance_at(level: Tensor, line: Line) -> Tensor:
+    """Return the variance of the noise at each pixel. (N, C, H, W) float32 in units of the range -> same shape."""
+    slope, offset = (torch.tensor(values, device=level.device).reshape(-1, 1, 1) for values in line)
+    return (slope * level.clamp_min(0) + offset).clamp_min(0)

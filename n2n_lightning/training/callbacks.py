@@ -21,7 +21,10 @@ from n2n_lightning.training.image_grid import ImageGrid, to_bytes
 from n2n_lightning.training.loggers import log_epoch
 
 CSV_COLUMNS = ("epoch", "train/loss", "val/loss", "val/psnr", "val/ssim", "lr", "seconds")
-PAIR_COLUMNS = ("val/loss_floor", "val/psnr_pairs", "val/psnr_pairs_low", "val/psnr_pairs_high")  # if they exist
+NOISY_COLUMNS = (  # without clean images; those that exist
+    *("val/loss_floor", "val/psnr_pairs", "val/psnr_pairs_low", "val/psnr_pairs_high"),
+    "val/psnr_sure",
+)
 
 
 class ProgressBar(RichProgressBar):
@@ -114,7 +117,7 @@ class RunRecord(pl.Callback):
         train_loss = pl_module.train_loss.compute().item()
         seconds = time.perf_counter() - self.epoch_started
         values = scores | {"epoch": epoch, "train/loss": train_loss, "lr": self.lr, "seconds": seconds}
-        self.rows.append({key: values[key] for key in (*CSV_COLUMNS, *PAIR_COLUMNS) if key in values})
+        self.rows.append({key: values[key] for key in (*CSV_COLUMNS, *NOISY_COLUMNS) if key in values})
         sign = -1 if self.monitor == "val/loss" else 1
         if not self.best or sign * scores[self.monitor] > sign * self.best[self.monitor]:
             self.best = {"best_epoch": epoch, **scores}
@@ -158,7 +161,7 @@ class RunRecord(pl.Callback):
     def write(self, status: str, reason: str | None = None, **more: Any) -> None:
         """Write ``metrics.csv`` and ``result.json``, with ``more`` entries in the latter."""
         text = io.StringIO(newline="")
-        extra = [key for key in PAIR_COLUMNS if any(key in row for row in self.rows)]
+        extra = [key for key in NOISY_COLUMNS if any(key in row for row in self.rows)]
         table = csv.DictWriter(text, [*CSV_COLUMNS, *extra], restval="")
         table.writeheader()
         table.writerows(self.rows)
@@ -173,7 +176,7 @@ class RunRecord(pl.Callback):
             "best_epoch": best.get("best_epoch"),
             **{key: best[key] for name in LOGGED if (key := f"val/{name}") in best},
             "noisy_psnr": best.get("val/noisy_psnr"),
-            **({"noisy_psnr_pairs": best["val/noisy_psnr_pairs"]} if "val/noisy_psnr_pairs" in best else {}),
+            **{key: best[f"val/{key}"] for key in ("noisy_psnr_pairs", "noisy_psnr_sure") if f"val/{key}" in best},
             "images_per_second": self.trained["images"] / seconds if seconds else None,
             "seconds": self.seconds,
             **more,

@@ -47,7 +47,7 @@ from n2n_lightning.training.resuming import (
 )
 from n2n_lightning.training.run_metadata import describe_run, hyper_parameters
 from n2n_lightning.training.settings import Config, RunSettings
-from n2n_lightning.training.single_noise import measure_for_loss, without_rotation
+from n2n_lightning.training.single_noise import measure_noise, without_rotation
 from n2n_lightning.training.trainer_settings import trainer_arguments
 from n2n_lightning.training.value_checks import check_initial_scale, range_line, value_warnings
 
@@ -120,14 +120,12 @@ def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> 
     datamodule = build_datamodule(settings)
     datamodule.setup("fit")
     check_limits(settings.trainer, datamodule)
-    asked = settings.loss
-    noise = measure_for_loss(asked, datamodule, resume_from)
-    if noise is not None:
-        noise = without_rotation(datamodule, noise)
+    asked, noise = settings.loss, None
+    if isinstance(datamodule.data, SingleData):
+        noise = without_rotation(datamodule, measure_noise(settings, datamodule, resume_from))
         print(noise.text, flush=True)
         settings = replace(settings, loss=noise.of_loss(asked))
-        assert isinstance(datamodule.data, SingleData)
-        datamodule.data.variance = noise.variance
+        datamodule.data.variance, datamodule.data.variance_is_trusted = noise.variance, noise.is_trusted
     if settings.minutes and not has_length(settings, folder):
         settings, length = set_length(settings, datamodule, time.monotonic() - began)
         print(length, flush=True)
@@ -256,7 +254,8 @@ def filter_entries(run: PreparedRun) -> dict[str, Any]:
     limit = run.settings.trainer.get("limit_val_batches")  # a number of batches, or as a float a share of them
     part = isinstance(limit, int) or (limit is not None and limit < 1)
     try:
-        return compare_filters(run.datamodule, run.module.limits, run.folder / "checkpoints" / BEST, part=part)
+        best, noise = run.folder / "checkpoints" / BEST, run.module.noise
+        return compare_filters(run.datamodule, run.module.limits, best, part=part, noise=noise)
     except (MemoryError, RuntimeError, ValueError) as error:  # the net is trained; filters only stand beside it
         print(f"warning: filters could not be compared: {error}", file=sys.stderr, flush=True)
         return {}

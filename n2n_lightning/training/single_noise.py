@@ -1,4 +1,4 @@
-"""What a loss for single images must know of their noise, measured in the training images before the first step."""
+"""The noise of single images, measured in the training images before the first step: for losses, and for quality."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from n2n_lightning.data.single import SingleImages
 from n2n_lightning.diagnosis.correlation import flat_patches
 from n2n_lightning.diagnosis.single_quality import SingleNoise
 from n2n_lightning.models.checkpoint import load_denoiser, read_checkpoint
-from n2n_lightning.models.trained import GENERAL
-from n2n_lightning.self_supervised.r2r import Line
-from n2n_lightning.training.settings import LossChoice
+from n2n_lightning.models.trained import GENERAL, find_trained
+from n2n_lightning.self_supervised.r2r import Line, known_variance
+from n2n_lightning.training.settings import LossChoice, RunSettings
 
-MEASURED_PX = 1_000_000  # of the training images, in random crops
+MEASURED_PX = 300_000  # of the training images, in random crops
 CORRELATED = 0.1  # from this correlation of neighbours on, a mask hides them
 LONGEST_PX = 16  # of a mask to each side
 PART = 16  # crops that are denoised at a time
-DOUBTS = {  # why a measured variance may be wrong -> what is said of it
-    "correlated": ", which is not sure: it is correlated; loss=noise2void loss.mask=auto suits it better",
-    "unlike": ", which is not sure: it is not as Gaussian and Poisson noise are; set loss.gain and loss.sigma",
+DOUBTS = {  # why a measured variance may be wrong
+    "clean": "there is hardly any",
+    "constant": "the images are constant",
+    "correlated": "it is correlated, and loss=noise2void loss.mask=auto suits it better",
+    "small": "the images are too small",
+    "unlike": "it is not as Gaussian and Poisson noise are",
 }
 Images = npt.NDArray[np.float32]
 
@@ -46,11 +49,13 @@ class MeasuredNoise:
     Args:
         text: a line about it.
         variance: of the noise, for each channel: slope and offset over the level, in units of the range.
+        is_trusted: whether the variance is sure enough to estimate quality by.
         chosen: the mask.
     """
 
     text: str
     variance: Line | None = None
+    is_trusted: bool = False
     chosen: LineMask | None = None
 
     def of_loss(self, loss: LossChoice) -> LossChoice:
@@ -60,32 +65,35 @@ class MeasuredNoise:
     @property
     def record(self) -> dict[str, Any]:
         """The entry of ``result.json``."""
-        if self.chosen is not None:
-            return self.chosen._asdict()
-        slope, offset = self.variance or ((), ())
-        return {"slope": list(slope), "offset": list(offset)}
+        mask = {} if self.chosen is None else self.chosen._asdict()
+        if self.variance is None:
+            return mask
+        slope, offset = self.variance
+        return mask | {"slope": list(slope), "offset": list(offset), "is_trusted": self.is_trusted}
 
 
-def measure_for_loss(
-    loss: LossChoice, datamodule: NoisyPairDataModule, resume_from: Path | None
-) -> MeasuredNoise | None:
-    """Return what the loss needs: for ``r2r`` the variance, for a mask "auto" the mask; None if all is set.
+def measure_noise(settings: RunSettings, datamodule: NoisyPairDataModule, resume_from: Path | None) -> MeasuredNoise:
+    """Return what is known of the noise of single images, and for ``loss.mask=auto`` the mask.
 
     A run that goes on keeps what its checkpoint holds, so that it ends as an uninterrupted one.
     """
-    values = loss.values
-    wants_variance = loss.name == "r2r" and values.get("gain") is None and values.get("sigma") is None
-    if not wants_variance and values.get("mask") != "auto":
-        return None
+    loss = settings.loss.values
+    wants_mask = loss.get("mask") == "auto"
     if resume_from is not None:
         content = read_checkpoint(resume_from)
-        if wants_variance:
-            return describe_variance(content["n2n_lightning"]["variance"], "as the run began with")
-        of_checkpoint = content["hyper_parameters"]["loss"]
-        kept = LineMask(of_checkpoint["mask"], of_checkpoint["mask_px"])
-        return MeasuredNoise(f"noise: mask {kept.mask} as the run began with", chosen=kept)
+        about, of_loss = content["n2n_lightning"], content["hyper_parameters"]["loss"]
+        mask = LineMask(of_loss["mask"], of_loss["mask_px"]) if wants_mask else None
+        found = describe_variance(
+            about.get("variance"), bool(about.get("variance_is_trusted")), "as the run began with"
+        )
+        return replace(found, chosen=mask)
     noisy = read_crops(datamodule)
-    return measure_variance(noisy) if wants_variance else choose_mask(noisy, values.get("mask_px"))
+    given = known_variance(loss.get("gain"), loss.get("sigma"))
+    found = measure_variance(noisy) if given is None else describe_variance(given, "as set", is_trusted=True)
+    if wants_mask:
+        chosen = choose_mask(noisy, loss.get("mask_px"))
+        found = replace(found, text=f"{found.text}\n{chosen.text}", chosen=chosen.chosen)
+    return found
 
 
 def read_crops(datamodule: NoisyPairDataModule) -> Images:
@@ -103,6 +111,8 @@ def measure_variance(noisy: Images) -> MeasuredNoise:
 
     The denoiser is ``weights/general``, for each channel alone where the images have other than three.
     """
+    if GENERAL not in find_trained():
+        return describe_variance(None, f"because weights/{GENERAL} is not here")
     general = load_denoiser(GENERAL)
 
     @torch.no_grad()
@@ -115,16 +125,22 @@ def measure_variance(noisy: Images) -> MeasuredNoise:
 
     found = SingleNoise.measure(denoise, torch.from_numpy(noisy))
     variance = found.variance.slope.tolist(), found.variance.offset.tolist()
-    return describe_variance(variance, "measured in the training images" + DOUBTS.get(found.doubt or "", ""))
+    source = "measured in the training images"
+    if found.doubt is not None:
+        source += f", but {DOUBTS[found.doubt]}: the quality is not estimated"
+    return describe_variance(variance, source, is_trusted=found.doubt is None)
 
 
-def describe_variance(variance: Line, source: str) -> MeasuredNoise:
+def describe_variance(variance: Line | None, source: str, *, is_trusted: bool = False) -> MeasuredNoise:
     """Return the variance with a line about it, in the units of ``noise=poisson_gaussian``."""
+    if variance is None:
+        return MeasuredNoise(f"noise: not measured, {source}")
     slope, offset = variance
     gains = " ".join(dict.fromkeys(f"{value:.4f}" for value in slope))
     sigmas = " ".join(dict.fromkeys(f"{255 * max(value, 0.0) ** 0.5:.1f}" for value in offset))
     black = " below a black level" if min(offset) < 0 else ""
-    return MeasuredNoise(f"noise: gain {gains}, sigma {sigmas} of 255{black}, {source}", (list(slope), list(offset)))
+    text = f"noise: gain {gains}, sigma {sigmas} of 255{black}, {source}"
+    return MeasuredNoise(text, (list(slope), list(offset)), is_trusted)
 
 
 def choose_mask(noisy: Images, mask_px: int | None) -> MeasuredNoise:
