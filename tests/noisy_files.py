@@ -17,7 +17,7 @@ CROPS = (
     "data.val_fraction=0.4",
     "data.augment=[]",
 )
-MONITORS = {"burst": "val/psnr_pairs", "pairs": "val/psnr_pairs", "clean": "val/psnr", "single": "val/loss"}
+MONITORS = {"burst": "val/psnr_pairs", "pairs": "val/psnr_pairs", "clean": "val/psnr", "single": "val/psnr_sure"}
 ALL = (*SHORT, *CROPS)
 
 

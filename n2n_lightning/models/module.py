@@ -242,7 +242,7 @@ class DenoiserModule(pl.LightningModule):
             self.val_floor.update(floor, len(noisy))
 
     def score_single(self, pair: NoisyPair, estimate: Tensor) -> None:
-        """Score an estimate by its noisy image alone, with a random probe (Ramani et al. 2008). (N, C, H, W) float32."""
+        """Score an estimate by its noisy image alone, with a random probe (Ramani et al. 2008). (N, C, H, W)."""
         assert self.variance is not None and pair.seeds is not None
         noisy = pair.source
         variance = variance_at(estimate, self.variance)

@@ -45,7 +45,7 @@ def r2r(
     (added,) = draw(seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng),))
     with torch.no_grad():
         level = net(noisy) if any(variance[0]) else noisy  # the variance does not depend on it where the slope is 0
-    added = added * variance_at(level, variance).sqrt()
+        added = added * variance_at(level, variance).sqrt()
     return l2(net(noisy + alpha * added), noisy - added / alpha)
 
 

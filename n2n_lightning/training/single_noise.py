@@ -83,9 +83,8 @@ def measure_noise(settings: RunSettings, datamodule: NoisyPairDataModule, resume
         content = read_checkpoint(resume_from)
         about, of_loss = content["n2n_lightning"], content["hyper_parameters"]["loss"]
         mask = LineMask(of_loss["mask"], of_loss["mask_px"]) if wants_mask else None
-        found = describe_variance(
-            about.get("variance"), bool(about.get("variance_is_trusted")), "as the run began with"
-        )
+        is_trusted = bool(about.get("variance_is_trusted"))
+        found = describe_variance(about.get("variance"), "as the run began with", is_trusted=is_trusted)
         return replace(found, chosen=mask)
     noisy = read_crops(datamodule)
     given = known_variance(loss.get("gain"), loss.get("sigma"))

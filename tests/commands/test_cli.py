@@ -118,8 +118,6 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
         (["data=burst", "data.root=a", "data.crop_px=0"], ["crop_px must be 1 or more, got 0"]),
         (["data=burst", "data.root=a", "data.range=0"], ["range must be above 0, got 0", "null to find it"]),
         (["data=burst", "data.root=a", "data.seed=-1"], ["seed must be 0 or more, got -1"]),
-        (["data=single", "data.root=a", "data.crop_px=31"], ["crop_px must be even for data=single, got 31"]),
-        (["data=single", "data.root=a", "data.crop_px=null"], ["crop_px must be even for data=single, got None"]),
         (
             ["data=clean", "data.root=a", "noise.sigma=-1"],
             ["sigma must be 0 or more, or [low, high] of", "got -1; set noise.sigma=25"],

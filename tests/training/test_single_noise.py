@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
-from small_runs import assert_same_weights, compose_settings, read_json, smooth_images, train_with
+import torch
+from small_runs import assert_same_weights, read_json, smooth_images, train_with
 
-from n2n_lightning.data.datamodule import NoisyPairDataModule
-from n2n_lightning.data.single import SingleData
-from n2n_lightning.training.single_noise import choose_mask, measure_for_loss, measure_variance
+from n2n_lightning.models.checkpoint import load_denoiser
+from n2n_lightning.training.single_noise import choose_mask, measure_variance
 
 Images = npt.NDArray[np.float32]
 LENGTHS = {"rows": (1, 5), "columns": (5, 1), "block": (3, 3), "none": (1, 1)}
@@ -48,14 +48,7 @@ def test_the_variance_is_that_of_the_noise(channels: int):
     slope, offset = (np.array(values) for values in found.variance)
     assert slope.shape == offset.shape == (channels,)
     np.testing.assert_allclose(slope * 0.5 + offset, (25 / 255) ** 2, rtol=0.1)
-    assert found.text.startswith("noise: gain 0.0") and found.text.endswith("measured in the training images")
-
-
-@pytest.mark.parametrize("words", [["loss=r2r", "loss.sigma=25"], ["loss=r2r", "loss.gain=0.1"], ["loss=noise2void"]])
-def test_nothing_is_measured_where_all_is_set(words: list[str]):
-    settings = compose_settings("data=single", "data.root=there", *words)
-    unread = NoisyPairDataModule(SingleData(root="there"))
-    assert measure_for_loss(settings.loss, unread, None) is None
+    assert found.text.startswith("noise: gain 0.0") and "measured in the training images" in found.text
 
 
 @pytest.fixture
@@ -81,14 +74,39 @@ def test_a_run_says_and_records_what_it_measured_and_resumes_exactly(
     whole = train_with(tmp_path / "whole", *options, "trainer.max_epochs=2")
     measured = read_json(whole / "result.json").get("noise_measured")
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("noise: ")]
-    if loss == ["loss=zs_n2n"]:
-        assert measured is None and not said
-    elif loss == ["loss=r2r"]:
-        assert len(said) == 1 and len(measured["slope"]) == len(measured["offset"]) == 1
-    else:
-        assert measured["mask"] == "rows" and said[0].endswith("images are not rotated")
+    assert said[0].startswith("noise: gain ") and len(measured["slope"]) == len(measured["offset"]) == 1
+    assert not measured["is_trusted"], "the noise is correlated"
+    if "loss.mask=auto" in loss:
+        assert measured["mask"] == "rows" and said[1].endswith("images are not rotated")
     if loss == ["loss=r2r"]:  # whose length may change, because the loss does not depend on the progress
         parts = train_with(tmp_path / "parts", *options, "trainer.max_epochs=1")
         train_with(parts, *options, "trainer.max_epochs=2")
         assert_same_weights(parts / "checkpoints/last.ckpt", whole / "checkpoints/last.ckpt")
         assert read_json(parts / "result.json")["noise_measured"] == measured
+
+
+@pytest.mark.slow
+def test_a_known_noise_gives_psnr_by_sure_which_selects_the_epoch(tmp_path: Path):
+    rng = np.random.default_rng(2)
+    clean = np.float32(smooth_images(2, 96, seed=1, channels=1)[:, 0] / 255)
+    (tmp_path / "root").mkdir()
+    for number, image in enumerate(clean):
+        tifffile.imwrite(tmp_path / f"root/{number}.tif", np.float32(image + rng.normal(0, 0.1, image.shape)))
+    options = [*SMALL, f"data.root={tmp_path / 'root'}", f"data.cache_dir={tmp_path / 'cache'}"]
+    known = ["loss=r2r", "loss.sigma=25.5", "trainer.max_epochs=3", "optimizer.lr=0.01"]
+    run = train_with(tmp_path / "run", *options, *known, "data.train_pairs=256", "data.val_pairs=9")
+    result = read_json(run / "result.json")
+    assert result["monitor"] == "val/psnr_sure" and result["noisy_psnr_sure"] == pytest.approx(20, abs=1e-3)
+    assert result["val/psnr_sure"] > 22, "the net denoises"
+    # the truth, on the validation crops: the second image, on a grid
+    module = load_denoiser(run / "checkpoints/best.ckpt")
+    numbers = range(2)
+    errors = [
+        float(np.square(module.denoise(torch.from_numpy(noisy)[None, None]).numpy()[0, 0] - clean[n]).mean())
+        for n in numbers
+        for noisy in [tifffile.imread(tmp_path / f"root/{n}.tif")]
+    ]
+    truth = -10 * np.log10(np.array(errors))
+    assert truth.min() - 1 < result["val/psnr_sure"] < truth.max() + 1
+    assert set(result["filters"]) >= {"median", "gaussian", "non_local_means"}
+    assert all("psnr_sure" in entry for entry in result["filters"].values())
