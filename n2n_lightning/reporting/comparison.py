@@ -14,6 +14,7 @@ from typing import Any
 
 from n2n_lightning.reporting.runs import Curve, Run
 from n2n_lightning.reporting.study import STUDY_MODELS, model_title
+from n2n_lightning.training.filter_scores import SURE
 
 PSNR = "val/psnr"
 PAIRS = "val/psnr_pairs"  # PSNR, estimated from pairs of noisy images
@@ -113,7 +114,7 @@ class Comparison:
     """All runs of a folder: finished runs are grouped and ranked, each of the others is a group of its own."""
 
     runs: list[Run]
-    metric: str  # that the runs are ranked by: "val/psnr" if there were clean images, "val/psnr_pairs", or "val/loss"
+    metric: str  # that the runs are ranked by: one of the above, or "val/loss"
     swept: list[str]  # keys of overrides with more than one value, and "study" if there are several studies
     ranked: list[Group]  # best first
     others: list[Group]  # interrupted, dead, failed, or without the metric
@@ -198,10 +199,10 @@ def canonical_text(value: object) -> str:
 
 
 def _choose_metric(runs: Sequence[Run]) -> str:
-    """Return PSNR if a finished run has it, otherwise its estimate from pairs, otherwise what the runs monitored."""
+    """Return PSNR if a finished run has it, otherwise an estimate of it, otherwise what the runs monitored."""
     candidates = [run for run in runs if run.status == "done"] or runs
     monitors = [run.monitor for run in candidates] or [PSNR]
-    keys = (PSNR, PAIRS, *monitors)
+    keys = (PSNR, PAIRS, SURE, *monitors)
     return next((key for key in keys if any(run.number(key) is not None for run in candidates)), monitors[0])
 
 

@@ -16,6 +16,7 @@ from scipy.optimize import isotonic_regression
 
 from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.reporting.figures import DARK, GREY, LIGHT, PngFigure, Theme, model_colours, png_bytes
+from n2n_lightning.training.filter_scores import SURE
 
 LINE_STYLES = ["-", "--", ":", "-."]
 MAX_BELOW_NOISY_DB = 3.0  # curves further below the noisy input are cut off by the axis
@@ -41,6 +42,9 @@ CHARTS = {  # column of metrics.csv -> chart
     PAIRS: Chart(
         *("psnr_pairs.png", "PSNR from noisy pairs by epoch", "PSNR from noisy pairs (dB)"),
         *(noisy_key(PAIRS), *NOISY_INPUT),
+    ),
+    SURE: Chart(
+        "psnr_sure.png", "PSNR estimated by SURE, by epoch", "PSNR by SURE (dB)", noisy_key(SURE), *NOISY_INPUT
     ),
     "train/loss": Chart("train_loss.png", "Training loss by epoch", "training loss"),
     "val/loss": Chart("val_loss.png", "Validation loss by epoch", "validation loss", "val/loss_floor", *LOSS_FLOOR),

@@ -10,6 +10,7 @@ from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, n
 from n2n_lightning.reporting.runs import Run
 from n2n_lightning.reporting.study import model_title
 from n2n_lightning.reporting.table import MAX_LISTED_GROUPS, METRIC_TITLES, filter_warning, format_signed, score_text
+from n2n_lightning.training.filter_scores import SURE
 
 SAME_NOISE_DB = 0.01  # noisy inputs whose PSNR differs by more are not the same images
 # settings of a run's data that do not change its images
@@ -38,6 +39,8 @@ def headline(comparison: Comparison) -> Headline:
     sentences = [_gain_sentence(best), _filter_sentence(best), _chance_sentence(best, rival)]
     if comparison.metric == PAIRS:
         sentences.append("There are no clean images: PSNR is estimated from pairs of noisy images.")
+    elif comparison.metric == SURE:
+        sentences.append("There is one noisy image of each scene: PSNR is estimated by SURE, from the measured noise.")
     elif comparison.metric != PSNR:
         sentences.append("There are no clean images and no pairs of noisy images, so PSNR cannot be computed.")
     if comparison.others:
@@ -63,7 +66,7 @@ def _rival(comparison: Comparison) -> Group | None:
 
 def _title(comparison: Comparison, best: Group, rival: Group | None) -> str:
     value = score_text(best.metric, best.best)
-    known_as = {PSNR: "", PAIRS: "an estimated "}.get(best.metric, f"a {best.metric} of ")
+    known_as = {PSNR: "", PAIRS: "an estimated ", SURE: "an estimated "}.get(best.metric, f"a {best.metric} of ")
     gains = [group.gain_db for group in comparison.ranked if group.gain_db is not None]
     if best.gain_db is not None and max(gains) <= 0:
         return f"No run beats its noisy input: the best, {best.title}, is {-best.gain_db:.2f} dB below it"

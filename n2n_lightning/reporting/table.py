@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.reporting.printing import EMPTY_CELL, TextTable
 from n2n_lightning.reporting.study import STUDY_MODELS
-from n2n_lightning.training.filter_scores import ADVICE
+from n2n_lightning.training.filter_scores import ADVICE, SURE
 
 MAX_LISTED_GROUPS = 4  # a longer list of names becomes their number
-METRIC_TITLES = {PSNR: "best PSNR (dB)", PAIRS: "PSNR from noisy pairs (dB)"}
+METRIC_TITLES = {PSNR: "best PSNR (dB)", PAIRS: "PSNR from noisy pairs (dB)", SURE: "PSNR by SURE (dB)"}
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,16 @@ def test_single_noisy_images_rank_by_their_loss(tmp_path: Path) -> None:
     assert "gain (dB)" not in titles(comparison) and "best val/loss" in titles(comparison)
 
 
+def test_single_noisy_images_of_known_noise_rank_by_sure(tmp_path: Path) -> None:
+    for name, sure, loss in (("a", 30.5, 0.1), ("b", 31.25, 0.2)):
+        scores: dict[str, Any] = {"monitor": "val/psnr_sure", "val/psnr_sure": sure, "noisy_psnr_sure": 20.25}
+        write_run(tmp_path / name, name, kind="single", val_loss=[0.9, loss], **scores)
+    comparison = comparison_of(tmp_path)
+    assert comparison.metric == "val/psnr_sure"
+    assert cells(comparison, "PSNR by SURE (dB)") == ["31.25", "30.50"]
+    assert cells(comparison, "gain (dB)") == ["+11.00", "+10.25"]
+
+
 @pytest.mark.parametrize(
     ("best", "other", "reason"),
     [
