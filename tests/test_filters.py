@@ -147,7 +147,7 @@ def test_grey_images_saved_as_colour_are_denoised(name: str):
     clean = scene(1).repeat(3, 1)
     noisy = poisson_gaussian(clean[:, :1], 1e9, 0.1, seed=0).repeat(3, 1)
     filtered = FILTERS[name].apply(noisy, 1.0, CONSTANT)
-    assert np.isfinite(filtered).all() and mse(filtered, clean) < 0.5 * mse(noisy, clean)
+    assert np.isfinite(filtered).all() and mse(filtered, clean) < 0.6 * mse(noisy, clean)
 
 
 def test_with_constant_noise_total_variation_is_that_of_scikit_image():
