@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_runs import ROOT, compose_config, compose_settings
 
+from n2n_lightning.self_supervised.choices import SINGLE_LOSSES
 from n2n_lightning.system.hydra_app import ONE_FILE_GROUPS, group_choices
 from n2n_lightning.training import loggers
 from n2n_lightning.training.build import build_datamodule, build_module
@@ -29,7 +30,7 @@ NEEDED = {  # further overrides that a choice needs
     **{f"noise={name}": ["data=clean", "data.root=there"] for name in GROUPS["noise"] if name != "none"},
     **{f"experiment={name}": ["data.root=there"] for name in GROUPS["experiment"] if name not in STUDY},
     **{f"size={name}": ["experiment=paper/text", "data.root=there"] for name in GROUPS["size"]},
-    "loss=neighbor2neighbor": ["data=single", "data.root=there"],
+    **{f"loss={name}": ["data=single", "data.root=there"] for name in SINGLE_LOSSES},
 }
 
 BENCHMARKS = dict.fromkeys(("bsds300", "kodak24", "set14"), "clean")  # data=clean with the settings of a benchmark
@@ -63,7 +64,7 @@ def test_every_configuration_file_composes_and_passes_the_check(choice: str, mon
     check_config(config)
     group, _, name = choice.partition("=")
     if group in ("optimizer", "scheduler", "loss", "data", "noise"):
-        assert config[group]["name"] == {"none": None, **BENCHMARKS}.get(name, name)
+        assert config[group]["name"] == {"none": None, "adamw_fast": "adamw", **BENCHMARKS}.get(name, name)
 
 
 def test_data_chooses_its_noise_and_loss_and_the_command_line_overrides_them():
