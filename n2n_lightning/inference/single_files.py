@@ -16,6 +16,8 @@ from n2n_lightning.inference.single_image import Treatment, choose_treatment, ki
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.training.adaptation import adapt
 
+KEPT_WINDOWS = 300  # of all files together, 0.8 MB each in colour
+
 
 @dataclass(frozen=True)
 class SingleFileDenoiser(FileDenoiser):
@@ -32,7 +34,7 @@ class SingleFileDenoiser(FileDenoiser):
         """Look at all files, and adapt the net to those whose noise is known."""
         with progress_bar(len(files), "looking", "files") as advance:
             for file in files:
-                if treatment := self.look(file, ranges):
+                if treatment := self.look(file, ranges, max(KEPT_WINDOWS // len(files), 1)):
                     self.treatments[file.job.input] = treatment
                 advance(1)
         if self.minutes:
@@ -41,8 +43,11 @@ class SingleFileDenoiser(FileDenoiser):
                 for group in groups:
                     self.adapt(group, advance)
 
-    def look(self, file: InspectedFile, ranges: Mapping[str, float]) -> Treatment | None:
-        """Choose the treatment of a file; None where it cannot be read, which is reported later."""
+    def look(self, file: InspectedFile, ranges: Mapping[str, float], kept: int) -> Treatment | None:
+        """Choose the treatment of a file, and keep at most so many windows; None where it cannot be read.
+
+        What cannot be read is reported later.
+        """
         peak, bounds = self.scale(file, ranges)
         try:
             with open_image_file(file.job.input, self.axes) as image:
@@ -51,7 +56,7 @@ class SingleFileDenoiser(FileDenoiser):
             return None
         if finite_limits(windows) is None:
             return None
-        treatment = choose_treatment(self.denoiser, windows, peak, file.pixels)
+        treatment = choose_treatment(self.denoiser, windows, peak, file.pixels, kept=kept)
         if treatment.noise.kind == "constant" and self.span(file)[0] < self.span(file)[1]:  # beside the windows
             treatment.noise = treatment.noise._replace(kind="clean")
         return treatment

@@ -73,7 +73,7 @@ class Treatment:
     """What was found in a file, and how it is denoised.
 
     Args:
-        windows: of the file, (N, C, h, w) float32 in units of the range.
+        channels: of the file.
         peak: the value that is 1.
         noise: what one look tells.
         spacing: at which the noise is independent; None where there is nothing to denoise.
@@ -81,7 +81,7 @@ class Treatment:
         denoiser: None leaves the pixels as they are.
     """
 
-    windows: Tensor
+    channels: int
     peak: float
     noise: ImageNoise
     spacing: NoiseSpacing | None = None
@@ -104,7 +104,7 @@ class Treatment:
         level = self.denoiser.with_passes(Passes()).estimate(self.measured)
         variance = torch.from_numpy(self.quality.variance.at(level.numpy()))
         pairs = list(zip(self.measured, variance, strict=True))
-        if self.denoiser.splits(self.windows.shape[1]):
+        if self.denoiser.splits(self.channels):
             return [(image[c : c + 1], var[c : c + 1]) for image, var in pairs for c in range(len(image))]
         return pairs
 
@@ -211,7 +211,7 @@ def rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
-def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: int) -> Treatment:
+def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: int, *, kept: int) -> Treatment:
     """Look at windows of a file, and choose how to denoise it, without adaptation.
 
     Args:
@@ -219,9 +219,10 @@ def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: in
         windows: (N, C, h, w) float32 in units of the range.
         peak: the value that is 1.
         pixels: of the file.
+        kept: at most so many windows stay in memory, for adaptation.
     """
     noise = find_noise(torch.cat(list(windows), -1).numpy())
-    treatment = Treatment(windows, peak, noise)
+    treatment = Treatment(windows.shape[1], peak, noise)
     if noise.kind in ("small", "constant", "clean"):
         return treatment
 
@@ -240,6 +241,7 @@ def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: in
     noisy = [window for window in windows if find_noise(window.numpy()).kind == "independent"]
     treatment.measured = torch.stack(noisy) if noisy else windows
     treatment.quality = SingleNoise.measure(general.estimate, treatment.measured)
+    treatment.measured = treatment.measured[:kept].clone()
     return treatment
 
 
@@ -249,7 +251,7 @@ def kinds(treatments: Sequence[Treatment]) -> list[list[Treatment]]:
     for treatment in treatments:
         if treatment.is_trusted:
             strength = round(2 * math.log2(max(treatment.sd() or 0.0, 1e-12)))
-            groups.setdefault((treatment.windows.shape[1], treatment.peak, strength), []).append(treatment)
+            groups.setdefault((treatment.channels, treatment.peak, strength), []).append(treatment)
     return list(groups.values())
 
 

@@ -264,8 +264,9 @@ class DenoiserModule(pl.LightningModule):
             if metric.update_count:
                 self.scores |= metric.compute()
         if self.sure.update_count:
-            self.scores["psnr_sure"] = psnr_db(self.sure.compute()).item()
-            self.scores["noisy_psnr_sure"] = psnr_db(self.noise_level.compute()).item()
+            error, noise_level = self.sure.compute(), self.noise_level.compute()
+            self.scores["psnr_sure"] = psnr_db(error if error > 0 else noise_level).item()  # below 0 is no merit
+            self.scores["noisy_psnr_sure"] = psnr_db(noise_level).item()
         shown = {"psnr", "psnr_pairs", "psnr_sure"} & self.scores.keys() or {"loss"}  # in the progress bar
         for name in LOGGED:
             if name in self.scores:

@@ -56,6 +56,8 @@ def check_settings(alpha: float, gain: float | None, sigma: float | None) -> Non
     for name, value, example in (("gain", gain, "0.03"), ("sigma", sigma, "25")):
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must be 0 or more, got {value}; set loss.{name}={example}, or null to measure it")
+    if known_variance(gain, sigma) is not None and not (gain or sigma):
+        raise ValueError(f"gain or sigma must be above 0, got {gain} and {sigma}; set loss.sigma=25")
 
 
 def known_variance(gain: float | None, sigma: float | None) -> Line | None:

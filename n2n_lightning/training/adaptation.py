@@ -35,7 +35,8 @@ class RecorruptedCrops(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches of inputs and targets without end, (B, C, h, w) float32 each in units of the range."""
 
     def __init__(self, windows: Sequence[NoisyWindow], seed: int) -> None:
-        self.windows, self.seed = windows, seed
+        large = [window for window in windows if min(window[0].shape[1:]) >= CROP_PX]  # smaller ones set smaller crops
+        self.windows, self.seed = large or windows, seed
         self.sides = [min(CROP_PX, *(noisy.shape[axis] for noisy, _ in windows)) for axis in (1, 2)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

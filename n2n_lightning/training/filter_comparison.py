@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ def score_db(denoise: Denoise, pair: NoisyPair, limits: Limits, noise: NoiseVari
     """Return the score of a denoiser in dB: ``psnr`` with clean images, else ``psnr_pairs``, else ``psnr_sure``."""
     if pair.clean is None and pair.target is None:
         assert noise is not None
-        return sure_db(denoise, pair.source, noise)
+        score = sure_db(denoise, pair.source, noise)
+        return score if score < math.inf else -10 * math.log10(float(noise.at(pair.source.numpy()).mean()))
     estimate = denoise(pair.source)
     if pair.clean is not None:
         return psnr_db(squared_error(estimate, pair.clean, limits)).mean().item()

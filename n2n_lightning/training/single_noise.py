@@ -15,7 +15,7 @@ from n2n_lightning.data.datamodule import NoisyPairDataModule, scale_pair
 from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.data.single import SingleImages
 from n2n_lightning.diagnosis.correlation import flat_patches
-from n2n_lightning.diagnosis.single_quality import SingleNoise
+from n2n_lightning.diagnosis.single_quality import SingleNoise, find_doubt
 from n2n_lightning.models.checkpoint import load_denoiser, read_checkpoint
 from n2n_lightning.models.trained import GENERAL, find_trained
 from n2n_lightning.self_supervised.r2r import Line, known_variance
@@ -88,7 +88,10 @@ def measure_noise(settings: RunSettings, datamodule: NoisyPairDataModule, resume
         return replace(found, chosen=mask)
     noisy = read_crops(datamodule)
     given = known_variance(loss.get("gain"), loss.get("sigma"))
-    found = measure_variance(noisy) if given is None else describe_variance(given, "as set", is_trusted=True)
+    if given is None:
+        found = measure_variance(noisy)
+    else:
+        found = describe_variance(given, "as set", is_trusted=find_doubt(torch.from_numpy(noisy)) is None)
     if wants_mask:
         chosen = choose_mask(noisy, loss.get("mask_px"))
         found = replace(found, text=f"{found.text}\n{chosen.text}", chosen=chosen.chosen)
