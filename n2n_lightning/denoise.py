@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
-from n2n_lightning.predict import axes_letters, byte_count, move_to, prepare_output, run_jobs
-from n2n_lightning.system import errors
+from n2n_lightning.predict import axes_letters, byte_count, move_to, prepare_output, run_jobs, run_on_files
 from n2n_lightning.system.arguments import make_parser
 
 PICTURE_NAME = "denoise.png"
@@ -20,10 +17,7 @@ PICTURE_NAME = "denoise.png"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return the exit code: 0 all done, 1 the work failed, 2 some input was wrong, 130 and 143 on signals."""
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for tensors save a seventh of the time
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files can have any bytes
-    return errors.run_command(lambda: denoise_all(parse(argv)))
+    return run_on_files(lambda: denoise_all(parse(argv)))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -32,6 +32,11 @@ class ImageNoise(NamedTuple):
     saturated: float = 0.0  # share of the values that are the greatest one, if it is large enough to matter
 
 
+def whole_patches(side: int) -> int:
+    """Return a number of px without what is left over by the patches that are measured."""
+    return side // MIN_SIDE_PX * MIN_SIDE_PX or side
+
+
 def find_noise(image: np.ndarray) -> ImageNoise:
     """Estimate the noise of one image, (C, H, W) of any real type, finite."""
     low, high = float(image.min()), float(image.max())

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.diagnosis.single_image import find_noise
+from n2n_lightning.diagnosis.single_image import find_noise, whole_patches
 from n2n_lightning.metrics import sure_error
 from n2n_lightning.noise_variance import NoiseVariance
 
-PATCH_PX = 16  # side of the patches that ``find_noise`` looks at
 PROBES = 2  # random directions in which a denoiser is differentiated
-STEP = 0.1  # of a probe, in standard deviations of what the denoiser removes
+PROBE_STEP = 0.1  # of a probe, in standard deviations of what the denoiser removes
 EXCESS = 1.05  # of the error of ``weights/general`` over that of the best denoiser; found on crops of Kodak24
 MOST_APART_DB = 1.0  # of the two estimates of a PSNR, where they are trusted
 Denoise = Callable[[Tensor], Tensor]
@@ -54,7 +53,7 @@ class SingleNoise(NamedTuple):
         """
         denoised = denoise(noisy)
         square = (noisy - denoised).square()
-        slope = divergence(denoise, noisy, STEP * math.sqrt(float(square.mean())))
+        slope = divergence(denoise, noisy, PROBE_STEP * math.sqrt(float(square.mean())))
         calm = NoiseVariance.fit_residual(*(images.numpy() for images in (noisy, denoised, slope)))
         variance = torch.from_numpy(calm.at(denoised.numpy()))
         kept = mean(variance * slope)
@@ -67,7 +66,7 @@ class SingleNoise(NamedTuple):
 
 def find_doubt(noisy: Tensor) -> Doubt | None:
     """Return why the noise of images, (N, C, H, W), cannot be measured within each of them, or None."""
-    height, width = (side // PATCH_PX * PATCH_PX or side for side in noisy.shape[2:])
+    height, width = map(whole_patches, noisy.shape[2:])
     beside_each_other = torch.cat(list(noisy[..., :height, :width]), -1)  # so that no patch has parts of two
     kind = find_noise(beside_each_other.numpy()).kind
     return None if kind == "independent" else kind
@@ -85,7 +84,7 @@ def sure_db(denoise: Denoise, noisy: Tensor, noise: NoiseVariance) -> float:
     """
     denoised = denoise(noisy)
     variance = torch.from_numpy(noise.at(denoised.numpy()))
-    slope = divergence(denoise, noisy, STEP * math.sqrt(mean(variance)))
+    slope = divergence(denoise, noisy, PROBE_STEP * math.sqrt(mean(variance)))
     return as_db(mean(sure_error(denoised, noisy, variance, slope)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.diagnosis.single_image import MIN_SIDE_PX, ImageNoise, find_noise
+from n2n_lightning.diagnosis.single_image import MIN_SIDE_PX, ImageNoise, find_noise, whole_patches
 from n2n_lightning.diagnosis.single_quality import SingleNoise, as_db, sure_db
 from n2n_lightning.diagnosis.spacing import NoiseSpacing, find_spacing
 from n2n_lightning.image_io.image_file import ImageReader
@@ -55,11 +55,6 @@ def read_windows(image: ImageReader, most_rows: int, peak: float, bounds: Limits
     values = np.stack(found).astype(np.float32)
     values = values if bounds is None else values.clip(*bounds)
     return torch.from_numpy(values).div_(peak).permute(0, 3, 1, 2).contiguous()
-
-
-def whole_patches(side: int) -> int:
-    """Return a number of px without what is left over by the patches that are measured."""
-    return side // MIN_SIDE_PX * MIN_SIDE_PX or side
 
 
 def starts(side: int, window: int, most: int) -> list[int]:

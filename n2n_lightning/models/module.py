@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau, StepLR
 
 from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.diagnosis.single_quality import PROBE_STEP
 from n2n_lightning.losses import GIVEN_ARGUMENTS, Loss, l2, noise_floor
 from n2n_lightning.metrics import (
     PairQuality,
@@ -38,7 +39,6 @@ LOGGED = (  # the scores of validation that are logged
     *("loss", "loss_floor", "psnr", "psnr_pooled", "ssim"),
     *("psnr_pairs", "psnr_pairs_low", "psnr_pairs_high", "psnr_sure"),
 )
-PROBE_STEP = 0.1  # to differentiate the net, in standard deviations of the noise
 Spec = Mapping[str, Any]  # {"name": ..., argument: value, ...}
 Built = TypeVar("Built")
 

@@ -38,7 +38,7 @@ def r2r(
         sigma: standard deviation of the Gaussian part, in 1/255 of the range; None is 0 if gain is set. The variance is
             gain x level + (sigma / 255)^2, as of ``noise=poisson_gaussian``.
     """
-    check_settings(alpha, gain, sigma)
+    check_strengths(alpha, gain, sigma)
     variance = known_variance(gain, sigma) or variance
     if variance is None:
         raise ValueError("the noise must be known for loss=r2r; set loss.sigma=25, or train by the command")
@@ -49,7 +49,7 @@ def r2r(
     return l2(net(noisy + alpha * added), noisy - added / alpha)
 
 
-def check_settings(alpha: float, gain: float | None, sigma: float | None) -> None:
+def check_strengths(alpha: float, gain: float | None, sigma: float | None) -> None:
     """Raise ValueError for strengths that cannot be."""
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}; set loss.alpha=1")

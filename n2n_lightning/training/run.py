@@ -47,7 +47,7 @@ from n2n_lightning.training.resuming import (
 )
 from n2n_lightning.training.run_metadata import describe_run, hyper_parameters
 from n2n_lightning.training.settings import Config, RunSettings
-from n2n_lightning.training.single_noise import measure_noise, without_rotation
+from n2n_lightning.training.single_noise import measure_single_noise, without_rotation
 from n2n_lightning.training.trainer_settings import trainer_arguments
 from n2n_lightning.training.value_checks import check_initial_scale, range_line, value_warnings
 
@@ -122,7 +122,7 @@ def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> 
     check_limits(settings.trainer, datamodule)
     asked, noise = settings.loss, None
     if isinstance(datamodule.data, SingleData):
-        noise = without_rotation(datamodule, measure_noise(settings, datamodule, resume_from))
+        noise = without_rotation(datamodule, measure_single_noise(settings, datamodule, resume_from))
         print(noise.text, flush=True)
         settings = replace(settings, loss=noise.of_loss(asked))
         datamodule.data.variance, datamodule.data.variance_is_trusted = noise.variance, noise.is_trusted

@@ -72,7 +72,9 @@ class MeasuredNoise:
         return mask | {"slope": list(slope), "offset": list(offset), "is_trusted": self.is_trusted}
 
 
-def measure_noise(settings: RunSettings, datamodule: NoisyPairDataModule, resume_from: Path | None) -> MeasuredNoise:
+def measure_single_noise(
+    settings: RunSettings, datamodule: NoisyPairDataModule, resume_from: Path | None
+) -> MeasuredNoise:
     """Return what is known of the noise of single images, and for ``loss.mask=auto`` the mask.
 
     A run that goes on keeps what its checkpoint holds, so that it ends as an uninterrupted one.
