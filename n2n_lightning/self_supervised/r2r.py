@@ -10,6 +10,7 @@ from torch import Tensor
 from n2n_lightning.losses import l2
 from n2n_lightning.self_supervised.draws import draw
 
+FLAT = 0.05  # of a variance: a change over the range that does not count
 Line = tuple[Sequence[float], Sequence[float]]  # slope and offset of a variance over the level, for each channel
 
 
@@ -19,7 +20,7 @@ def r2r(
     seeds: Tensor,
     *,
     variance: Line | None,
-    alpha: float = 1.0,
+    alpha: float = 0.5,
     gain: float | None = None,
     sigma: float | None = None,
 ) -> Tensor:
@@ -33,7 +34,8 @@ def r2r(
         net, noisy, seeds: see the package.
         variance: of the noise, as it was measured: slope and offset of each channel, variance = slope x level + offset,
             in units of the range. Used if neither ``gain`` nor ``sigma`` is set.
-        alpha: strength of the noise that is added, relative to the image's own.
+        alpha: strength of the noise that is added, relative to the image's own. More makes the net's input unlike what
+            it is to denoise, less makes the target noisier.
         gain: value of one photon, where the range is 1; None is 0 if sigma is set.
         sigma: standard deviation of the Gaussian part, in 1/255 of the range; None is 0 if gain is set. The variance is
             gain x level + (sigma / 255)^2, as of ``noise=poisson_gaussian``.
@@ -44,15 +46,20 @@ def r2r(
         raise ValueError("the noise must be known for loss=r2r; set loss.sigma=25, or train by the command")
     (added,) = draw(seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng),))
     with torch.no_grad():
-        level = net(noisy) if any(variance[0]) else noisy  # the variance does not depend on it where the slope is 0
+        level = net(noisy) if depends_on_level(variance) else noisy
         added = added * variance_at(level, variance).sqrt()
     return l2(net(noisy + alpha * added), noisy - added / alpha)
+
+
+def depends_on_level(variance: Line) -> bool:
+    """Return whether the variance at level 1 differs from that at 0 by more than ``FLAT`` of it."""
+    return any(abs(slope) > FLAT * offset for slope, offset in zip(*variance, strict=True))
 
 
 def check_strengths(alpha: float, gain: float | None, sigma: float | None) -> None:
     """Raise ValueError for strengths that cannot be."""
     if not alpha > 0:
-        raise ValueError(f"alpha must be above 0, got {alpha}; set loss.alpha=1")
+        raise ValueError(f"alpha must be above 0, got {alpha}; set loss.alpha=0.5")
     for name, value, example in (("gain", gain, "0.03"), ("sigma", sigma, "25")):
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must be 0 or more, got {value}; set loss.{name}={example}, or null to measure it")
