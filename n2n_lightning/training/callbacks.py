@@ -46,7 +46,7 @@ class EpochLines(pl.Callback):
         self.start = f"{name}: " if name else ""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        keys = ("val/loss", "val/loss_floor", "val/psnr", "val/psnr_pairs", "val/ssim")
+        keys = ("val/loss", "val/loss_floor", "val/psnr", "val/psnr_pairs", "val/psnr_sure", "val/ssim")
         shown = {key: trainer.callback_metrics.get(key) for key in keys}
         values = "  ".join(f"{key} {float(value):.5g}" for key, value in shown.items() if value is not None)
         print(f"{self.start}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
