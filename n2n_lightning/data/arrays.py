@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from n2n_lightning.data.scenes import Scene, StackImage, describe_mismatch, stac
 from n2n_lightning.data.single import SingleImages
 from n2n_lightning.image_io.stack import ImageStack, pixel_hash
 from n2n_lightning.image_io.value_range import find_span, finite_limits
+from n2n_lightning.self_supervised.r2r import Line
 
 OneArray = npt.NDArray[Any] | Tensor
 Arrays = OneArray | Sequence[OneArray]
@@ -78,6 +79,8 @@ class ArrayData(FrameData):
     source: Arrays
     target: Arrays | None = None
     clean: Arrays | None = None
+    variance: Line | None = field(init=False, default=None)  # of the noise of single images, as training has measured
+    variance_is_trusted: bool = field(init=False, default=False)
 
     spare_validation = True
     skip_advice = "fix or remove them; ArrayData(..., skip_bad=True) goes on without them"

@@ -146,7 +146,7 @@ class Denoiser:
     def fit(
         self,
         source: Any,
-        target: Any,
+        target: Any | None = None,
         *,
         epochs: int | None = None,
         minutes: float | None = None,
@@ -155,7 +155,7 @@ class Denoiser:
         progress: bool = True,
         seed: int = 0,
     ) -> Self:
-        """Train on pairs of noisy images of the same scenes; a second call goes on from the first.
+        """Train on pairs of noisy images of the same scenes, or on single ones; a second call goes on from the first.
 
         Training takes crops of 64x64 px, or as large as the smallest image allows, and the optimizer and the schedule
         of ``train data=pairs``. The value that is 1 to the net is found as for files: see ``denoise``.
@@ -163,7 +163,9 @@ class Denoiser:
         Args:
             source: (N, C, H, W), (N, H, W, C), (N, H, W), (H, W, C) or (H, W) of numpy or torch, integers or floats;
                 or a list of images of any sizes. (C, H, W) where the net's channels are known.
-            target: the same scenes once more, with noise of their own.
+            target: the same scenes once more, with noise of their own. None: the noise is measured in the images, and
+                training is by Recorrupted-to-Recorrupted (Pang et al. 2021) if it is independent and a mixture of
+                Gaussian and Poisson noise; for other noise a warning says so, and Neighbor2Neighbor takes its place.
             epochs: passes over all pixels. None: 20 epochs of as many pixels as 640 crops of 64x64 have.
             minutes: length of the training instead, measured at its start.
             batch_size: crops in a step. None: as many pixels as 8 crops of 64x64 have, at most 64 crops.

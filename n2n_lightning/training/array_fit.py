@@ -21,7 +21,8 @@ from n2n_lightning.training.build import build_module, compose_own_images
 from n2n_lightning.training.checkpointing import FiniteLoss
 from n2n_lightning.training.initial_weights import find_initial, net_arguments, start_from
 from n2n_lightning.training.run import quiet_lightning
-from n2n_lightning.training.settings import RunSettings
+from n2n_lightning.training.settings import LossChoice, RunSettings
+from n2n_lightning.training.single_noise import MeasuredNoise, measure_variance, read_crops
 from n2n_lightning.training.value_checks import value_warnings
 
 MOST_BATCH = 64  # crops; a batch of small crops holds as many pixels as one of large ones
@@ -51,34 +52,53 @@ def settings_of(module: DenoiserModule) -> RunSettings:
     return RunSettings.unchecked(config | groups)
 
 
-def pairs_of_arrays(source: Any, target: Any, channels: int | None) -> ArrayData:
-    """Return pairs of noisy images, all of them for training, in crops as large as the smallest image allows.
+def data_of_arrays(source: Any, target: Any | None, channels: int | None) -> ArrayData:
+    """Return noisy images, all of them for training, in crops as large as the smallest image allows.
 
     Args:
-        source, target: see ``noisy_images``; integers or floats.
+        source, target: see ``noisy_images``; integers or floats; target None: single images.
         channels: number of channels of the images; None if unknown.
 
     Raises:
-        ValueError: they are no pairs.
+        ValueError: they are no images, or no pairs.
     """
+    given = {"source": source} if target is None else {"source": source, "target": target}
     shapes = [
         [np.shape(image) for image in images] if isinstance(images, (list, tuple)) else tuple(np.shape(images))
-        for images in (source, target)
+        for images in given.values()
     ]
-    if shapes[0] != shapes[1]:
+    if shapes[0] != shapes[-1]:
         raise ValueError(
             f"source and target must be of one shape, got {shapes[0]} and {shapes[1]}; crop or reorder one of them"
         )
-    first, second = (noisy_images(images, name, channels) for images, name in ((source, "source"), (target, "target")))
+    arrays = {name: noisy_images(images, name, channels) for name, images in given.items()}
+    first = arrays["source"]
     if not len(first):
-        raise ValueError("source and target must hold a pair of images or more, got none; add some")
+        raise ValueError(f"{' and '.join(given)} must hold an image or more, got none; add some")
     found = first[0].shape[2]
     if channels is not None and found != channels:
         raise ValueError(f"source must have {channels} channels as before, got {found}; make a new Denoiser")
-    data = ArrayData(source=first, target=second, val_fraction=0, skip_bad=True)
+    data = ArrayData(source=first, target=arrays.get("target"), val_fraction=0, skip_bad=True)
     data.crop_px = min(data.crop_px or 1, *(side for image in first for side in image.shape[:2]))
     data.train_pairs = max(math.ceil(sum(math.prod(image.shape[:2]) for image in first) / data.crop_px**2), 1)
     return data
+
+
+def measure_noise(datamodule: NoisyPairDataModule, data: ArrayData) -> tuple[dict[str, Any], MeasuredNoise]:
+    """Return the loss that suits single images: R2R where their noise is known well, otherwise Neighbor2Neighbor."""
+    noise = measure_variance(read_crops(datamodule))
+    data.variance, data.variance_is_trusted = noise.variance, noise.is_trusted
+    if not noise.is_trusted:
+        needed = "training is by Neighbor2Neighbor, which needs noise that is independent from pixel to pixel"
+        noise = replace(noise, text=f"{noise.text}; {needed}")
+    return {"name": "r2r" if noise.is_trusted else "neighbor2neighbor"}, noise
+
+
+def use_loss(module: DenoiserModule, spec: dict[str, Any]) -> None:
+    """Let a module go on with another loss, of this name and with these arguments."""
+    module.hparams["loss"] = spec
+    for name in ("loss", "loss_takes"):
+        module.__dict__.pop(name, None)  # cached
 
 
 def with_length(settings: RunSettings, data: ArrayData, epochs: int | None, batch_size: int | None) -> RunSettings:
@@ -143,23 +163,29 @@ def fit_arrays(
     settings = compose_own_images(model) if module is None else settings_of(module)
     trainer = settings.trainer | {"limit_val_batches": 0} | device_arguments(device)
     settings = replace(settings, minutes=minutes, seed=seed, trainer=trainer)
-    data = pairs_of_arrays(source, target, None if module is None else int(module.hparams["channels"]))
+    data = data_of_arrays(source, target, None if module is None else int(module.hparams["channels"]))
     settings = with_length(settings, data, epochs, batch_size)
     if module is not None:
         data.use_training_range(module.peak, module.sample_type, module.reach)
     quiet_lightning()
     datamodule = TrainingPairs(data, batch_size=settings.data.values["batch_size"], seed=seed)
     datamodule.setup("fit")
-    length = None
+    length = noise = None
+    if target is None:
+        loss, noise = measure_noise(datamodule, data)
+        settings = replace(settings, loss=LossChoice("loss", loss))
     if minutes:
         settings, length = set_length(settings, datamodule, time.monotonic() - began)
     pl.seed_everything(seed, verbose=False)
     if module is None:
         module, start = first_module(settings, datamodule.image_shape[0])
-    for text in [*data.warnings, *value_warnings(module, datamodule)]:
+    elif noise:
+        use_loss(module, settings.loss.values)
+    doubts = [noise.text] if noise and not noise.is_trusted else []
+    for text in [*data.warnings, *doubts, *value_warnings(module, datamodule)]:
         warnings.warn(text, stacklevel=3)
     if progress:
-        print("\n".join(text for text in (start, length) if text))
+        print("\n".join(text for text in (noise and noise.text, start, length) if text))
     run_training(module, settings, datamodule, progress=progress)
     return module, start
 

@@ -63,6 +63,24 @@ def test_every_type_and_range_is_learnt_equally_well_and_goes_on():
     assert psnr_db(again / scale, clean) > reached[name]
 
 
+@needs_general
+@pytest.mark.slow
+def test_single_images_are_learnt_by_r2r_where_the_noise_is_known():
+    rng = np.random.default_rng(0)
+    clean = smooth_images(4, 96, seed=0).transpose(0, 2, 3, 1) / 255
+    noisy = (clean + rng.normal(0, 0.1, clean.shape)).astype(np.float32)
+    denoiser = Denoiser().fit(noisy, **QUICK | {"epochs": 4}, batch_size=4)
+    assert denoiser.module.hparams["loss"] == {"name": "r2r"}
+    assert np.square(denoiser.denoise(noisy) - clean).mean() < np.square(noisy - clean).mean() / 4
+    assert denoiser.module.variance is not None
+    slope, offset = map(np.asarray, denoiser.module.variance)
+    np.testing.assert_allclose((0.5 * slope + offset) * denoiser.module.peak**2, 0.01, rtol=0.1)
+    blurred = (noisy[:, 1:] + noisy[:, :-1]) / 2  # neighbours in columns share noise
+    with pytest.warns(UserWarning, match=r"correlated.*Neighbor2Neighbor"):
+        denoiser.fit(blurred, **QUICK)
+    assert denoiser.module.hparams["loss"] == {"name": "neighbor2neighbor"}
+
+
 def forms_of(images: Images) -> dict[str, Any]:
     """Return (N, H, W, C) in each form that ``fit`` takes."""
     first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
