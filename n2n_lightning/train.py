@@ -24,6 +24,7 @@ from n2n_lightning.reporting.sweep import (
     print_outcomes,
     read_outcomes,
 )
+from n2n_lightning.search.sweeper import register_sweeper
 from n2n_lightning.system import errors, hydra_app
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.run_names import find_run_folder, named_overrides, run_name
@@ -74,6 +75,7 @@ def run_job(
         make_config: returns the resolved configuration.
         save: called with the configuration when the input has been checked, before anything else is written.
     """
+    from n2n_lightning.search.trial import search_pruning
     from n2n_lightning.system.lock import file_lock
     from n2n_lightning.training.run import train
 
@@ -81,7 +83,7 @@ def run_job(
     try:
         config = make_config()
         with file_lock(folder / LOCK, busy):
-            trained = train(config, folder, labels, save)
+            trained = train(config, folder, labels, save, pruning=search_pruning(folder))
             status, text = best_text(folder)
     except errors.InputError as error:
         errors.report_error(error)
@@ -149,6 +151,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         jobs = Path(folder) / "jobs"
         os.environ[JOBS] = f"{os.getpid()}:{jobs}"
+        register_sweeper()
         code = hydra_app.run_hydra(job, "train")
         ended = list((outcomes | read_outcomes(jobs)).values())
     codes = [code, *(outcome.code for outcome in ended)]

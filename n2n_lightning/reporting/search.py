@@ -1,0 +1,3 @@
+"""What the report's page says of a search."""
+
+FILE = "search.json"
