@@ -76,7 +76,7 @@ def storage_faults(url: str) -> Iterator[None]:
         if "locked" in str(cause):
             fix = "wait for the other process, or set hydra.sweeper.storage=FILE"
         else:
-            fix = "put it right, or set hydra.sweeper.storage=FILE and another study=NAME"
+            fix = "move it away (finished runs are not trained again), or set hydra.sweeper.storage=FILE"
         raise InputError(f"the search's storage {where} cannot be used: {short_cause(cause)}; {fix}") from error
 
 

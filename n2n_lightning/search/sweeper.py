@@ -133,41 +133,45 @@ class OptunaSweeper(Sweeper):
         return {"direction": direction, "about": {"monitor": monitor, **space.identity()}}
 
     def run_trials(self, study: optuna.Study, space: SearchSpace) -> None:
-        """Go on with the trials that were interrupted, then ask for new ones until there are ``n_trials``."""
+        """Go on with the trials that were interrupted, and ask for new ones, until ``n_trials`` have ended."""
         from n2n_lightning.search.record import write_record
         from n2n_lightning.search.storage import make_sampler
 
-        while batch := [trial for trial in study.get_trials(deepcopy=False) if is_unfinished(trial)][: self.n_jobs]:
-            self.run_batch(study, space, batch)
-        while missing := self.n_trials - count_ended(study, space):
-            if missing < 0:
-                break
-            batch = []
-            for _ in range(min(missing, self.n_jobs)):
+        while True:
+            trials = study.get_trials(deepcopy=False)
+            batch = [trial for trial in trials if trial.state.name == "RUNNING"][: self.n_jobs]
+            missing = self.n_trials - count_ended(trials, space) - len(batch)
+            for number in range(len(trials), len(trials) + min(missing, self.n_jobs - len(batch))):
                 # a generator for each trial, so that a search that was interrupted draws what it would have drawn
-                study.sampler = make_sampler(self.sampler, self.seed + len(study.get_trials(deepcopy=False)))
-                number = study.ask(space.distributions).number
-                batch.append(study.get_trials(deepcopy=False)[number])
-            self.run_batch(study, space, batch)
+                study.sampler = make_sampler(self.sampler, self.seed + number)
+                asked = study.ask(space.distributions).number
+                batch.append(study.get_trials(deepcopy=False)[asked])
+            if not batch or not self.run_batch(study, space, batch):
+                return
             write_record(study, Path(self.config.hydra.sweep.dir))
 
-    def run_batch(self, study: optuna.Study, space: SearchSpace, batch: Sequence[optuna.trial.FrozenTrial]) -> None:
-        """Launch trials, and tell the study how they ended; one that a signal ended stays unfinished."""
-        lines, launched = [], []
+    def run_batch(self, study: optuna.Study, space: SearchSpace, batch: Sequence[optuna.trial.FrozenTrial]) -> bool:
+        """Launch trials, tell the study how they ended, and return whether to go on; a signal leaves them unfinished.
+
+        Of several trials with the same settings, which share a folder, only the first is launched.
+        """
+        launched: dict[tuple[str, ...], optuna.trial.FrozenTrial] = {}
         for trial in batch:
             try:
-                words = [*space.overrides(trial.params), f"++hydra.job.env_set.{TRIAL}={trial._trial_id}"]
+                words = space.overrides(trial.params)
                 self.validate_batch_is_legal([words])
-            except (HydraException, KeyError) as error:
-                tell(study, trial, f"{type(error).__name__}")
+            except (HydraException, KeyError) as error:  # settings that do not go together; KeyError: killed when asked
                 errors.report_error(error, f"trial {trial.number} cannot be composed: {errors.one_line(error)}")
-                continue
-            lines.append(words)
-            launched.append(trial)
-        returned = self.launcher.launch(lines, initial_job_idx=self.started) if lines else []
+                tell(study, trial, "refused")
+            else:
+                launched.setdefault(tuple(words), trial)
+        lines = [[*words, f"++hydra.job.env_set.{TRIAL}={trial._trial_id}"] for words, trial in launched.items()]
+        jobs = self.launcher.launch(lines, initial_job_idx=self.started) if lines else []
         self.started += len(lines)
-        for trial, job in zip(launched, returned, strict=True):
-            tell(study, trial, returned_value(job))
+        returned = [returned_value(job) for job in jobs]
+        for trial, value in zip(launched.values(), returned, strict=True):
+            tell(study, trial, value)
+        return INTERRUPTED not in returned
 
 
 def register_sweeper() -> None:
@@ -189,13 +193,8 @@ def check_same(study: optuna.Study, space: SearchSpace, folder: Path) -> None:
             raise errors.InputError(f"{rule}; set another study=NAME")
 
 
-def is_unfinished(trial: optuna.trial.FrozenTrial) -> bool:
-    return not trial.state.is_finished() and trial.state.name == "RUNNING"
-
-
-def count_ended(study: optuna.Study, space: SearchSpace) -> int:
+def count_ended(trials: Sequence[optuna.trial.FrozenTrial], space: SearchSpace) -> int:
     """Return the number of trials that have ended, without those that a kill ended before they had all settings."""
-    trials = study.get_trials(deepcopy=False)
     return sum(trial.state.is_finished() and trial.params.keys() == space.keys.keys() for trial in trials)
 
 

@@ -6,19 +6,27 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from n2n_lightning.system.errors import InputError
-from n2n_lightning.training.pruning import Pruning
+
+if TYPE_CHECKING:
+    from n2n_lightning.training.pruning import Pruning
 
 SEARCH = "N2N_SEARCH"  # environment of a search and its processes: storage, study and pruner as JSON
 TRIAL = "N2N_TRIAL"  # environment of a job, in whichever process it runs: Optuna's id of its trial
 
 
+def is_trial() -> bool:
+    """Return whether this job is a trial of a search."""
+    return SEARCH in os.environ and TRIAL in os.environ
+
+
 def search_pruning(folder: Path) -> Pruning | None:
     """Return what the search needs in the run of ``folder``; None if the job is not a trial."""
-    search, trial = os.environ.get(SEARCH), os.environ.get(TRIAL)
-    return trial_pruning(folder, **json.loads(search), trial=int(trial)) if search and trial else None
+    if not is_trial():
+        return None
+    return trial_pruning(folder, **json.loads(os.environ[SEARCH]), trial=int(os.environ[TRIAL]))
 
 
 def trial_pruning(folder: Path, *, storage: str, study: str, pruner: Any, trial: int) -> Pruning:
@@ -34,6 +42,7 @@ def trial_pruning(folder: Path, *, storage: str, study: str, pruner: Any, trial:
     import optuna
 
     from n2n_lightning.search.storage import load_search, storage_faults
+    from n2n_lightning.training.pruning import Pruning
 
     found = load_search(storage, study, pruner)
     if found is None:

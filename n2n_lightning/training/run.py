@@ -124,6 +124,7 @@ def find_monitor(config: Config) -> str:
     Raises:
         errors.InputError: the configuration or the data is wrong.
     """
+    quiet_lightning()
     try:
         settings = check_config(config)
         datamodule = build_datamodule(settings)
