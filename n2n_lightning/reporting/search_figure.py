@@ -31,9 +31,10 @@ def draw_search(search: Search) -> list[PngFigure]:
     shown = [trial for trial in search.trials if trial.value is not None]
     if len({trial.value for trial in shown if trial.state == "complete"}) < 2:
         return []
-    best_at_top = shown[0].value == max(trial.value for trial in shown if trial.state == "complete")  # type: ignore[type-var]  # shown trials have values
-    caption = "Each line is a trial: its settings, and at the right what it reached. Grey trials were pruned. "
-    caption += f"{search.monitor} rises upwards, and the best value is {'above' if best_at_top else 'below'}."
+    caption = (
+        f"Each line is a trial: its settings, and at the right its {search.monitor}, from low (violet) to high "
+        "(yellow). Grey trials were pruned."
+    )
     light, dark = (png_bytes(draw(search, shown, theme)) for theme in (LIGHT, DARK))
     variants = {"(prefers-color-scheme: dark)": dark}
     return [PngFigure(FILE, "What the trials set, and what they reached", caption, light, variants)]
