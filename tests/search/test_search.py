@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Command
-from small_runs import read_json, run_python, stamps, tiny_overrides
+from small_runs import read_json, stamps, tiny_overrides
 from warm_processes import run_warm
 
 from n2n_lightning.data.ee559 import Ee559Data
@@ -152,17 +152,3 @@ def test_the_ready_made_search_runs_and_another_space_is_refused(command: Comman
     assert record["trials"][0]["params"].keys() == {"model", "optimizer", "optimizer.lr", "data.batch_size"}
     ended = command(*line, "data.batch_size=8")
     assert ended.code == 2 and "a search of another space" in ended.err and "study=" in ended.err
-
-
-@pytest.mark.slow
-def test_trials_of_parallel_processes_report_too(course_data: Path, tmp_path: Path):
-    parallel = (
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
-        "hydra.sweeper.n_jobs=2",
-        "hydra.sweeper.n_trials=2",
-    )
-    line = [*TRAIN, *SEARCH, *parallel, *tiny_overrides(course_data), "trainer.max_epochs=1"]
-    ended = run_python(line, tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert [(trial["state"], trial["epochs"]) for trial in trials(tmp_path)] == [("complete", 1), ("complete", 1)]
