@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from n2n_lightning.reporting.search import Search, Trial
 FILE = "search.png"
 COLOURS = colormaps["viridis"]
 TICKS = 5  # of an axis with numbers
+FAR = 1.5  # times the range of the middle half: as in a box plot, values further away do not stretch the axis
 
 
 class Coordinate(NamedTuple):
@@ -44,7 +46,7 @@ def draw(search: Search, trials: Sequence[Trial], theme: Theme) -> Figure:
     """Draw the trials that have a value."""
     names = list(search.importances) or list(search.space)
     coordinates = [make_coordinate(search, name, [trial.params[name] for trial in trials]) for name in names]
-    coordinates.append(make_coordinate(search, search.monitor, [str(trial.value) for trial in trials]))
+    coordinates.append(value_coordinate(search.monitor, [trial.value or 0.0 for trial in trials]))
     figure = Figure(figsize=(9.6, 4.6), layout="constrained", facecolor=theme.paper)
     axes = figure.add_subplot()
     for trial in reversed(trials):  # the best on top
@@ -74,8 +76,8 @@ def draw_coordinate(axes: Axes, place: int, coordinate: Coordinate, theme: Theme
 
 
 def make_coordinate(search: Search, name: str, values: Sequence[str]) -> Coordinate:
-    """Return the axis of a setting, or of the monitor: with numbers on a scale, otherwise with a place for each."""
-    space = search.space.get(name, "interval()")
+    """Return the axis of a setting: numbers of a range have a scale, choices a place each."""
+    space = search.space[name]
     distinct = sorted(set(values), key=lambda value: (number(value) is None, number(value) or 0.0, value))
     numbers = [found for value in distinct if (found := number(value)) is not None]
     if len(numbers) < len(distinct) or not ("interval" in space or "range" in space):
@@ -90,6 +92,19 @@ def make_coordinate(search: Search, name: str, values: Sequence[str]) -> Coordin
     texts = [low + height * span for height in ends]
     ticks = {height: f"{math.exp(t) if logarithmic else t:.3g}" for height, t in zip(ends, texts, strict=True)}
     return Coordinate(f"{name} (log)" if logarithmic else name, heights, ticks)
+
+
+def value_coordinate(monitor: str, values: Sequence[float]) -> Coordinate:
+    """Return the axis of the monitor. It ends where values are far below or above the most; these lie at its ends."""
+    first, third = np.quantile(values, [0.25, 0.75])
+    reach = FAR * (third - first)
+    low, high = max(min(values), first - reach), min(max(values), third + reach)
+    span = (high - low) or 1.0
+    heights = {str(value): min(max((value - low) / span, 0.0), 1.0) for value in values}
+    ticks = {place / (TICKS - 1): f"{low + span * place / (TICKS - 1):.4g}" for place in range(TICKS)}
+    ticks[0.0] = f"≤ {ticks[0.0]}" if min(values) < low else ticks[0.0]
+    ticks[1.0] = f"≥ {ticks[1.0]}" if max(values) > high else ticks[1.0]
+    return Coordinate(monitor, heights, ticks)
 
 
 def number(text: str) -> float | None:
