@@ -24,14 +24,8 @@ KILLS = 2
 
 def search(folder: Path, words: list[str], trials: int, kills: int) -> dict[str, Any]:
     """Search to the end, and kill the process so many times on the way; return what it found and what it took."""
-    line = [
-        sys.executable,
-        "-m",
-        "n2n_lightning.train",
-        "-m",
-        "hydra/sweeper=optuna",
-        f"hydra.sweeper.n_trials={trials}",
-    ]
+    line = [sys.executable, "-m", "n2n_lightning.train", "-m", "hydra/sweeper=optuna"]
+    line += [f"hydra.sweeper.n_trials={trials}", *words]
     seconds, killed = 0.0, 0
     while True:
         started = time.perf_counter()
