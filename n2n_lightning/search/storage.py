@@ -108,9 +108,10 @@ def load_search(url: str, name: str, pruner: Chosen = None) -> optuna.Study | No
 
 
 def create_search(url: str, name: str, direction: str, about: Mapping[str, Any]) -> optuna.Study:
-    """Make a study; ``about`` tells later commands what it is a search of."""
+    """Make a study, unless a command that was killed has; ``about`` tells later commands what it is a search of."""
     with storage_faults(url):
-        study = optuna.create_study(study_name=name, storage=open_storage(url), direction=direction)
+        storage = open_storage(url)
+        study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
         for key, value in about.items():
             study.set_user_attr(key, value)
         return study

@@ -101,10 +101,10 @@ class OptunaSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         url, name = storage_url(self.storage, folder), self.study_name or folder.resolve().name
         study = load_search(url, name)
-        if study is None:
-            about = self.describe(space)  # before anything is written
-        else:
+        if study is not None and is_described(study):
             check_same(study, space, folder)
+        else:
+            study, about = None, self.describe(space)  # before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         busy = f"{folder} is being searched by another process; wait for it to end, or set another study=NAME"
         with file_lock(folder / LOCK, busy), storage_faults(url):
@@ -182,6 +182,11 @@ def register_sweeper() -> None:
 def plain(value: Any) -> Any:
     """Return a setting in plain types."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def is_described(study: optuna.Study) -> bool:
+    """Return whether a study has all that ``create_search`` notes in it; a kill may have come before."""
+    return all(key in study.user_attrs for key in ("space", "fixed"))
 
 
 def check_same(study: optuna.Study, space: SearchSpace, folder: Path) -> None:

@@ -12,9 +12,10 @@ from conftest import Command
 from small_runs import read_json, stamps, tiny_overrides
 from warm_processes import run_warm
 
-from n2n_lightning.data.ee559 import Ee559Data
+pytest.importorskip("optuna", reason="the extra search is not installed")  # before modules that import it
 
-pytest.importorskip("optuna", reason="the extra search is not installed")
+from n2n_lightning.data.ee559 import Ee559Data
+from n2n_lightning.search.storage import create_search, storage_url
 
 RATE = "optimizer.lr=tag(log,interval(1e-4,1))"
 PRUNER = "hydra.sweeper.pruner={name: median, n_startup_trials: 2}"
@@ -109,6 +110,17 @@ def test_a_failed_trial_is_no_value_and_the_search_goes_on(command: Command, cou
         good = (rate, batch) == ("0.1", "8")
         assert (state == "complete") is good and (value is not None) is good
     assert {state for state, _ in states.values()} == {"complete", "failed"}
+
+
+@pytest.mark.slow
+def test_trials_with_the_same_settings_are_trained_once(command: Command, course_data: Path, tmp_path: Path):
+    words = ("optimizer.lr=choice(0.1)", "trainer.max_epochs=1", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=3")
+    folder = tmp_path / "outputs/runs"
+    folder.mkdir(parents=True)
+    create_search(storage_url(None, folder), "runs", "maximize", {})  # and nothing noted: as after a kill
+    ended = command(*SEARCH[:-2], *tiny_overrides(course_data), *words)
+    assert ended.code == 0 and "1 done, 2 skipped" in ended.out
+    assert len({trial["value"] for trial in trials(tmp_path)}) == 1 and len(trials(tmp_path)) == 3
 
 
 @pytest.mark.parametrize(
