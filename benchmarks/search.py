@@ -19,6 +19,7 @@ from benchmarks.measuring import machine, save
 from benchmarks.tables import show
 
 SPACE = ("optimizer=adam,adamw,sgd", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.width=choice(4,8,16)")
+DATA = ["model=nafnet8", "data.train_pairs=256", "data.val_pairs=64", "data.batch_size=16"]
 KILLS = 2
 
 
@@ -76,9 +77,9 @@ def measure(trials: int, epochs: int, pruner: str, overrides: list[str]) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--pruner", default="median")
-    parser.add_argument("overrides", nargs="*", default=["model=n2v2", "data.train_pairs=512", "data.val_pairs=64"])
+    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--pruner", default="halving")
+    parser.add_argument("overrides", nargs="*", default=DATA)
     arguments = parser.parse_args()
     found = measure(arguments.trials, arguments.epochs, arguments.pruner, arguments.overrides)
     rows = [
