@@ -46,7 +46,7 @@ def draw(search: Search, trials: Sequence[Trial], theme: Theme) -> Figure:
     """Draw the trials that have a value."""
     names = list(search.importances) or list(search.space)
     coordinates = [make_coordinate(search, name, [trial.params[name] for trial in trials]) for name in names]
-    coordinates.append(value_coordinate(search.monitor, [trial.value or 0.0 for trial in trials]))
+    coordinates.append(value_coordinate(search.monitor, trials))
     figure = Figure(figsize=(9.6, 4.6), layout="constrained", facecolor=theme.paper)
     axes = figure.add_subplot()
     for trial in reversed(trials):  # the best on top
@@ -94,9 +94,10 @@ def make_coordinate(search: Search, name: str, values: Sequence[str]) -> Coordin
     return Coordinate(f"{name} (log)" if logarithmic else name, heights, ticks)
 
 
-def value_coordinate(monitor: str, values: Sequence[float]) -> Coordinate:
-    """Return the axis of the monitor. It ends where values are far below or above the most; these lie at its ends."""
-    first, third = np.quantile(values, [0.25, 0.75])
+def value_coordinate(monitor: str, trials: Sequence[Trial]) -> Coordinate:
+    """Return the axis of the monitor. It ends where values are far from those of most trials that were not pruned."""
+    values = [trial.value or 0.0 for trial in trials]
+    first, third = np.quantile([trial.value for trial in trials if trial.state == "complete"], [0.25, 0.75])
     reach = FAR * (third - first)
     low, high = max(min(values), first - reach), min(max(values), third + reach)
     span = (high - low) or 1.0

@@ -13,8 +13,8 @@ from n2n_lightning import report
 from n2n_lightning.reporting.comparison import compare_runs
 from n2n_lightning.reporting.page import PageFigures, render_page
 from n2n_lightning.reporting.runs import read_runs
-from n2n_lightning.reporting.search import FILE, Search, read_search
-from n2n_lightning.reporting.search_figure import draw_search, make_coordinate, value_coordinate
+from n2n_lightning.reporting.search import FILE, Search, Trial, read_search
+from n2n_lightning.reporting.search_figure import Coordinate, draw_search, make_coordinate, value_coordinate
 from n2n_lightning.reporting.table import terminal_table
 
 SPACE = {"optimizer.lr": "tag(log,interval(1e-4,1))", "model": "choice(unet,nn_relu)"}
@@ -69,10 +69,15 @@ def test_coordinates_have_a_scale_for_numbers_and_a_place_for_each_word(tmp_path
 
 
 def test_a_value_far_below_the_others_does_not_stretch_its_axis():
-    axis = value_coordinate("val/psnr", [5.0, 23.0, 24.0, 24.5, 25.0])
-    assert axis.heights["5.0"] == 0 and axis.heights["25.0"] == 1 and axis.heights["23.0"] == pytest.approx(2.25 / 4.25)
-    assert axis.ticks[0] == "≤ 20.75" and axis.ticks[1] == "25"  # 23 - 1.5 x (24.5 - 23)
-    assert set(value_coordinate("val/psnr", [1.0, 1.0]).heights.values()) == {0}
+    def axis(values: list[float], pruned: float) -> Coordinate:
+        trials = [Trial(**trial(number, "complete", value, 9)) for number, value in enumerate(values)]
+        return value_coordinate("val/psnr", [*trials, Trial(**trial(9, "pruned", pruned, 1))])
+
+    far = axis([5.0, 23.0, 24.0, 24.5, 25.0], pruned=10.0)
+    assert far.heights["5.0"] == far.heights["10.0"] == 0 and far.heights["25.0"] == 1
+    assert far.heights["23.0"] == pytest.approx(2.25 / 4.25)  # from 23 - 1.5 x (24.5 - 23)
+    assert far.ticks[0] == "≤ 20.75" and far.ticks[1] == "25"
+    assert set(axis([1.0, 1.0], pruned=1.0).heights.values()) == {0}
 
 
 def test_the_page_shows_trials_importances_and_the_figure(tmp_path: Path):
