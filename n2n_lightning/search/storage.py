@@ -22,7 +22,10 @@ PRUNERS = {
     "halving": optuna.pruners.SuccessiveHalvingPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
 }
-DEFAULTS = {"percentile": {"percentile": 25.0}}  # arguments that Optuna leaves to us
+DEFAULTS: dict[str, dict[str, Any]] = {  # after one epoch, halving ended good runs (docs/scale.md)
+    "halving": {"min_resource": 2},
+    "percentile": {"percentile": 25.0},
+}
 Chosen = str | Mapping[str, Any] | None  # a name, or a name and arguments
 
 
