@@ -9,13 +9,14 @@ from pathlib import Path
 
 from n2n_lightning.reporting.comparison import Comparison, compare_runs
 from n2n_lightning.reporting.runs import read_runs
+from n2n_lightning.reporting.search import Search, read_search
 from n2n_lightning.reporting.table import comparison_csv, comparison_markdown, print_comparison
 from n2n_lightning.system import errors
 from n2n_lightning.system.arguments import make_parser
 from n2n_lightning.system.folders import suggest_path
 
 FIGURE_FILES = [f"{name}.png" for name in ("psnr", "psnr_pairs", "train_loss", "val_loss", "architecture_unet")]
-FIGURE_FILES += [f"{name}_images.png" for name in ("unet", "sequential", "best")]
+FIGURE_FILES += [f"{name}_images.png" for name in ("unet", "sequential", "best")] + ["search.png"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def report_runs(folder: Path, output: Path) -> int:
         raise errors.InputError(f"{folder} has no runs, that is no readable result.json; train first, or give another")
     comparison = compare_runs(found.runs)
     try:
-        paths = write_report(comparison, output, folder.resolve().name, found.warnings)
+        paths = write_report(comparison, output, folder.resolve().name, found.warnings, read_search(folder))
     except OSError as error:
         print_comparison(comparison)
         errors.report_error(error, f"the report could not be written to {output} ({error}); give another --output")
@@ -65,19 +66,24 @@ def report_runs(folder: Path, output: Path) -> int:
     return errors.DONE
 
 
-def write_report(comparison: Comparison, output: Path, name: str, warnings: Sequence[str]) -> list[Path]:
+def write_report(
+    comparison: Comparison, output: Path, name: str, warnings: Sequence[str], search: Search | None = None
+) -> list[Path]:
     """Write index.html, table.md, table.csv and the figures; return their paths, the page first."""
     from n2n_lightning.reporting.architecture import draw_architecture  # these load matplotlib, which takes its time
     from n2n_lightning.reporting.curves import CHARTS, draw_curves
     from n2n_lightning.reporting.page import PageFigures, render_page
     from n2n_lightning.reporting.pictures import draw_best
+    from n2n_lightning.reporting.search_figure import draw_search
 
     output.mkdir(parents=True, exist_ok=True)
     columns = [column for column in CHARTS if "loss" in column or column == comparison.metric]
     curves = [figure for column in columns if (figure := draw_curves(comparison, column))]
-    figures = PageFigures(curves, draw_best(comparison), draw_architecture(comparison))
+    figures = PageFigures(
+        curves, draw_best(comparison), draw_architecture(comparison), draw_search(search) if search else []
+    )
     files = {
-        "index.html": render_page(comparison, figures, name=name, warnings=warnings).encode(),
+        "index.html": render_page(comparison, figures, name=name, warnings=warnings, search=search).encode(),
         "table.md": comparison_markdown(comparison).encode(),
         "table.csv": comparison_csv(comparison).encode(),
         **{figure.name: figure.png for section in figures for figure in section},

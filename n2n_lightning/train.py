@@ -24,6 +24,8 @@ from n2n_lightning.reporting.sweep import (
     print_outcomes,
     read_outcomes,
 )
+from n2n_lightning.search.sweeper import register_sweeper
+from n2n_lightning.search.trial import is_trial, search_pruning
 from n2n_lightning.system import errors, hydra_app
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.run_names import find_run_folder, named_overrides, run_name
@@ -45,10 +47,16 @@ def job(cfg: DictConfig) -> float | str:
     folder = find_folder(Path(hydra_cfg.runtime.output_dir), model, task)
     labels = {"model": model, "overrides": named_overrides(task)}
 
+    def make_config() -> dict[str, Any]:
+        searching = hydra_cfg.runtime.choices["hydra/sweeper"] == "optuna"
+        if searching and hydra_cfg.mode is RunMode.RUN and not is_trial():  # a launcher may run a trial so
+            raise errors.InputError("a search needs -m; put -m first, or set hydra/sweeper=basic for a single run")
+        return hydra_app.resolve_config(cfg)
+
     def save(config: dict[str, Any]) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
 
-    outcome = run_job(folder, labels, lambda: hydra_app.resolve_config(cfg), save)
+    outcome = run_job(folder, labels, make_config, save)
     number = hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None
     outcomes[number] = outcome
     main_process, _, file = os.environ.get(JOBS, f"{os.getpid()}:").partition(":")
@@ -81,7 +89,7 @@ def run_job(
     try:
         config = make_config()
         with file_lock(folder / LOCK, busy):
-            trained = train(config, folder, labels, save)
+            trained = train(config, folder, labels, save, pruning=search_pruning(folder))
             status, text = best_text(folder)
     except errors.InputError as error:
         errors.report_error(error)
@@ -149,6 +157,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         jobs = Path(folder) / "jobs"
         os.environ[JOBS] = f"{os.getpid()}:{jobs}"
+        register_sweeper()
         code = hydra_app.run_hydra(job, "train")
         ended = list((outcomes | read_outcomes(jobs)).values())
     codes = [code, *(outcome.code for outcome in ended)]

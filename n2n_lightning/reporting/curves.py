@@ -147,8 +147,8 @@ def _draw_line(axes: Axes, line: _GroupLine, theme: Theme) -> None:
     if line.deviation is not None and line.bold:
         axes.fill_between(epochs, mean - line.deviation, mean + line.deviation, color=colour, alpha=0.15, lw=0)
     if line.group.status != "done" or len(epochs) == 1:
-        marker = "o" if line.group.status in ("done", "interrupted") else "X"
-        fill = theme.paper if line.group.status == "interrupted" else colour
+        marker = "o" if line.group.status in ("done", "interrupted", "pruned") else "X"
+        fill = theme.paper if line.group.status in ("interrupted", "pruned") else colour
         axes.plot(epochs[-1], mean[-1], marker, color=colour, mfc=fill, ms=7, zorder=4)
     best = epochs == line.best
     axes.plot(epochs[best], mean[best], "o", color=colour, ms=7, mec=theme.paper, mew=1.2, zorder=4)
@@ -187,9 +187,9 @@ def _explain_lines(lines: Sequence[_GroupLine], low: float, high: float) -> list
     if not all(line.bold for line in lines):
         sentences.append("Bold: each model's best setting; thin: its other settings.")
     statuses = {line.group.status for line in lines if low <= line.mean[-1] <= high}
-    if "interrupted" in statuses:
+    if statuses & {"interrupted", "pruned"}:
         sentences.append("A ring marks the last epoch of an unfinished run.")
-    if statuses - {"interrupted", "done"}:
+    if statuses - {"interrupted", "pruned", "done"}:
         sentences.append("A cross marks the end of a run that died or failed.")
     if any(line.best for line in lines):
         sentences.append("Dots are the best epochs.")

@@ -15,6 +15,7 @@ from n2n_lightning.reporting.claims import judge_study_claims
 from n2n_lightning.reporting.comparison import Comparison, noisy_key
 from n2n_lightning.reporting.figures import PngFigure, model_colours
 from n2n_lightning.reporting.printing import EMPTY_CELL
+from n2n_lightning.reporting.search import Search
 from n2n_lightning.reporting.study import SEQUENTIAL_MODELS
 from n2n_lightning.reporting.summary import format_duration, headline, notes, settings_list
 from n2n_lightning.reporting.table import Column, columns, filter_line, footnote, metric_title, row_texts, why_unranked
@@ -26,9 +27,17 @@ class PageFigures(NamedTuple):
     curves: list[PngFigure]
     images: list[PngFigure]
     networks: list[PngFigure]
+    search: list[PngFigure] = []  # noqa: RUF012  # a NamedTuple's default
 
 
-def render_page(comparison: Comparison, figures: PageFigures, *, name: str, warnings: Sequence[str] = ()) -> str:
+def render_page(
+    comparison: Comparison,
+    figures: PageFigures,
+    *,
+    name: str,
+    warnings: Sequence[str] = (),
+    search: Search | None = None,
+) -> str:
     """Return the page as HTML.
 
     Args:
@@ -36,6 +45,7 @@ def render_page(comparison: Comparison, figures: PageFigures, *, name: str, warn
         figures: are put into the page.
         name: of the study.
         warnings: about runs that could not be read.
+        search: that the runs are the trials of.
     """
     environment = Environment(
         loader=PackageLoader("n2n_lightning", "reporting"), autoescape=True, undefined=StrictUndefined
@@ -61,6 +71,7 @@ def render_page(comparison: Comparison, figures: PageFigures, *, name: str, warn
         footnote=footnote(shown),
         filter_line=filter_line(comparison),
         figures=figures,
+        search=search,
         sequential=_sequential_table(comparison),
         judgement=judge_study_claims(comparison),
         settings=settings_list(comparison),

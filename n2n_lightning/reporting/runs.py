@@ -22,7 +22,7 @@ class Run:
     name: str  # path of the folder, relative to the folder that was searched
     study: str  # path of the folder around it, relative as well; "." for the searched folder itself
     model: str
-    status: str  # "done", "dead", "failed" or "interrupted"
+    status: str  # "done", "dead", "pruned", "failed" or "interrupted"
     reason: str
     overrides: dict[str, str]
     record: dict[str, Any]

@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     """How a job ended."""
 
     folder: Path  # of the run
-    state: str  # "done", "dead", "skipped", "failed", "refused" or "interrupted"
+    state: str  # "done", "dead", "pruned", "skipped", "failed", "refused" or "interrupted"
     code: int  # exit code
     text: str  # the best score, or the reason
 
@@ -57,10 +57,11 @@ def best_text(folder: Path) -> tuple[str, str]:
 def job_value(outcome: Outcome) -> float | str:
     """Return what a sweeper optimizes: the best value of the run's monitor; the state of a job that has none.
 
-    A sweeper that asks for the float of a state, which is no number, counts the job as failed. With NaN,
-    hydra-optuna-sweeper breaks off.
+    A run that was pruned returns "pruned", also where it was skipped.
     """
     run = read_run(outcome.folder) if outcome.state in FINISHED else None
+    if run is not None and run.status == "pruned":
+        return run.status
     best = None if run is None else run.number(run.monitor)
     return outcome.state if best is None else best
 

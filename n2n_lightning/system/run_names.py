@@ -12,7 +12,7 @@ from pathlib import Path
 from n2n_lightning.system.atomic import read_json
 
 UNNAMED_OVERRIDES = (  # overrides that the name of a run's folder leaves out
-    *("model", "study", "resume", "experiment", "size", "debug", "plugins"),
+    *("model", "study", "resume", "experiment", "hparams", "size", "debug", "plugins"),
     *("save_minutes", "save_steps", "logger"),
 )
 UNNAMED_GROUPS = ("hydra.", "logger.")  # the same for all settings of these groups

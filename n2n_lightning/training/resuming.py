@@ -58,8 +58,11 @@ def recall_defaults(settings: RunSettings, folder: Path, labels: dict[str, Any])
     return RunSettings.unchecked(config | changes | {"data": config["data"] | changed_data})
 
 
-def is_finished(settings: RunSettings, folder: Path) -> bool:
-    """Return whether the folder holds this run, finished; refuse a run of another configuration."""
+def is_finished(settings: RunSettings, folder: Path, *, in_search: bool = False) -> bool:
+    """Return whether the folder holds this run, finished; refuse a run of another configuration.
+
+    A search does not go on with a run that it has pruned; any other command trains it to its end.
+    """
     earlier = read_json(folder / "result.json")
     if not earlier or not settings.resume:
         return False
@@ -69,7 +72,7 @@ def is_finished(settings: RunSettings, folder: Path) -> bool:
     if changes:
         text = ", ".join(f"{key} ({before} there, {now} here)" for key, (before, now) in changes.items())
         raise ValueError(f"{folder} holds a run of another configuration: {text}; set another study=NAME")
-    return earlier.get("status") in ("done", "dead")
+    return earlier.get("status") in ("done", "dead", *(("pruned",) if in_search else ()))
 
 
 def check_data_unchanged(settings: DataSettings, folder: Path) -> None:

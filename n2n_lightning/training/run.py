@@ -36,6 +36,7 @@ from n2n_lightning.training.filter_scores import ADVICE, FilterScores
 from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.loggers import open_loggers
+from n2n_lightning.training.pruning import Pruning
 from n2n_lightning.training.resuming import (
     check_data_unchanged,
     check_fingerprint,
@@ -73,6 +74,7 @@ def train(
     labels: dict[str, Any],
     on_start: Callable[[Config], None] = lambda config: None,
     callbacks: Sequence[pl.Callback] = (),
+    pruning: Pruning | None = None,
 ) -> bool:
     """Train to the end, or resume from ``last.ckpt``; return False for a finished run, which is skipped.
 
@@ -83,6 +85,7 @@ def train(
         on_start: called with the configuration, in which the run's length is set, when the input has been checked and
             before anything is written.
         callbacks: run in addition to our own.
+        pruning: of a search's trial. A run that was pruned then counts as finished.
 
     Raises:
         errors.InputError: the configuration or the data is wrong; nothing was written.
@@ -91,7 +94,7 @@ def train(
     quiet_lightning()
     try:
         settings = recall_length(recall_defaults(check_config(config), folder, labels), folder)
-        if is_finished(settings, folder):
+        if is_finished(settings, folder, in_search=pruning is not None):
             check_data_unchanged(settings, folder)
             print(f"{folder.name}: already done, skipped", flush=True)
             return False
@@ -104,9 +107,34 @@ def train(
     with open_loggers(run.settings, folder) as loggers:
         on_start(run.settings.as_config())
         announce(run)
-        record = fit(run, callbacks, loggers)
-    conclude(run, record)
+        if pruning is not None:
+            pruning.monitor = run.datamodule.monitor
+        record = fit(run, callbacks if pruning is None else [*callbacks, pruning], loggers)
+    if pruning is not None and pruning.reason:
+        record.write("pruned", pruning.reason)
+        print(f"{folder.name}: pruned ({pruning.reason})", flush=True)
+    else:
+        conclude(run, record)
     return True
+
+
+def find_monitor(config: Config) -> str:
+    """Return the metric that would decide which epoch of a run is best. Reads the run's data.
+
+    Raises:
+        errors.InputError: the configuration or the data is wrong.
+    """
+    quiet_lightning()
+    try:
+        settings = check_config(config)
+        datamodule = build_datamodule(settings)
+        datamodule.setup("fit")
+        if isinstance(datamodule.data, SingleData):
+            noise = without_rotation(datamodule, measure_single_noise(settings, datamodule, None))
+            datamodule.data.variance_is_trusted = noise.is_trusted
+    except (ValueError, OSError) as error:
+        raise errors.InputError(error) from error
+    return datamodule.monitor
 
 
 def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> PreparedRun:

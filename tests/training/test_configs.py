@@ -22,7 +22,11 @@ GROUPS = {
     )
     for folder in FOLDERS
 } | {group: group_choices(group) for group in ONE_FILE_GROUPS}
-CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
+CHOICES = [
+    f"{group}={choice}" if group != "hydra" else f"hydra/{choice.replace('/', '=')}"  # hydra/sweeper=optuna
+    for group, choices in GROUPS.items()
+    for choice in choices
+]
 STUDY = ("best_ee559", "demo", "five_models")  # experiments that find their photographs, or are told to check them
 NEEDED = {  # further overrides that a choice needs
     **{f"data={name}": ["data.root=there"] for name in GROUPS["data"] if name not in ("pairs", "photos")},
