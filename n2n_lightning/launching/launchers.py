@@ -12,8 +12,9 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -27,6 +28,7 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.processes import Slots
 
 PACKAGE = "hydra_plugins.n2n_lightning"  # of ``_target_``; Hydra refuses plugins of a package with another name
+NAMES = ("devices", "submitit_local", "submitit_slurm", "ray")  # in ``conf/hydra/launcher/``
 OnEnd: TypeAlias = Callable[[int, Outcome], None]  # number in the sweep, and how the job ended
 
 
@@ -37,8 +39,9 @@ class CommandLauncher(Launcher):
     config: DictConfig
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what ``launch`` needs."""
+        """Keep what ``launch`` needs; refuse settings that cannot be, which Hydra would wrap in words of its own."""
         self.hydra_context, self.config = hydra_context, config
+        self.check()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; return their values in their order."""
@@ -64,6 +67,10 @@ class CommandLauncher(Launcher):
         return config
 
     @abstractmethod
+    def check(self) -> None:
+        """Raise an InputError for a setting that cannot be, or a package that is not installed."""
+
+    @abstractmethod
     def run(self, jobs: Sequence[SweepJob], configs: Sequence[DictConfig], on_end: OnEnd) -> int | None:
         """Run the jobs, call ``on_end`` for each, and return the last signal received, if any."""
 
@@ -76,14 +83,49 @@ class DevicesLauncher(CommandLauncher):
     """
 
     def __init__(self, *, n_jobs: int | None) -> None:
-        if n_jobs is not None and n_jobs < 1:
-            raise errors.InputError(f"hydra.launcher.n_jobs must be 1 or more, got {n_jobs}; null: one job a device")
         self.n_jobs = n_jobs
+
+    def check(self) -> None:
+        """Refuse a number of jobs below 1."""
+        if self.n_jobs is not None and not (isinstance(self.n_jobs, int) and self.n_jobs >= 1):
+            raise errors.InputError(f"hydra.launcher.n_jobs must be 1 or more, got {self.n_jobs}; null: one a device")
 
     def run(self, jobs: Sequence[SweepJob], configs: Sequence[DictConfig], on_end: OnEnd) -> int | None:
         """Run the jobs side by side."""
         on_cpu = all(config.trainer.get("accelerator") == "cpu" for config in configs)
         return run_jobs(jobs, device_slots(self.n_jobs, [] if on_cpu else visible_devices()), on_end)[1]
+
+
+class SubmititLauncher(CommandLauncher):
+    """Jobs of SLURM, or of a cluster that submitit imitates on this machine.
+
+    Args:
+        cluster: "slurm" or "local".
+        folder: for submitit's files; ``%j`` is the id of a job.
+        max_num_timeout: how often a job goes on after its time was over.
+        parameters: submitit's own, which ``conf/hydra/launcher/`` lists.
+    """
+
+    def __init__(self, *, cluster: str, folder: str, max_num_timeout: int, **parameters: Any) -> None:
+        self.cluster, self.folder, self.max_num_timeout = cluster, folder, max_num_timeout
+        self.parameters = {key: plain(value) for key, value in parameters.items()}
+
+    def check(self) -> None:
+        """Refuse to start without submitit."""
+        require("submitit", f"submitit_{self.cluster}", "cluster")
+
+    def run(self, jobs: Sequence[SweepJob], configs: Sequence[DictConfig], on_end: OnEnd) -> int | None:
+        """Submit the jobs, and wait for them."""
+        from n2n_lightning.launching.cluster import submit_jobs
+
+        return submit_jobs(
+            jobs,
+            on_end,
+            cluster=self.cluster,
+            folder=self.folder,
+            max_num_timeout=self.max_num_timeout,
+            parameters=self.parameters,
+        )
 
 
 def device_slots(n_jobs: int | None, devices: Sequence[str]) -> Slots:
@@ -132,6 +174,11 @@ def job_return(config: DictConfig, outcome: Outcome) -> JobReturn:
     return returned
 
 
+def plain(value: Any) -> Any:
+    """Return a value of the configuration in plain types."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
 def require(module: str, launcher: str, extra: str) -> None:
     """Refuse a launcher whose package is not installed."""
     if importlib.util.find_spec(module) is None:
@@ -139,6 +186,12 @@ def require(module: str, launcher: str, extra: str) -> None:
 
 
 def register_launchers() -> None:
-    """Let Hydra find the launchers, which other applications would find in a package ``hydra_plugins`` too."""
-    for launcher in (DevicesLauncher,):
+    """Let Hydra find the launchers, which other applications would find in a package ``hydra_plugins`` too.
+
+    Launchers of the same names, of hydra-submitit-launcher and hydra-ray-launcher, give way.
+    """
+    for launcher in (DevicesLauncher, SubmititLauncher):
         Plugins.instance().class_name_to_class[f"{PACKAGE}.{launcher.__name__}"] = launcher
+    stored = ConfigStore.instance().repo["hydra"]["launcher"]
+    for name in {f"{name}.yaml" for name in NAMES} & set(stored):
+        del stored[name]
