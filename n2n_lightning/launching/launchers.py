@@ -128,6 +128,29 @@ class SubmititLauncher(CommandLauncher):
         )
 
 
+class RayLauncher(CommandLauncher):
+    """Jobs on a Ray cluster.
+
+    Args:
+        address: of its head, or "auto"; None for a cluster of this machine alone.
+        num_cpus: cores for each job.
+        num_gpus: GPUs for each job, or a part of one.
+    """
+
+    def __init__(self, *, address: str | None, num_cpus: float, num_gpus: float) -> None:
+        self.address, self.num_cpus, self.num_gpus = address, num_cpus, num_gpus
+
+    def check(self) -> None:
+        """Refuse to start without Ray."""
+        require("ray", "ray", "ray")
+
+    def run(self, jobs: Sequence[SweepJob], configs: Sequence[DictConfig], on_end: OnEnd) -> int | None:
+        """Run the jobs, and wait for them."""
+        from n2n_lightning.launching.ray_cluster import run_on_ray
+
+        return run_on_ray(jobs, on_end, address=self.address, num_cpus=self.num_cpus, num_gpus=self.num_gpus)
+
+
 def device_slots(n_jobs: int | None, devices: Sequence[str]) -> Slots:
     """Return the slots for jobs: CUDA devices, or shares of the cores.
 
@@ -190,7 +213,7 @@ def register_launchers() -> None:
 
     Launchers of the same names, of hydra-submitit-launcher and hydra-ray-launcher, give way.
     """
-    for launcher in (DevicesLauncher, SubmititLauncher):
+    for launcher in (DevicesLauncher, SubmititLauncher, RayLauncher):
         Plugins.instance().class_name_to_class[f"{PACKAGE}.{launcher.__name__}"] = launcher
     stored = ConfigStore.instance().repo["hydra"]["launcher"]
     for name in {f"{name}.yaml" for name in NAMES} & set(stored):

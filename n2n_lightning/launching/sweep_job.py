@@ -24,11 +24,12 @@ SWEEP_WORDS = ("launcher", "sweeper", "sweep", "run", "mode")  # of Hydra's own 
 
 
 class SweepJob(NamedTuple):
-    """A job: its number in the sweep, the folder of its run, the words of its command line, and its devices."""
+    """A job of a sweep, as another machine needs it."""
 
-    number: int
-    folder: Path
-    words: tuple[str, ...]
+    number: int  # in the sweep
+    folder: Path  # of the run
+    words: tuple[str, ...]  # of its command line
+    cwd: Path  # where it runs: paths in its settings may be relative
     devices: int = 1
 
 
@@ -47,7 +48,7 @@ def make_job(hydra_config: Any, trainer: Mapping[str, Any], folder: Path) -> Swe
     kept = [word for word in hydra_config.overrides.hydra if not is_of_sweep(word)]
     place = f"hydra.run.dir={quoted(str(folder))}"
     words = (*options, *hydra_config.overrides.task, *kept, place)
-    return SweepJob(int(hydra_config.job.num), folder, words, count_devices(trainer))
+    return SweepJob(int(hydra_config.job.num), folder, words, Path.cwd(), count_devices(trainer))
 
 
 def is_of_sweep(word: str) -> bool:
@@ -101,7 +102,7 @@ def run_jobs(
             on_end(job.number, found[index])
 
         commands = [
-            Command(command_line(job), job_environment(file), job.devices)
+            Command(command_line(job), job.cwd, job_environment(file), job.devices)
             for job, file in zip(jobs, files, strict=True)
         ]
         received = run_commands(commands, slots, note)

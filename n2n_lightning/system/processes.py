@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -23,9 +24,10 @@ SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 class Command(NamedTuple):
-    """A command line, and how many slots it takes."""
+    """A command line, where it runs, and how many slots it takes."""
 
     words: Sequence[str]
+    cwd: Path
     environment: Mapping[str, str]  # all of it but what the slots add
     slots: int = 1
 
@@ -87,7 +89,7 @@ def run_commands(commands: Sequence[Command], slots: Slots, on_end: Callable[[in
 
 def start(command: Command, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, which a terminal's signals do not reach: they come from here."""
-    return subprocess.Popen(command.words, env={**command.environment, **more}, start_new_session=True)
+    return subprocess.Popen(command.words, cwd=command.cwd, env={**command.environment, **more}, start_new_session=True)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
