@@ -10,6 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
+
 from n2n_lightning.launching.sweep_job import SweepJob, run_one
 from n2n_lightning.reporting.sweep import Outcome
 from n2n_lightning.system import errors
@@ -20,11 +23,6 @@ COMMON = (  # parameters that all of submitit's clusters have; of others, the cl
     *("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"),
     "stderr_to_stdout",
 )
-PREEMPTION = "SUBMITIT_PREEMPT_SIGNAL"  # environment: the signal with which submitit requeues a job
-os.environ.setdefault(PREEMPTION, "USR1")  # which training handles; submitit reads it when it is imported
-
-import submitit  # noqa: E402  # see the line before
-from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError  # noqa: E402
 
 
 class SubmittedJob:
@@ -36,7 +34,7 @@ class SubmittedJob:
     def __call__(self) -> Outcome:
         """Run the job; after a pre-emption, which has saved its state, let submitit's handler requeue it."""
         outcome, received = run_one(self.job)
-        if received is not None and received == getattr(signal, f"SIG{os.environ[PREEMPTION]}"):
+        if received is not None and received == submitit.JobEnvironment._usr_sig():
             signal.raise_signal(received)
         return outcome
 
@@ -93,7 +91,7 @@ def submit(
 ) -> list[submitit.Job[Outcome]]:
     """Submit the jobs, in SLURM as one array; refuse what the cluster refuses."""
     try:
-        timeouts = {"slurm_max_num_timeout": max_num_timeout}
+        timeouts = {f"{cluster}_max_num_timeout": max_num_timeout}
         executor = submitit.AutoExecutor(folder=Path(folder).absolute(), cluster=cluster, **timeouts)
         given = {key: value for key, value in parameters.items() if value is not None}
         executor.update_parameters(

@@ -116,6 +116,7 @@ class SubmititLauncher(CommandLauncher):
 
     def run(self, jobs: Sequence[SweepJob], configs: Sequence[DictConfig], on_end: OnEnd) -> int | None:
         """Submit the jobs, and wait for them."""
+        os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # training handles it; submitit reads it at its import
         from n2n_lightning.launching.cluster import submit_jobs
 
         return submit_jobs(

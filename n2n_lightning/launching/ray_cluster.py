@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 import ray
 from ray.exceptions import RayError
@@ -41,17 +40,16 @@ def run_on_ray(
     run = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0)(run_one)
     received: list[int] = []
     pending = {run.remote(job): job for job in jobs}
-
-    def cancel(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for task in pending:
-            ray.cancel(task)  # its worker gets SIGINT, and passes it on to the training
-
-    with handling_signals(cancel):
+    running = True
+    with handling_signals(lambda number, frame: received.append(number)):
         while pending:
             for task in ray.wait(list(pending), timeout=POLL_SECONDS)[0]:
                 job = pending.pop(task)
                 on_end(job.number, outcome_of(job, task, interrupted=bool(received)))
+            if received and running:
+                running = False
+                for task in pending:
+                    ray.cancel(task)  # its worker gets SIGINT, and passes it on to the training
     return received[-1] if received else None
 
 
