@@ -15,11 +15,11 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.command_words import quoted
 from n2n_lightning.system.processes import ONE_SLOT, OUTCOME, Command, Slots, run_commands
 
-RANK_VARIABLES = (  # of torchrun and Lightning: a job's process is no rank of the process that starts it
+RANK_ENVIRONMENT = (  # of torchrun and Lightning: a job's process is no rank of the process that starts it
     *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"),
 )
-FIRST_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")  # all 0 or missing in the first rank
+FIRST_RANK_ENVIRONMENT = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")  # all 0 or missing in the first rank
 SWEEP_WORDS = ("launcher", "sweeper", "sweep", "run", "mode")  # of Hydra's own settings, those of the sweep alone
 
 
@@ -62,21 +62,15 @@ def is_of_sweep(word: str) -> bool:
 
 
 def count_devices(trainer: Mapping[str, Any]) -> int:
-    """Return how many devices of this machine a run uses; 1 where it takes what there is.
-
-    >>> [count_devices({"devices": devices}) for devices in (2, "2", [0, 1], "0,1", "auto", -1)]
-    [2, 2, 2, 2, 1, 1]
-    """
-    devices = trainer.get("devices", 1)
-    if isinstance(devices, str):
-        parts = devices.split(",")
-        devices = len(parts) if len(parts) > 1 else int(devices) if devices.isdecimal() else 1
-    return max(1, devices if isinstance(devices, int) else len(devices or ()))
+    """Return how many devices of this machine a run uses; 1 for a value that the run will refuse."""
+    devices = trainer.get("devices")
+    return devices if isinstance(devices, int) and devices > 1 else 1
 
 
 def needs_own_processes(trainer: Mapping[str, Any]) -> bool:
-    """Return whether a run has processes of its own, which a sweep's process cannot hold."""
-    return trainer.get("devices", 1) not in (1, "1") or trainer.get("num_nodes", 1) not in (1, "1")
+    """Return whether a run has processes of its own, which cannot be those of the sweep."""
+    usual = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    return any(trainer.get(key, value) != value for key, value in usual.items())
 
 
 def run_jobs(
@@ -116,7 +110,7 @@ def command_line(job: SweepJob) -> list[str]:
 
 def job_environment(file: Path) -> dict[str, str]:
     """Return the environment of a job's process: this one's without ranks, with the user's ``HYDRA_FULL_ERROR``."""
-    kept = {key: value for key, value in os.environ.items() if key not in RANK_VARIABLES}
+    kept = {key: value for key, value in os.environ.items() if key not in RANK_ENVIRONMENT}
     full_error = kept.pop(errors.USER_FULL_ERROR, kept.get(errors.HYDRA_FULL_ERROR, "0"))
     return kept | {OUTCOME: str(file), errors.HYDRA_FULL_ERROR: full_error}
 
@@ -140,7 +134,7 @@ SIGNAL_NUMBERS = {int(number) for number in errors.SIGNALS}
 def report_outcome(outcome: Outcome) -> None:
     """Tell the process that started this job how it ended. Of several ranks, the first one does."""
     file = os.environ.get(OUTCOME)
-    if file and all(os.environ.get(name, "0") == "0" for name in FIRST_RANK_VARIABLES):
+    if file and all(os.environ.get(name, "0") == "0" for name in FIRST_RANK_ENVIRONMENT):
         append_outcome(Path(file), None, outcome)
 
 

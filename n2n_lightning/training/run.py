@@ -50,7 +50,7 @@ from n2n_lightning.training.resuming import (
 from n2n_lightning.training.run_metadata import describe_run, hyper_parameters
 from n2n_lightning.training.settings import Config, RunSettings
 from n2n_lightning.training.single_noise import measure_single_noise, without_rotation
-from n2n_lightning.training.trainer_settings import slurm_environment, trainer_arguments
+from n2n_lightning.training.trainer_settings import trainer_arguments
 from n2n_lightning.training.value_checks import check_initial_scale, range_line, value_warnings
 
 
@@ -205,7 +205,7 @@ def build_trainer(
     progress = ProgressBar(leave=True) if watched else EpochLines(run.folder.name if parallel else "")
     ours: dict[str, Any] = {
         "logger": [start_logger(run, loggers), *loggers],
-        "plugins": [AtomicCheckpointIO(), *slurm_environment()],
+        "plugins": [AtomicCheckpointIO()],
         "callbacks": [*callbacks, *run.callbacks, progress, checkpoints],
         "enable_progress_bar": watched,
         "profiler": run.settings.trainer.get("profiler") or NoProfiler(),

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from n2n_lightning.training.settings import Config
 from n2n_lightning.training.signatures import argument_faults, construction_faults
@@ -44,12 +42,6 @@ def trainer_arguments(trainer: Config) -> Config:
     needed |= {"devices": 1, "num_sanity_val_steps": 0}
     needed["max_time"] = None  # ``build_callbacks`` makes a callback of it
     return {"enable_progress_bar": False, "enable_model_summary": False} | chosen | needed
-
-
-def slurm_environment() -> list[SLURMEnvironment]:
-    """Return SLURM's environment inside one of its jobs, which Lightning then does not requeue: submitit does."""
-    inside = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()  # torchrun comes first, as in Lightning
-    return [SLURMEnvironment(auto_requeue=False)] if inside else []
 
 
 def trainer_faults(trainer: Config) -> list[str]:

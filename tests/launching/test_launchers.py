@@ -18,7 +18,7 @@ from warm_processes import SECONDS
 
 from n2n_lightning.launching import launchers, sweep_job
 from n2n_lightning.launching.launchers import device_slots
-from n2n_lightning.launching.sweep_job import RANK_VARIABLES, SweepJob, without_outcome
+from n2n_lightning.launching.sweep_job import RANK_ENVIRONMENT, SweepJob, without_outcome
 from n2n_lightning.system import errors
 
 DEVICES = ("hydra/launcher=devices", "hydra.launcher.n_jobs=2")
@@ -82,17 +82,17 @@ def test_a_job_is_the_command_line_of_a_single_run(
     assert given["HYDRA_FULL_ERROR"] == "0" and int(given["OMP_NUM_THREADS"]) >= 1
 
 
-@pytest.mark.parametrize("devices", ["2", "[0,1]", "auto"])
+@pytest.mark.parametrize("setting", ["trainer.devices=2", "trainer.devices=auto", "+trainer.num_nodes=2"])
 def test_a_job_on_several_devices_has_its_own_processes_in_any_sweep(
-    command: Command, stub: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: str
+    command: Command, stub: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ):
-    for name in RANK_VARIABLES:
+    for name in RANK_ENVIRONMENT:
         monkeypatch.setenv(name, "7")
-    ended = command("-m", "model=convtrans_relu", "seed=0,1", f"trainer.devices={devices}")
+    ended = command("-m", "model=convtrans_relu", "seed=0,1", setting)
     assert ended.code == 1 and list(states(ended.out).values()) == ["failed", "failed"]
     words = stub()
-    assert "-m" not in words and f"trainer.devices={devices}" in words and "seed=1" in words
-    assert not set(RANK_VARIABLES) & set(environment(tmp_path))
+    assert "-m" not in words and setting in words and "seed=1" in words
+    assert not set(RANK_ENVIRONMENT) & set(environment(tmp_path))
 
 
 def test_each_job_has_its_devices(monkeypatch: pytest.MonkeyPatch):
