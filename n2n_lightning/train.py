@@ -32,7 +32,7 @@ from n2n_lightning.reporting.sweep import (
 )
 from n2n_lightning.system import errors, hydra_app
 from n2n_lightning.system.folders import config_folder
-from n2n_lightning.system.processes import OUTCOME, end_with_parent
+from n2n_lightning.system.processes import OUTCOME, obey_parent
 from n2n_lightning.system.run_names import find_run_folder, named_overrides, run_name
 
 LOCK = ".lock"  # in a run's folder, while a process trains there
@@ -160,7 +160,7 @@ def main() -> int:
         jobs = Path(folder) / "jobs"
         os.environ[JOBS] = f"{os.getpid()}:{jobs}"
         if OUTCOME in os.environ:
-            end_with_parent()
+            obey_parent()
         register_launchers()
         code = hydra_app.run_hydra(job, "train")
         ended = list((outcomes | read_outcomes(jobs)).values())

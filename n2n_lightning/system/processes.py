@@ -99,8 +99,10 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def end_with_parent() -> None:
-    """Let Linux send SIGTERM to this process when the one that started it ends, however it ends."""
+def obey_parent() -> None:
+    """Let signals reach this process, which Ray blocks in its own, and SIGTERM when its parent ends, however it ends."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
