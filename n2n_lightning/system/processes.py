@@ -100,7 +100,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def obey_parent() -> None:
-    """Let signals reach this process, which Ray blocks in its own, and SIGTERM when its parent ends, however it ends."""
+    """Unblock signals, which Ray's workers block; let Linux send SIGTERM when the parent ends, however it ends."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if sys.platform == "linux":

@@ -70,6 +70,18 @@ print(run_commands(commands, ONE_SLOT, lambda number, code: print(number, code))
     assert ended.stdout.split() == ["0", "5", str(int(signal.SIGTERM))], ended.stderr
 
 
+def test_a_job_hears_signals_that_its_parent_blocks(tmp_path: Path):
+    code = """
+import signal
+from n2n_lightning.system.processes import obey_parent
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+obey_parent()
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+    ended = run_python(["-c", code], tmp_path)
+    assert ended.stdout.strip() == "set()", ended.stderr
+
+
 def is_running(process: int) -> bool:
     """Return whether a process runs, and is no zombie that its parent has not asked for."""
     try:
