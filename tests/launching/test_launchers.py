@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -41,8 +40,6 @@ class Dying(pl.Callback):
         if seed == "1" and trainer.current_epoch == 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if seed == "2":
-            raise RuntimeError("this job fails")
 """
 
 
@@ -139,25 +136,21 @@ def test_a_launcher_that_cannot_start_is_one_message(
 
 
 @pytest.mark.slow
-def test_a_killed_job_and_a_failing_one_harm_no_other(course_data: Path, tmp_path: Path):
+def test_a_killed_job_harms_no_other_and_goes_on(course_data: Path, tmp_path: Path):
     (tmp_path / "dying.py").write_text(DYING)
-    line = ["-m", "n2n_lightning.train", "-m", *DEVICES, "model=convtrans_relu", "plugins=[dying]", "seed=0,1,2"]
+    line = ["-m", "n2n_lightning.train", "-m", *DEVICES, "model=convtrans_relu", "plugins=[dying]", "seed=0,1"]
     line += ["callbacks=[{name: Dying}]", "trainer.max_epochs=2", *tiny_overrides(course_data)]
     ended = run_python(line, tmp_path)
     assert ended.returncode == 1 and "Traceback" not in ended.stdout + ended.stderr
-    first, killed, failing = states(ended.stdout).values()
-    assert first in ("done", "dead") and killed == failing == "failed"
-    assert "SIGKILL" in ended.stdout and "this job fails" in ended.stdout
+    first, killed = states(ended.stdout).values()
+    assert first in ("done", "dead") and killed == "failed" and "SIGKILL" in ended.stdout
     results = {read_json(path)["seed"]: read_json(path) for path in tmp_path.glob("outputs/runs/*/result.json")}
     assert results[1]["status"] == "interrupted" and results[1]["epochs"] == 1
 
     again = run_python(line, tmp_path)
-    skipped, went_on, failed = states(again.stdout).values()
-    assert again.returncode == 1 and skipped == "skipped" and failed == "failed" and went_on in ("done", "dead")
+    skipped, went_on = states(again.stdout).values()
+    assert again.returncode == 0 and skipped == "skipped" and went_on in ("done", "dead")
     assert "resumed" in again.stdout
-    assert json.loads(json.dumps(results[0])) == next(
-        read_json(path) for path in tmp_path.glob("outputs/runs/*seed=0*/result.json")
-    )
 
 
 @pytest.mark.slow
