@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -16,11 +17,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from n2n_lightning.launching.launchers import register_launchers
+from n2n_lightning.launching.sweep_job import make_job, needs_own_processes, report_outcome, run_one
 from n2n_lightning.reporting.sweep import (
+    JOBS,
     Outcome,
     append_outcome,
     best_text,
+    is_worker,
     job_value,
+    outcomes_file,
     print_outcomes,
     read_outcomes,
 )
@@ -28,10 +34,10 @@ from n2n_lightning.search.sweeper import register_sweeper
 from n2n_lightning.search.trial import is_trial, search_pruning
 from n2n_lightning.system import errors, hydra_app
 from n2n_lightning.system.folders import config_folder
+from n2n_lightning.system.processes import OUTCOME, obey_parent
 from n2n_lightning.system.run_names import find_run_folder, named_overrides, run_name
 
 LOCK = ".lock"  # in a run's folder, while a process trains there
-JOBS = "N2N_JOBS"  # environment: id of the main process, and a file for the outcomes of other processes' jobs
 outcomes: dict[int | None, Outcome] = {}  # jobs of this process: number in the sweep, or None for a single run
 
 
@@ -56,15 +62,19 @@ def job(cfg: DictConfig) -> float | str:
     def save(config: dict[str, Any]) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
 
-    outcome = run_job(folder, labels, make_config, save)
     number = hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None
+    if number is not None and needs_own_processes(cfg.trainer):
+        outcome, received = run_one(make_job(hydra_cfg, cfg.trainer, folder))
+    else:
+        received = None
+        outcome = run_job(folder, labels, make_config, save)
+        report_outcome(outcome)
     outcomes[number] = outcome
-    main_process, _, file = os.environ.get(JOBS, f"{os.getpid()}:").partition(":")
-    if int(main_process) != os.getpid():  # a worker of hydra/launcher=joblib
-        append_outcome(Path(file), number, outcome)
+    if is_worker():
+        append_outcome(outcomes_file(), number, outcome)
     gc.collect()  # trainers hold reference cycles, which would pile up over a long sweep
-    if outcome.code in (errors.SIGINT, errors.SIGTERM):
-        sys.exit(outcome.code)
+    if received is not None or outcome.code in (errors.SIGINT, errors.SIGTERM):
+        sys.exit(outcome.code if received is None else errors.SIGNALS[signal.Signals(received)])
     return job_value(outcome)
 
 
@@ -158,6 +168,9 @@ def main() -> int:
         jobs = Path(folder) / "jobs"
         os.environ[JOBS] = f"{os.getpid()}:{jobs}"
         register_sweeper()
+        if OUTCOME in os.environ:
+            obey_parent()
+        register_launchers()
         code = hydra_app.run_hydra(job, "train")
         ended = list((outcomes | read_outcomes(jobs)).values())
     codes = [code, *(outcome.code for outcome in ended)]

@@ -159,6 +159,12 @@ def read_table(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
+def states(out: str) -> dict[str, str]:
+    """Parse the table at the end of a sweep: job -> state."""
+    lines = out.partition("\nJobs in ")[2].splitlines()[1:-1]
+    return {line.split()[1]: line.split()[0] for line in lines}
+
+
 def timeless(content: dict[str, Any]) -> dict[str, Any]:
     """Drop the entries of a table row, or a ``result.json``, that depend on the machine."""
     return {key: value for key, value in content.items() if key not in DROPPED}

@@ -14,6 +14,7 @@ from n2n_lightning.reporting.printing import TextTable
 from n2n_lightning.reporting.runs import read_run
 from n2n_lightning.reporting.table import print_comparison, score_text
 
+JOBS = "N2N_JOBS"  # environment of a sweep: its main process's id, and a file for the outcomes of others' jobs
 FINISHED = ("done", "dead", "skipped")  # states of jobs whose runs have reached their end
 
 
@@ -24,6 +25,16 @@ class Outcome(NamedTuple):
     state: str  # "done", "dead", "pruned", "skipped", "failed", "refused" or "interrupted"
     code: int  # exit code
     text: str  # the best score, or the reason
+
+
+def outcomes_file() -> Path:
+    """Return the file for the outcomes of jobs that run in other processes than the sweep's."""
+    return Path(os.environ[JOBS].partition(":")[2])
+
+
+def is_worker() -> bool:
+    """Return whether another process launched the sweep and this one runs jobs of it, as with joblib."""
+    return int(os.environ.get(JOBS, f"{os.getpid()}:").partition(":")[0]) != os.getpid()
 
 
 def append_outcome(path: Path, number: int | None, outcome: Outcome) -> None:

@@ -89,6 +89,7 @@ def distribution_of(override: Override) -> BaseDistribution:
     try:
         if isinstance(sweep, IntervalSweep):
             low, high = sweep.start, sweep.end
+            assert low is not None and high is not None  # Hydra's parser gives both
             if isinstance(low, int) and isinstance(high, int):
                 return IntDistribution(low, high, log=log)
             return FloatDistribution(low, high, log=log)
@@ -104,9 +105,10 @@ def distribution_of(override: Override) -> BaseDistribution:
 
 def end_values(distribution: BaseDistribution) -> list[Any]:
     """Return all choices, or the two ends of a range."""
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    return list(dict.fromkeys([distribution.low, distribution.high]))
+    if isinstance(distribution, (IntDistribution, FloatDistribution)):
+        return list(dict.fromkeys([distribution.low, distribution.high]))
+    assert isinstance(distribution, CategoricalDistribution)
+    return list(distribution.choices)
 
 
 def value_text(value: Any) -> str:

@@ -31,7 +31,8 @@ Chosen = str | Mapping[str, Any] | None  # a name, or a name and arguments
 
 def make_sampler(chosen: Chosen, seed: int) -> optuna.samplers.BaseSampler:
     """Return the sampler of ``hydra.sweeper.sampler``."""
-    return make("sampler", SAMPLERS, chosen or "tpe", seed=seed)
+    sampler: optuna.samplers.BaseSampler = make("sampler", SAMPLERS, chosen or "tpe", seed=seed)
+    return sampler
 
 
 def make_pruner(chosen: Chosen) -> optuna.pruners.BasePruner:
@@ -113,8 +114,8 @@ def load_search(url: str, name: str, pruner: Chosen = None) -> optuna.Study | No
 def create_search(url: str, name: str, direction: str, about: Mapping[str, Any]) -> optuna.Study:
     """Make a study, unless a command that was killed has; ``about`` tells later commands what it is a search of."""
     with storage_faults(url):
-        storage = open_storage(url)
-        study = optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
+        storage, towards = open_storage(url), optuna.study.StudyDirection[direction.upper()]
+        study = optuna.create_study(study_name=name, storage=storage, direction=towards, load_if_exists=True)
         for key, value in about.items():
             study.set_user_attr(key, value)
         return study

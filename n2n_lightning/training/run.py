@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from n2n_lightning.data.single import SingleData
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
+from n2n_lightning.system.processes import OUTCOME
 from n2n_lightning.training.budget import has_length, recall_length, set_length
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.callback_choices import build_callbacks
@@ -225,7 +227,7 @@ def build_trainer(
     run: PreparedRun, callbacks: list[pl.Callback], checkpoints: pl.Callback, loggers: Sequence[Logger]
 ) -> pl.Trainer:
     """Build the Trainer with TensorBoard, our callbacks, and a progress bar, or lines where nobody watches."""
-    parallel = multiprocessing.parent_process() is not None  # then other runs print to the same output
+    parallel = multiprocessing.parent_process() is not None or OUTCOME in os.environ  # others print to the same output
     wanted = run.settings.trainer.get("enable_progress_bar")  # null: where somebody watches
     watched = not parallel and sys.stdout.isatty() if wanted is None else wanted
     progress = ProgressBar(leave=True) if watched else EpochLines(run.folder.name if parallel else "")

@@ -31,7 +31,7 @@ from n2n_lightning.system.hydra_app import group_choices
         ("train experiment=pa", ["experiment=paper/"]),
         ("train experiment=paper/ga", ["experiment=paper/gaussian"]),
         ("train hydra/la", ["hydra/launcher="]),
-        ("train hydra/launcher=", ["hydra/launcher=basic", "hydra/launcher=joblib"]),
+        ("train hydra/launcher=b", ["hydra/launcher=basic"]),
         ("train data=clean data.targ", ["data.targets="]),
         ("train data=burst data.targ", []),  # another choice has other keys
         ("train data=bursts data.ro", ["data.root="]),  # the command will refuse the choice

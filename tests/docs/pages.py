@@ -35,6 +35,7 @@ CHANGELOG = ROOT / "CHANGELOG.md"  # it names what is gone: its links and lines 
 MAX_PROSE = 120  # characters a line
 MAX_CELL = 100  # characters a cell of a table: more is a paragraph
 
+HYDRAS = {"hydra/launcher": ("basic", "joblib")}  # choices of Hydra, and of packages that we require
 HYDRA_COMMANDS = ("train", "evaluate")
 ARGPARSE_COMMANDS = ("denoise", "predict", "export", "report", "repeat", "reproduce", "standin", "completion")
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_]*")  # FOLDER, PATH, N
@@ -180,7 +181,8 @@ def compose_jobs(name: str, words: Sequence[str]) -> None:
     """
     overrides = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("-")])
     kept = [override for override in overrides if not PLACEHOLDER.fullmatch(str(override.value()))]
-    given = [f"{o.key_or_group}={o.value()}" for o in overrides if o not in kept and "." in o.key_or_group]
+    ours = [o for o in overrides if "." in o.key_or_group and not o.key_or_group.startswith("hydra")]
+    given = [f"{o.key_or_group}={o.value()}" for o in ours if o not in kept]
     given += [f"checkpoint={o.value()}" for o in overrides if o not in kept and o.key_or_group == "checkpoint"]
     choices = [sweep_choices(override) for override in kept if not override.key_or_group.startswith("hydra")]
     if "--help" in words:
@@ -248,7 +250,8 @@ def name_faults(span: str) -> Iterator[str]:
         if group in groups():
             for name in re.split(r"[,|]", names):
                 folder, _, stem = f"{group}/{name}".rpartition("/")
-                if stem.strip(".") and not PLACEHOLDER.fullmatch(stem) and stem not in group_choices(folder):
+                known = (*group_choices(folder), *HYDRAS.get(folder, ()))
+                if stem.strip(".") and not PLACEHOLDER.fullmatch(stem) and stem not in known:
                     yield f"no choice: {group}={name}"
     if OUR_PATH.fullmatch(span) and not any(ROOT.glob(span.rstrip("/"))):
         yield f"no such path: {span}"

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import read_json, run_python
-from test_sweeps import states
+from small_runs import read_json, run_python, states
 from warm_processes import SECONDS
 
 from n2n_lightning.system.run_names import short_text

@@ -12,7 +12,7 @@ import pytest
 from conftest import Command
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
-from small_runs import read_json, stamps, tiny_overrides
+from small_runs import read_json, stamps, states, tiny_overrides
 
 from n2n_lightning.data.ee559 import Ee559Data
 from n2n_lightning.reporting.sweep import Outcome, append_outcome, outcome_lines, read_outcomes
@@ -21,12 +21,6 @@ from n2n_lightning.system.lock import file_lock
 from n2n_lightning.train import LOCK
 
 ONE_EPOCH = ("model=convtrans_relu", "trainer.max_epochs=1")
-
-
-def states(out: str) -> dict[str, str]:
-    """Parse the table at the end of a sweep: job -> state."""
-    lines = out.partition("\nJobs in ")[2].splitlines()[1:-1]
-    return {line.split()[1]: line.split()[0] for line in lines}
 
 
 @pytest.mark.slow
