@@ -24,7 +24,7 @@ from n2n_lightning.reporting.sweep import (
     print_outcomes,
     read_outcomes,
 )
-from n2n_lightning.system import errors, hydra_app
+from n2n_lightning.system import errors, hydra_app, ranks
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.run_names import find_run_folder, named_overrides, run_name
 
@@ -41,6 +41,11 @@ def job(cfg: DictConfig) -> float | str:
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then uses huge pages: the U-Net trains 5 % faster
     hydra_cfg: Any = HydraConfig.get()
+    if OmegaConf.select(cfg, "trainer.strategy") == "ddp":
+        if hydra_cfg.mode is RunMode.MULTIRUN:
+            raise errors.InputError("trainer must not be ddp in a sweep, got trainer.strategy=ddp; leave out -m")
+        if ranks.follows():
+            sys.exit(follow_job(lambda: hydra_app.resolve_config(cfg)))
     model, task = hydra_cfg.runtime.choices.model, list(hydra_cfg.overrides.task)
     folder = find_folder(Path(hydra_cfg.runtime.output_dir), model, task)
     labels = {"model": model, "overrides": named_overrides(task)}
@@ -102,6 +107,24 @@ def run_job(
     if not trained:
         return Outcome(folder, "skipped", errors.DONE, f"{status} before, {text}")
     return Outcome(folder, status, errors.FAILED if status == "failed" else errors.DONE, text)
+
+
+def follow_job(make_config: Callable[[], dict[str, Any]]) -> int:
+    """Train as a rank other than 0, without a word; return 0 unless this rank alone has failed."""
+    from n2n_lightning.training.ranks import lost_rank
+    from n2n_lightning.training.run import follow
+
+    told = sys.__stderr__ or sys.stderr
+    ranks.silence()
+    try:
+        follow(make_config())
+    except (errors.InputError, FloatingPointError, errors.Interrupted):  # so has rank 0, which tells it
+        pass
+    except Exception as error:
+        if not lost_rank(error):
+            print(f"error: {type(error).__name__}: {errors.one_line(error)}", file=told, flush=True)
+        return errors.FAILED
+    return errors.DONE
 
 
 def find_folder(given: Path, model: str, task: list[str]) -> Path:
