@@ -43,6 +43,7 @@ def job(cfg: DictConfig) -> float | str:
     hydra_cfg: Any = HydraConfig.get()
     if OmegaConf.select(cfg, "trainer.strategy") == "ddp":
         if hydra_cfg.mode is RunMode.MULTIRUN:
+            remove_if_empty(Path(hydra_cfg.runtime.output_dir))
             raise errors.InputError("trainer must not be ddp in a sweep, got trainer.strategy=ddp; leave out -m")
         if ranks.follows():
             sys.exit(follow_job(lambda: hydra_app.resolve_config(cfg)))

@@ -122,7 +122,7 @@ class RankWatch:
             return
         for thread in threading.enumerate():
             if thread.name == "child-process-observer":
-                thread._finished = True  # type: ignore[attr-defined]  # there is no public way
+                thread._run = lambda: True  # type: ignore[attr-defined]  # there is no public way to end it
         dead = self.parent_died if follows() else self.child_died
         threading.Thread(target=self.watch, args=(dead,), daemon=True).start()
 
