@@ -136,17 +136,15 @@ class RunCheckpoints(pl.Callback):
         due = self.steps is not None and trainer.global_step % self.steps == 0
         due |= self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
         is_due, number = largest(trainer, due, self.signal or 0)
-        self.signal = number or None  # a signal to one rank ends all, after the same step
         if is_due or number:
             self.finite_loss.check(trainer.current_epoch + 1)
             self.save(trainer)
-            self.exit_if_signalled()
+            self.exit_if_agreed(number)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         (number,) = largest(trainer, self.signal or 0)
-        self.signal = number or None
         self.save(trainer, best=self.record.best.get("best_epoch") == trainer.current_epoch + 1)
-        self.exit_if_signalled()
+        self.exit_if_agreed(number)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -174,6 +172,11 @@ class RunCheckpoints(pl.Callback):
             fix = "free disk space, then the same command continues from the checkpoint before"
             raise OSError(error.errno, f"no room for a checkpoint in {self.folder}; {fix}") from error
         self.saved_at = time.monotonic()
+
+    def exit_if_agreed(self, number: int) -> None:
+        """End all ranks after the same step if one has received a signal; one that comes now waits for the next."""
+        if number:
+            sys.exit(errors.SIGNALS[signal.Signals(number)])
 
     def exit_if_signalled(self) -> None:
         if self.signal is not None:
