@@ -25,6 +25,7 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.ranks import follows
 from n2n_lightning.training.settings import RunSettings
 
+LEADER = "N2N_LEADER"  # environment of the processes that rank 0 starts: its process id
 GRACE_S = 10.0  # for a process to end by itself when another has died
 
 
@@ -117,7 +118,8 @@ class RankWatch:
 
     def __init__(self, strategy: RankStrategy) -> None:
         self.procs: list[subprocess.Popen[bytes]] = getattr(strategy.launcher, "procs", [])
-        self.parent, self.ended = os.getppid(), threading.Event()
+        self.ended = threading.Event()
+        self.leader = int(os.environ.get(LEADER, os.getppid()))  # it may have died before this process looks
         if not isinstance(strategy.cluster_environment, LightningEnvironment):
             return
         for thread in threading.enumerate():
@@ -130,7 +132,7 @@ class RankWatch:
         return any(process.poll() for process in self.procs)
 
     def parent_died(self) -> bool:
-        return os.getppid() != self.parent
+        return os.getppid() != self.leader
 
     def watch(self, dead: Callable[[], bool]) -> None:
         """Look once a second, until the training has ended."""

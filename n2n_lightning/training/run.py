@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -37,7 +38,7 @@ from n2n_lightning.training.filter_scores import ADVICE, FilterScores
 from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.loggers import open_loggers
-from n2n_lightning.training.ranks import LOST, Plan, RankStrategy, lost_rank, meet, port_fault
+from n2n_lightning.training.ranks import LEADER, LOST, Plan, RankStrategy, lost_rank, meet, port_fault
 from n2n_lightning.training.resuming import (
     check_data_unchanged,
     check_fingerprint,
@@ -231,6 +232,8 @@ def fit(run: PreparedRun, callbacks: Sequence[pl.Callback], loggers: Sequence[Lo
     try:
         trainer = build_trainer(run, ours, checkpoints, loggers, leads=leads)
         if isinstance(trainer.strategy, RankStrategy):
+            if leads:
+                os.environ[LEADER] = str(os.getpid())  # before Lightning starts the others
             trainer.strategy.plan = Plan(run.settings, run.folder, run.resume_from, run.resume_step)
             run.datamodule.limit_val_batches = run.settings.trainer.get("limit_val_batches")
         with checkpoints.handling_signals():
