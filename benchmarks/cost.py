@@ -1,6 +1,6 @@
 """Compare what training should cost with what it costs: ``python -m benchmarks.cost``.
 
-For each model it counts the numbers of the cost model in ``docs/scale.md`` on the net itself: multiplications, values
+For each model it counts the numbers of the cost model in ``docs/cost.md`` on the net itself: multiplications, values
 that convolutions read and write, and bytes that autograd keeps, each per pixel. Then it compares the memory that the
 cost model gives for a training step with the growth of a new process's resident memory in that step.
 """

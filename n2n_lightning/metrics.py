@@ -161,11 +161,11 @@ class RestorationQuality(Metric):
             clipped = (clipped * 255).round() / 255
         self.mse.append(squared_error(clipped, clean, limits).cpu().double())  # not every accelerator has float64
         self.noisy_mse.append(squared_error(noisy, clean, limits).cpu().double())
-        similarity = ssim(clipped, clean, limits)
+        similarity = ssim(clipped, clean, limits) if len(clean) else None
         undefined = torch.full((len(clean),), math.nan, dtype=torch.float64)
         self.ssim.append(undefined if similarity is None else similarity.cpu().double())
-        bounds = [f(images, dim=(0, 2, 3)) for images in (clipped, clean) for f in (torch.amin, torch.amax)]
-        self.extremes.append(torch.stack(bounds)[None])
+        bounds = [f(images, dim=(2, 3)) for images in (clipped, clean) for f in (torch.amin, torch.amax)]
+        self.extremes.append(torch.stack(bounds, 1))
 
     def per_image(self) -> dict[str, Tensor]:
         """Return ``psnr``, ``noisy_psnr`` (dB) and, where any image has it, ``ssim`` (else NaN), each (N,) float64."""
@@ -211,7 +211,7 @@ class PairQuality(Metric):
         each image is a group of its own.
         """
         if group is None:
-            group = torch.arange(len(errors)) + sum(len(earlier) for earlier in self.groups)
+            group = torch.full((len(errors),), -1)
         self.errors.append(errors.cpu().double())
         self.noisy_errors.append(noisy_errors.cpu().double())
         self.groups.append(group.cpu())
@@ -225,7 +225,10 @@ class PairQuality(Metric):
         """
         errors = dim_zero_cat(self.errors)
         mse, noisy_mse = errors.mean().item(), dim_zero_cat(self.noisy_errors).mean().item()
-        interval = bootstrap_interval(errors, dim_zero_cat(self.groups))
+        groups = dim_zero_cat(self.groups)
+        alone = groups < 0
+        groups = groups.masked_scatter(alone, groups.max() + 1 + torch.arange(len(groups)))
+        interval = bootstrap_interval(errors, groups)
         low, high = interval or (mse, noisy_mse)
         mse = next((value for value in (mse, high) if value > 0), noisy_mse)
         bounds = {} if interval is None else {"psnr_pairs_low": high, "psnr_pairs_high": low}

@@ -32,7 +32,7 @@ from n2n_lightning.reporting.sweep import (
 )
 from n2n_lightning.search.sweeper import register_sweeper
 from n2n_lightning.search.trial import is_trial, search_pruning
-from n2n_lightning.system import errors, hydra_app
+from n2n_lightning.system import errors, hydra_app, ranks
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.processes import OUTCOME, obey_parent
 from n2n_lightning.system.run_names import find_run_folder, named_overrides, run_name
@@ -49,20 +49,23 @@ def job(cfg: DictConfig) -> float | str:
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then uses huge pages: the U-Net trains 5 % faster
     hydra_cfg: Any = HydraConfig.get()
+    single = hydra_cfg.mode is RunMode.RUN
+    if single and OmegaConf.select(cfg, "trainer.strategy") == "ddp" and ranks.follows():
+        sys.exit(follow_job(lambda: hydra_app.resolve_config(cfg)))
     model, task = hydra_cfg.runtime.choices.model, list(hydra_cfg.overrides.task)
     folder = find_folder(Path(hydra_cfg.runtime.output_dir), model, task)
     labels = {"model": model, "overrides": named_overrides(task)}
 
     def make_config() -> dict[str, Any]:
         searching = hydra_cfg.runtime.choices["hydra/sweeper"] == "optuna"
-        if searching and hydra_cfg.mode is RunMode.RUN and not is_trial():  # a launcher may run a trial so
+        if searching and single and not is_trial():  # a launcher may run a trial so
             raise errors.InputError("a search needs -m; put -m first, or set hydra/sweeper=basic for a single run")
         return hydra_app.resolve_config(cfg)
 
     def save(config: dict[str, Any]) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
 
-    number = hydra_cfg.job.num if hydra_cfg.mode is RunMode.MULTIRUN else None
+    number = None if single else hydra_cfg.job.num
     if number is not None and needs_own_processes(cfg.trainer):
         outcome, received = run_one(make_job(hydra_cfg, cfg.trainer, folder))
     else:
@@ -120,6 +123,24 @@ def run_job(
     if not trained:
         return Outcome(folder, "skipped", errors.DONE, f"{status} before, {text}")
     return Outcome(folder, status, errors.FAILED if status == "failed" else errors.DONE, text)
+
+
+def follow_job(make_config: Callable[[], dict[str, Any]]) -> int:
+    """Train as a rank other than 0, without a word; return 0 unless this rank alone has failed."""
+    from n2n_lightning.training.ranks import lost_rank
+    from n2n_lightning.training.run import follow
+
+    told = sys.__stderr__ or sys.stderr
+    ranks.silence()
+    try:
+        follow(make_config(), in_search=is_trial())
+    except (errors.InputError, FloatingPointError, errors.Interrupted):  # so has rank 0, which tells it
+        pass
+    except Exception as error:
+        if not lost_rank(error):
+            print(f"error: {type(error).__name__}: {errors.one_line(error)}", file=told, flush=True)
+        return errors.FAILED
+    return errors.DONE
 
 
 def find_folder(given: Path, model: str, task: list[str]) -> Path:

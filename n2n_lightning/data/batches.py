@@ -21,6 +21,23 @@ class BatchKey(NamedTuple):
     indices: Tensor  # (B,) int64
     epoch: int
     number: int
+    counts: bool = True  # False for an image that only keeps a rank busy while others validate their last batch
+
+
+class Share(NamedTuple):
+    """The part of the images that one of several processes takes (``torch.distributed`` calls them ranks)."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def part(self, length: int) -> slice:
+        """Return this rank's part of so many images, in the stored order; the parts differ by at most one image."""
+        each, more = divmod(length, self.ranks)
+        first = self.rank * each + min(self.rank, more)
+        return slice(first, first + each + (self.rank < more))
+
+
+WHOLE = Share()
 
 
 class EpochBatches(Sampler[BatchKey]):
@@ -32,11 +49,21 @@ class EpochBatches(Sampler[BatchKey]):
         seed: seed of the order.
         shuffle: False keeps the stored order and the same keys in every epoch.
         repeat_first: give the first batch of epoch 0 this many times an epoch, and nothing else (0: off).
+        share: give batches of these images only. All ranks get the same number of batches.
     """
 
-    def __init__(self, length: int, batch_size: int, *, seed: int, shuffle: bool, repeat_first: int = 0) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        repeat_first: int = 0,
+        share: Share = WHOLE,
+    ) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.shuffle, self.repeat_first = shuffle, repeat_first
+        self.shuffle, self.repeat_first, self.share = shuffle, repeat_first, share
         self.epoch = self.trainer_epoch = 0
         self.first_batch = 0  # where to start in the epoch
 
@@ -45,27 +72,62 @@ class EpochBatches(Sampler[BatchKey]):
         self.epoch, self.trainer_epoch = epoch if self.shuffle and not self.repeat_first else 0, epoch
 
     def __len__(self) -> int:
-        return self.repeat_first or -(-self.length // self.batch_size)
+        largest = -(-self.length // self.share.ranks)
+        return self.repeat_first or -(-largest // self.batch_size)
 
     def __iter__(self) -> Iterator[BatchKey]:
         order = torch.arange(self.length)
         if self.shuffle:
             order = torch.randperm(self.length, generator=seeded_generator(self.seed, self.epoch))
-        batches = order.split(self.batch_size)
+        own = order[self.share.part(len(order))]
+        batches = own.split(self.batch_size) if len(own) else ()
         for place in range(self.first_batch, len(self)):
             number = 0 if self.repeat_first else place
-            yield BatchKey(batches[number], self.epoch, number)
+            counts = number < len(batches)
+            yield BatchKey(batches[number] if counts else order[:1], self.epoch, number, counts)
 
 
 class PairBatches(Dataset[NoisyPair]):
-    """A ``PairSource`` that is indexed by ``BatchKey``: one call for a batch, none for an image."""
+    """A ``PairSource`` that is indexed by ``BatchKey``: one call for a batch, none for an image.
 
-    def __init__(self, source: PairSource, *, seed: int, augmentations: Sequence[str] = ()) -> None:
-        self.source, self.seed, self.augmentations = source, seed, augmentations
+    Args:
+        source: of the pairs.
+        seed: seed of the draws and the augmentation.
+        augmentations: of ``AUGMENTATIONS``.
+        share: the part of each batch to give. What is drawn for the batch is the same for any division.
+    """
+
+    def __init__(
+        self, source: PairSource, *, seed: int, augmentations: Sequence[str] = (), share: Share = WHOLE
+    ) -> None:
+        self.source, self.seed, self.augmentations, self.share = source, seed, augmentations, share
 
     def __getitem__(self, key: BatchKey) -> NoisyPair:
         rng = seeded_generator(self.seed, key.epoch, key.number)
-        return augment(self.source.batch(key.indices, rng), self.augmentations, rng)
+        pair = augment(self.source.batch(key.indices, rng), self.augmentations, rng)
+        return take_share(pair, self.share) if key.counts else pair._replace(weight=0.0)
+
+
+def take_share(pair: NoisyPair, share: Share) -> NoisyPair:
+    """Return a rank's part of a batch, with the weight that makes the mean of the ranks' losses that of the batch.
+
+    A rank that has no image of a small batch gets its last one, with weight 0.
+    """
+    if share.ranks == 1:
+        return pair
+    whole = len(pair.source)
+    part = share.part(whole)
+    count = part.stop - part.start
+    part = part if count else slice(whole - 1, whole)
+    images = pair._replace(seeds=None).map(lambda images: images[part])
+    return images._replace(seeds=seeds_of_part(pair.seeds, part, whole), weight=count * share.ranks / whole)
+
+
+def seeds_of_part(seeds: Tensor | None, part: slice, whole: int) -> Tensor | None:
+    """Return the seeds of a part of a batch, for ``draws.draw``: (N,) -> (n,); (1,), of the batch -> (1, 3)."""
+    if seeds is None or len(seeds) == whole:
+        return None if seeds is None else seeds[part]
+    return torch.tensor([[int(seeds), part.start, whole]])
 
 
 class PairLoader(DataLoader[NoisyPair]):

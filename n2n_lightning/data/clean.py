@@ -63,9 +63,7 @@ class CleanPairs(SceneSource):
             pair = self.corrupt(images, rng)
         else:
             own = zip(images[:, None], index_generators(indices, self.seed), strict=True)
-            pairs = [self.corrupt(image, rng) for image, rng in own]
-            parts = zip(NoisyPair._fields, zip(*pairs, strict=True), strict=True)
-            pair = pairs[0]._replace(**{name: torch.cat(tensors) for name, tensors in parts if tensors[0] is not None})
+            pair = NoisyPair.joined([self.corrupt(image, rng) for image, rng in own])
         if self.groups is None:
             return pair
         return pair._replace(clean=self.noise.clean(images) * self.peak, group=self.groups[indices])

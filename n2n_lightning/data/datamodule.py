@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from n2n_lightning.data.batches import AUGMENTATIONS, EpochBatches, PairBatches, PairLoader
+from n2n_lightning.data.batches import AUGMENTATIONS, WHOLE, EpochBatches, PairBatches, PairLoader, Share
 from n2n_lightning.data.pairs import STAGES, NoisyPair, PairData, PairSource, Stage, check_at_least
 
 
@@ -56,6 +56,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         self.num_workers, self.overfit_steps = num_workers, overfit_steps
         self.sources: dict[Stage, PairSource] = {}
         self.resumed_epoch, self.batches_done = -1, 0  # see PairLoader
+        self.limit_val_batches: float | None = None  # of all ranks; the Trainer's limit would be of each
 
     def setup(self, stage: str) -> None:
         """Read what ``stage`` ("fit", "validate") needs; a second call reads nothing."""
@@ -105,20 +106,34 @@ class NoisyPairDataModule(pl.LightningDataModule):
         total = torch.cuda.mem_get_info(device)[1]  # not the free part, in which the first stage's images may lie
         return device if 4 * wanted <= total else None
 
-    def loader(self, stage: Stage) -> PairLoader:
-        """Return the loader of a stage."""
+    @property
+    def share(self) -> Share:
+        """The part of the images that this process takes."""
+        return WHOLE if self.trainer is None else Share(self.trainer.global_rank, self.trainer.world_size)
+
+    def loader(self, stage: Stage, share: Share = WHOLE) -> PairLoader:
+        """Return the loader of a stage: of a share of each batch in training, of all images in validation."""
         source, training = self.sources[stage], stage == "train"
         if self.resident_device is not None:
             source.to(self.resident_device)
+        length, size = len(source), self.batch_size if training else self.val_batch_size if source.one_size else 1
+        if share.ranks > 1 and not training:
+            length = self.limited_length(length, size)
         batches = EpochBatches(
-            len(source),
-            self.batch_size if training else self.val_batch_size if source.one_size else 1,
+            length,
+            size,
             seed=self.seed,
             shuffle=training,
             repeat_first=self.overfit_steps if training else 0,
+            share=WHOLE if training else share,
         )
         return PairLoader(
-            PairBatches(source, seed=self.seed, augmentations=self.augmentations if training else ()),
+            PairBatches(
+                source,
+                seed=self.seed,
+                augmentations=self.augmentations if training else (),
+                share=share if training else WHOLE,
+            ),
             sampler=batches,
             batch_size=None,  # the sampler gives whole batches
             num_workers=self.num_workers,
@@ -126,13 +141,19 @@ class NoisyPairDataModule(pl.LightningDataModule):
             generator=torch.Generator(),  # else each epoch takes a number from the global generator
         )
 
+    def limited_length(self, length: int, size: int) -> int:
+        """Return how many validation images there are in ``limit_val_batches`` batches of this size."""
+        limit, batches = self.limit_val_batches, -(-length // size)
+        batches = min(limit, batches) if isinstance(limit, int) else int((1.0 if limit is None else limit) * batches)
+        return min(length, batches * size)
+
     def train_dataloader(self) -> DataLoader[NoisyPair]:
-        self.train_loader = self.loader("train")
+        self.train_loader = self.loader("train", self.share)
         self.train_loader.resumed_epoch, self.train_loader.batches_done = self.resumed_epoch, self.batches_done
         return self.train_loader
 
     def val_dataloader(self) -> DataLoader[NoisyPair]:
-        return self.loader("val")
+        return self.loader("val", self.share)
 
     def state_dict(self) -> dict[str, int]:
         """Return how far training is, for every checkpoint; Lightning would load a loader's own state too late."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -29,11 +29,25 @@ class NoisyPair(NamedTuple):
     group: Tensor | None = None  # in validation: (N,) int64, images of the same group are resampled together
     mask: Tensor | None = None  # (N, 1, H, W) bool: the pixels of the target to learn from; None for all
     seeds: Tensor | None = None  # single images: int64 for what their loss draws, (N,) in validation, (1,) in training
+    weight: float = 1.0  # of the loss among the ranks of a run; 0 for an image that only keeps a rank busy
 
     def map(self, change: Callable[[Tensor], Tensor], *names: str) -> NoisyPair:
         """Return the pair with its tensors changed, all or those of ``names``; None stays None."""
         fields = {name: getattr(self, name) for name in names or self._fields}
-        return self._replace(**{name: change(tensor) for name, tensor in fields.items() if tensor is not None})
+        changed: dict[str, Any] = {n: change(value) for n, value in fields.items() if isinstance(value, Tensor)}
+        return self._replace(**changed)
+
+    @classmethod
+    def joined(cls, parts: Sequence[NoisyPair]) -> NoisyPair:
+        """Return one batch of all the images of several."""
+        names = [name for name in cls._fields if isinstance(getattr(parts[0], name), Tensor)]
+        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return parts[0]._replace(**joined)
+
+    @property
+    def counted(self) -> int:
+        """The number of images that count."""
+        return len(self.source) if self.weight else 0
 
 
 class PairSource(Protocol):

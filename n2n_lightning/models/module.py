@@ -189,8 +189,8 @@ class DenoiserModule(pl.LightningModule):
             loss = self.single_loss(self, pair)
         else:
             loss = self.pair_loss(self(pair.source), pair.target, pair)
-        self.train_loss.update(loss.detach(), len(pair.source))
-        return loss
+        self.train_loss.update(loss.detach(), pair.counted)
+        return loss if pair.weight == 1 else loss * pair.weight
 
     def pair_loss(self, estimate: Tensor, target: Tensor, pair: NoisyPair) -> Tensor:
         """Return the loss, with masked-out pixels set to 0. (N, C, H, W) float32 twice -> scalar."""
@@ -222,9 +222,10 @@ class DenoiserModule(pl.LightningModule):
         estimate: Tensor = self(pair.source).clone()  # CUDA graphs of compile=reduce-overhead would overwrite it
         reference = pair.target if pair.clean is None else pair.clean
         loss = self.single_loss(self, pair) if reference is None else self.pair_loss(estimate, reference, pair)
-        self.val_loss.update(loss, len(estimate))
+        self.val_loss.update(loss, pair.counted)
         if pair.clean is not None:
-            self.quality.update(pair.source, estimate, pair.clean, self.limits)
+            n = pair.counted
+            self.quality.update(pair.source[:n], estimate[:n], pair.clean[:n], self.limits)
         if pair.target is not None:
             self.score_pair(pair, estimate)
         elif pair.clean is None and self.variance_is_trusted:
@@ -236,10 +237,11 @@ class DenoiserModule(pl.LightningModule):
         noisy, second, third = pair.source, pair.target, pair.third
         assert second is not None
         errors, noisy_errors = errors_by_noisy_images(self, estimate, noisy, second, third, self.limits)
-        self.pair_quality.update(errors, noisy_errors, pair.group)
+        group = None if pair.group is None else pair.group[: pair.counted]
+        self.pair_quality.update(errors[: pair.counted], noisy_errors[: pair.counted], group)
         floor = noise_floor(self.hparams["loss"]["name"], noisy, second, third) if pair.clean is None else None
         if floor is not None:
-            self.val_floor.update(floor, len(noisy))
+            self.val_floor.update(floor, pair.counted)
 
     def score_single(self, pair: NoisyPair, estimate: Tensor) -> None:
         """Score an estimate by its noisy image alone, with a random probe (Ramani et al. 2008). (N, C, H, W)."""
@@ -249,8 +251,8 @@ class DenoiserModule(pl.LightningModule):
         (probe,) = draw(pair.seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng).sign(),))
         step = PROBE_STEP * variance.mean().sqrt()
         derivative = probe * (self(noisy + step * probe) - self(noisy - step * probe)) / (2 * step)
-        self.sure.update(sure_error(estimate, noisy, variance, derivative).mean(), len(noisy))
-        self.noise_level.update(variance.mean(), len(noisy))
+        self.sure.update(sure_error(estimate, noisy, variance, derivative).mean(), pair.counted)
+        self.noise_level.update(variance.mean(), pair.counted)
 
     def on_validation_epoch_start(self) -> None:
         for metric in (self.val_loss, self.val_floor, self.quality, self.pair_quality, self.sure, self.noise_level):

@@ -14,6 +14,7 @@ from n2n_lightning.system.atomic import read_json
 UNNAMED_OVERRIDES = (  # overrides that the name of a run's folder leaves out
     *("model", "study", "resume", "experiment", "hparams", "size", "debug", "plugins"),
     *("save_minutes", "save_steps", "logger"),
+    *("trainer.devices", "trainer.num_nodes", "trainer.strategy"),  # which do not change the result
 )
 UNNAMED_GROUPS = ("hydra.", "logger.")  # the same for all settings of these groups
 MAX_NAME_BYTES = 180  # in UTF-8, without the hash; file systems allow 255
@@ -73,7 +74,7 @@ def named_overrides(overrides: Sequence[str]) -> dict[str, str]:
 def named_pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Return key and value of the overrides that are part of a run's name, as they are written."""
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
-    return [(key, value) for key, _, value in pairs if is_named(key)]
+    return [(key, value) for key, _, value in pairs if is_named(key) and (key, value) != ("trainer", "ddp")]
 
 
 def is_named(key: str) -> bool:

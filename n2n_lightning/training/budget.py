@@ -14,7 +14,7 @@ from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.settings import RunSettings
-from n2n_lightning.training.trainer_settings import trainer_arguments
+from n2n_lightning.training.trainer_settings import ONE_DEVICE, trainer_arguments
 
 WARM_STEPS = 3  # the first steps are slower
 MEASURED_S, MEASURED_STEPS = 4.0, 200  # of steps that are measured, at most
@@ -98,7 +98,10 @@ def measure(settings: RunSettings, datamodule: NoisyPairDataModule) -> StepTimes
     times = StepTimes()
     limits = {"max_epochs": 1, "min_epochs": None, "min_steps": None, "limit_train_batches": MEASURED_STEPS}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "profiler": None, "callbacks": [times]}
-    trainer = pl.Trainer(**trainer_arguments(settings.trainer) | limits | quiet)
-    trial = type(datamodule)(datamodule.data, seed=settings.seed, **settings.data.loader)
+    trainer = pl.Trainer(**trainer_arguments(settings.trainer | ONE_DEVICE) | limits | quiet)
+    loader = dict(settings.data.loader)
+    ranks = settings.trainer.get("devices", 1) * settings.trainer.get("num_nodes", 1)
+    loader |= {"batch_size": -(-datamodule.batch_size // ranks)}  # a rank's share; the exchange is not measured
+    trial = type(datamodule)(datamodule.data, seed=settings.seed, **loader)
     trainer.fit(build_module(settings, datamodule.image_shape[0]), trial)
     return times

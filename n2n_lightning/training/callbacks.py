@@ -63,11 +63,20 @@ class RunRecord(pl.Callback):
         monitor: metric that decides which epoch is best.
         image_grid: its images of the best epoch are saved.
         resumed: whether an earlier part of the run has left a record. Keep it until the callback's state is restored.
+        writes: False for a rank that only needs to know which epoch is the best.
     """
 
     def __init__(
-        self, folder: Path, metadata: dict[str, Any], monitor: str, image_grid: ImageGrid, *, resumed: bool
+        self,
+        folder: Path,
+        metadata: dict[str, Any],
+        monitor: str,
+        image_grid: ImageGrid,
+        *,
+        resumed: bool,
+        writes: bool = True,
     ) -> None:
+        self.writes = writes
         self.folder, self.metadata, self.monitor, self.image_grid = folder, metadata, monitor, image_grid
         self.rows: list[dict[str, float | int]] = []
         self.best: dict[str, Any] = {}
@@ -104,7 +113,7 @@ class RunRecord(pl.Callback):
         assert isinstance(pl_module, DenoiserModule)
         if trainer.current_epoch == 1 and len(self.rows) == 1:
             self.trained = {"images": 0, "seconds": 0.0}
-        self.trained["images"] += int(pl_module.train_loss.weight.item())
+        self.trained["images"] += int(trainer.strategy.reduce(pl_module.train_loss.weight.clone(), reduce_op="sum"))
         self.trained["seconds"] += time.perf_counter() - self.epoch_started
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -121,8 +130,9 @@ class RunRecord(pl.Callback):
         sign = -1 if self.monitor == "val/loss" else 1
         if not self.best or sign * scores[self.monitor] > sign * self.best[self.monitor]:
             self.best = {"best_epoch": epoch, **scores}
-            self._save_images()
-        if trainer.logger is not None:
+            if self.writes:
+                self._save_images()
+        if trainer.logger is not None and self.writes:
             logged = {key: scores[key] for name in LOGGED if (key := f"val/{name}") in scores}
             logged |= {"train/loss": train_loss, f"{self.monitor}_best": self.best[self.monitor]}
             logged |= {f"train/lr-{type(trainer.optimizers[0]).__name__}": self.lr}
@@ -160,6 +170,8 @@ class RunRecord(pl.Callback):
 
     def write(self, status: str, reason: str | None = None, **more: Any) -> None:
         """Write ``metrics.csv`` and ``result.json``, with ``more`` entries in the latter."""
+        if not self.writes:
+            return
         text = io.StringIO(newline="")
         extra = [key for key in NOISY_COLUMNS if any(key in row for row in self.rows)]
         table = csv.DictWriter(text, [*CSV_COLUMNS, *extra], restval="")

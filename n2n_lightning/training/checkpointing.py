@@ -25,6 +25,7 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.atomic import DISK_FULL, atomic_write, link_or_copy
 from n2n_lightning.system.safe_load import unsafe_part
 from n2n_lightning.training.callbacks import RunRecord
+from n2n_lightning.training.ranks import largest, mean_over_ranks
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 TRAINER = "n2n_trainer"  # in a checkpoint: state of the Trainer that Lightning does not save
@@ -62,7 +63,7 @@ class FiniteLoss(pl.Callback):
 
     def check(self, epoch: int) -> None:
         """Check the pending losses; ``epoch`` counts from 1."""
-        losses = torch.stack([loss for *_, loss in self.pending]).tolist() if self.pending else []
+        losses = mean_over_ranks(torch.stack([loss for *_, loss in self.pending])).tolist() if self.pending else []
         for (step, batch, _), loss in zip(self.pending, losses, strict=True):
             if not math.isfinite(loss):
                 before = ", ".join(f"{value:.4g}" for value in self.recent) or "none"
@@ -124,6 +125,8 @@ class RunCheckpoints(pl.Callback):
         self.set_handlers()
         trainer.callback_metrics.update(self.restored.get("metrics", {}))
         trainer.should_stop |= self.restored.get("should_stop", False)
+        if not trainer.is_global_zero:  # the checkpoint holds the sums over all ranks
+            trainer.lightning_module.train_loss.reset()  # type: ignore[union-attr,operator]  # of DenoiserModule
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -132,31 +135,36 @@ class RunCheckpoints(pl.Callback):
             return  # validation follows and saves, or accumulated gradients would be lost
         due = self.steps is not None and trainer.global_step % self.steps == 0
         due |= self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
-        if due or self.signal is not None:
+        is_due, number = largest(trainer, due, self.signal or 0)
+        if is_due or number:
             self.finite_loss.check(trainer.current_epoch + 1)
             self.save(trainer)
-            self.exit_if_signalled()
+            self.exit_if_agreed(number)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        (number,) = largest(trainer, self.signal or 0)
         self.save(trainer, best=self.record.best.get("best_epoch") == trainer.current_epoch + 1)
-        self.exit_if_signalled()
+        self.exit_if_agreed(number)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        (self.folder / PREVIOUS).unlink(missing_ok=True)
+        if trainer.is_global_zero:
+            (self.folder / PREVIOUS).unlink(missing_ok=True)
 
     def save(self, trainer: pl.Trainer, *, best: bool = False) -> None:
         """Write ``last.ckpt``, and ``best.ckpt`` if the state is the best one; keep the old ``last.ckpt``."""
         if not all(bool(weights.isfinite().all()) for weights in trainer.lightning_module.parameters()):
             step = trainer.global_step
             raise FloatingPointError(f"weights became NaN or infinite by step {step}; lower optimizer.lr")
-        last, best_path = self.folder / LAST, self.folder / BEST
+        last, best_path, leads = self.folder / LAST, self.folder / BEST, trainer.is_global_zero
+        train_loss: Any = trainer.lightning_module.train_loss
         try:
             if isinstance(trainer.logger, TensorBoardLogger):
                 trainer.logger.experiment.flush()  # a resumed run does not log again what came before its checkpoint
-            if last.exists():
+            if leads and last.exists():
                 link_or_copy(last, self.folder / PREVIOUS)
-            trainer.save_checkpoint(best_path if best else last, weights_only=False)
-            if best:
+            with train_loss.sync_context():  # its sums over all ranks are saved
+                trainer.save_checkpoint(best_path if best else last, weights_only=False)
+            if leads and best:
                 link_or_copy(best_path, last)
         except OSError as error:
             if error.errno not in DISK_FULL:
@@ -164,6 +172,11 @@ class RunCheckpoints(pl.Callback):
             fix = "free disk space, then the same command continues from the checkpoint before"
             raise OSError(error.errno, f"no room for a checkpoint in {self.folder}; {fix}") from error
         self.saved_at = time.monotonic()
+
+    def exit_if_agreed(self, number: int) -> None:
+        """End all ranks after the same step if one has received a signal; one that comes now waits for the next."""
+        if number:
+            sys.exit(errors.SIGNALS[signal.Signals(number)])
 
     def exit_if_signalled(self) -> None:
         if self.signal is not None:

@@ -76,9 +76,7 @@ def read_pair(datamodule: NoisyPairDataModule, most_px: int) -> NoisyPair:
         cut = pair.map(lambda x: x[..., top : top + side, left : left + side], "source", "target", "clean", "third")
         return scale_pair(cut.map(Tensor.cpu), datamodule.data.peak)
 
-    parts = [read(batch) for batch in indices.split(datamodule.val_batch_size)]
-    fields = zip(NoisyPair._fields, zip(*parts, strict=True), strict=True)
-    return parts[0]._replace(**{name: torch.cat(values) for name, values in fields if values[0] is not None})
+    return NoisyPair.joined([read(batch) for batch in indices.split(datamodule.val_batch_size)])
 
 
 def spread_indices(count: int, most: int) -> Tensor:

@@ -27,6 +27,7 @@ from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.system import errors
 from n2n_lightning.system.folders import write_fault
 from n2n_lightning.system.processes import OUTCOME
+from n2n_lightning.system.ranks import launched_count
 from n2n_lightning.training.budget import has_length, recall_length, set_length
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.callback_choices import build_callbacks
@@ -39,6 +40,7 @@ from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.loggers import open_loggers
 from n2n_lightning.training.pruning import Pruning
+from n2n_lightning.training.ranks import LEADER, LOST, Plan, RankStrategy, lost_rank, meet, port_fault
 from n2n_lightning.training.resuming import (
     check_data_unchanged,
     check_fingerprint,
@@ -51,13 +53,16 @@ from n2n_lightning.training.resuming import (
 from n2n_lightning.training.run_metadata import describe_run, hyper_parameters
 from n2n_lightning.training.settings import Config, RunSettings
 from n2n_lightning.training.single_noise import measure_single_noise, without_rotation
-from n2n_lightning.training.trainer_settings import trainer_arguments
+from n2n_lightning.training.trainer_settings import DDP, trainer_arguments
 from n2n_lightning.training.value_checks import check_initial_scale, range_line, value_warnings
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What a run needs, checked and loaded, before anything is written."""
+    """What a run needs, checked and loaded, before anything is written.
+
+    Ranks other than 0 have no metadata, as they write nothing.
+    """
 
     settings: RunSettings
     folder: Path
@@ -95,17 +100,20 @@ def train(
     """
     quiet_lightning()
     try:
-        settings = recall_length(recall_defaults(check_config(config), folder, labels), folder)
-        if is_finished(settings, folder, in_search=pruning is not None):
-            check_data_unchanged(settings, folder)
-            print(f"{folder.name}: already done, skipped", flush=True)
-            return False
-        if fault := write_fault(folder / "result.json"):
-            fix = "set hydra.run.dir=FOLDER (with -m hydra.sweep.dir), or start in another folder"
-            raise ValueError(f"{folder} cannot be written ({fault}); {fix}")
-        run = prepare_run(settings, folder, labels)
+        settings = check_config(config)
+        others_wait = settings.trainer.get("strategy") == DDP and (launched_count() or 1) > 1
+        try:
+            run = prepare_leading(settings, folder, labels, in_search=pruning is not None)
+        except (ValueError, OSError):
+            if others_wait:
+                meet(pl.Trainer(**trainer_arguments(settings.trainer)), None)
+            raise
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
+    if run is None:
+        if others_wait:
+            meet(pl.Trainer(**trainer_arguments(settings.trainer)), None)
+        return False
     with open_loggers(run.settings, folder) as loggers:
         on_start(run.settings.as_config())
         announce(run)
@@ -139,13 +147,58 @@ def find_monitor(config: Config) -> str:
     return datamodule.monitor
 
 
-def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> PreparedRun:
+def follow(config: Config, *, in_search: bool = False) -> None:
+    """Train as a rank other than 0, which has the same configuration, says what to do, and writes everything.
+
+    Args:
+        config: the resolved configuration.
+        in_search: rank 0 asks after each epoch whether the run is hopeless.
+
+    Raises:
+        errors.InputError: the configuration or the data is wrong.
+        errors.Interrupted: by a signal to any of the ranks; the state is saved.
+    """
+    quiet_lightning()
+    try:
+        settings = check_config(config)
+        plan = meet(pl.Trainer(**trainer_arguments(settings.trainer)))
+        if plan is not None:
+            run = prepare_run(plan.settings, plan.folder, {}, plan)
+    except (ValueError, OSError) as error:
+        raise errors.InputError(error) from error
+    if plan is not None:
+        pruning = Pruning(lambda epoch, value: False)  # rank 0's answer counts
+        pruning.monitor = run.datamodule.monitor
+        fit(run, [pruning] if in_search else (), ())
+
+
+def prepare_leading(
+    settings: RunSettings, folder: Path, labels: dict[str, Any], *, in_search: bool
+) -> PreparedRun | None:
+    """Prepare a run that may go on from what is in the folder; None if it is finished."""
+    settings = recall_length(recall_defaults(settings, folder, labels), folder)
+    if is_finished(settings, folder, in_search=in_search):
+        check_data_unchanged(settings, folder)
+        print(f"{folder.name}: already done, skipped", flush=True)
+        return None
+    if fault := write_fault(folder / "result.json"):
+        fix = "set hydra.run.dir=FOLDER (with -m hydra.sweep.dir), or start in another folder"
+        raise ValueError(f"{folder} cannot be written ({fault}); {fix}")
+    if settings.trainer.get("strategy") == DDP and launched_count() is None and (fault := port_fault()):
+        raise ValueError(fault)
+    return prepare_run(settings, folder, labels)
+
+
+def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any], plan: Plan | None = None) -> PreparedRun:
     """Load the data, and the checkpoints to resume from and to start from; build the model.
 
-    With a budget of time, the length is set.
+    With a budget of time, the length is set. A ``plan`` of rank 0 says where to resume.
     """
     began = time.monotonic()
-    resume_from, resume_step = find_resume_checkpoint(folder) if settings.resume else (None, 0)
+    if plan is not None:
+        resume_from, resume_step = plan.resume_from, plan.resume_step
+    else:
+        resume_from, resume_step = find_resume_checkpoint(folder) if settings.resume else (None, 0)
     initial = find_initial(settings)  # before data takes minutes
     datamodule = build_datamodule(settings)
     datamodule.setup("fit")
@@ -156,7 +209,7 @@ def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> 
         print(noise.text, flush=True)
         settings = replace(settings, loss=noise.of_loss(asked))
         datamodule.data.variance, datamodule.data.variance_is_trusted = noise.variance, noise.is_trusted
-    if settings.minutes and not has_length(settings, folder):
+    if settings.minutes and plan is None and not has_length(settings, folder):
         settings, length = set_length(settings, datamodule, time.monotonic() - began)
         print(length, flush=True)
     pl.seed_everything(settings.seed, verbose=False)
@@ -166,13 +219,14 @@ def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any]) -> 
     if initial is not None and start:
         check_initial_scale(initial, datamodule)
     warnings = value_warnings(module, datamodule)
-    metadata = describe_run(settings, labels, module, datamodule) | {"start": start or "starting from random weights"}
+    metadata = {} if plan else describe_run(settings, labels, module, datamodule)
+    metadata |= {"start": start or "starting from random weights"}
     if noise is not None:
         metadata["noise_measured"] = noise.record
     if settings.compile:
         mode = settings.compile if isinstance(settings.compile, str) else None
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
-    if resume_from:
+    if resume_from and plan is None:
         check_fingerprint(metadata["data"]["fingerprint"], folder)
     callbacks = build_callbacks(settings, datamodule.monitor)
     return PreparedRun(settings, folder, module, datamodule, resume_from, resume_step, callbacks, metadata, warnings)
@@ -204,13 +258,21 @@ def announce(run: PreparedRun) -> None:
 def fit(run: PreparedRun, callbacks: Sequence[pl.Callback], loggers: Sequence[Logger]) -> RunRecord:
     """Train, and return the record of the epochs. The callbacks and the loggers are run in addition to our own."""
     image_grid, finite_loss = ImageGrid(), FiniteLoss()
-    resumed = run.resume_from is not None
-    record = RunRecord(run.folder, run.metadata, run.datamodule.monitor, image_grid, resumed=resumed)
+    resumed, leads = run.resume_from is not None, bool(run.metadata.get("format"))
+    record = RunRecord(run.folder, run.metadata, run.datamodule.monitor, image_grid, resumed=resumed, writes=leads)
     minutes, steps = run.settings.save_minutes, run.settings.save_steps
     checkpoints = RunCheckpoints(run.folder / "checkpoints", record, finite_loss, minutes=minutes, steps=steps)
-    (run.folder / "train.log").unlink(missing_ok=True)  # an earlier failure's
+    if leads:
+        (run.folder / "train.log").unlink(missing_ok=True)  # an earlier failure's
+    ours = [*([image_grid] if leads else []), finite_loss, record, *callbacks]
+    trainer: pl.Trainer | None = None
     try:
-        trainer = build_trainer(run, [image_grid, finite_loss, record, *callbacks], checkpoints, loggers)
+        trainer = build_trainer(run, ours, checkpoints, loggers, leads=leads)
+        if isinstance(trainer.strategy, RankStrategy):
+            if leads:
+                os.environ[LEADER] = str(os.getpid())  # before Lightning starts the others
+            trainer.strategy.plan = Plan(run.settings, run.folder, run.resume_from, run.resume_step)
+            run.datamodule.limit_val_batches = run.settings.trainer.get("limit_val_batches")
         with checkpoints.handling_signals():
             trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
     except SystemExit as error:  # raised by the handlers of signals, Lightning's or ours
@@ -218,13 +280,24 @@ def fit(run: PreparedRun, callbacks: Sequence[pl.Callback], loggers: Sequence[Lo
         record.write_failure("interrupted", f"signal {code - 128}")
         raise errors.Interrupted(code) from error
     except Exception as error:
+        if lost_rank(error):
+            record.write_failure("interrupted", LOST)
+            raise RuntimeError(LOST) from error
         record.write_failure("failed", f"{type(error).__name__}: {error}")
         raise
+    finally:
+        if trainer is not None and isinstance(trainer.strategy, RankStrategy):
+            trainer.strategy.leave()
     return record
 
 
 def build_trainer(
-    run: PreparedRun, callbacks: list[pl.Callback], checkpoints: pl.Callback, loggers: Sequence[Logger]
+    run: PreparedRun,
+    callbacks: list[pl.Callback],
+    checkpoints: pl.Callback,
+    loggers: Sequence[Logger],
+    *,
+    leads: bool = True,
 ) -> pl.Trainer:
     """Build the Trainer with TensorBoard, our callbacks, and a progress bar, or lines where nobody watches."""
     parallel = multiprocessing.parent_process() is not None or OUTCOME in os.environ  # others print to the same output
@@ -232,13 +305,21 @@ def build_trainer(
     watched = not parallel and sys.stdout.isatty() if wanted is None else wanted
     progress = ProgressBar(leave=True) if watched else EpochLines(run.folder.name if parallel else "")
     ours: dict[str, Any] = {
-        "logger": [start_logger(run, loggers), *loggers],
-        "plugins": [AtomicCheckpointIO()],
+        "logger": [start_logger(run, loggers) if leads else silent_logger(run), *loggers],
         "callbacks": [*callbacks, *run.callbacks, progress, checkpoints],
         "enable_progress_bar": watched,
         "profiler": run.settings.trainer.get("profiler") or NoProfiler(),
     }
-    return pl.Trainer(**trainer_arguments(run.settings.trainer) | ours)
+    arguments = trainer_arguments(run.settings.trainer)
+    ours["plugins"] = [AtomicCheckpointIO(), *arguments.get("plugins", ())]
+    if isinstance(arguments.get("strategy"), RankStrategy):
+        ours["limit_val_batches"] = None  # the data module applies it, as the ranks share the images
+    return pl.Trainer(**arguments | ours)
+
+
+def silent_logger(run: PreparedRun) -> TensorBoardLogger:
+    """Return a logger that writes nothing on ranks other than 0, for callbacks that refuse to run without one."""
+    return TensorBoardLogger(run.folder.parent, run.folder.name, version="", default_hp_metric=False)
 
 
 def start_logger(run: PreparedRun, others: Sequence[Logger]) -> TensorBoardLogger:
@@ -293,7 +374,7 @@ def filter_entries(run: PreparedRun) -> dict[str, Any]:
 
 def overfit_verdict(run: PreparedRun, record: RunRecord) -> dict[str, Any]:
     """Judge whether the net has learnt its one batch: its loss is at most half that of the batch's mean colour."""
-    batch = next(iter(run.datamodule.train_dataloader()))
+    batch = next(iter(run.datamodule.loader("train")))
     pair = scale_pair(NoisyPair(*batch), run.datamodule.data.peak)
 
     def mean_colour(images: Tensor) -> Tensor:
@@ -330,12 +411,15 @@ def show_thread_error(error: threading.ExceptHookArgs) -> None:
 def quiet_lightning() -> None:
     """Drop Lightning's remarks on hardware and on choices that are deliberate here."""
     threading.excepthook = show_thread_error
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         "does not have many workers",  # whole batches from memory need none
         "LeafSpec",  # Lightning's own use of torch
         "exists and is not empty",  # the folder of a resumed run
         "The number of training batches",  # we log once per epoch
         "your dataloader is not resumable",  # the data module is
+        "sync_dist=True",  # what is logged is the same on all ranks
+        "was called before the ``update`` method",  # a rank may have no image
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")

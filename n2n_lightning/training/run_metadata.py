@@ -27,6 +27,7 @@ VERSIONED = ("n2n_lightning", "torch", "pytorch-lightning", "hydra-core", "torch
 RESULT_NEUTRAL = (  # settings that do not change the result
     *("resume", "study", "save_minutes", "save_steps", "plugins"),
     *("data.cache_dir", "data.num_workers", "data.val_batch_size"),
+    *("trainer.devices", "trainer.num_nodes", "trainer.strategy"),
 )
 
 

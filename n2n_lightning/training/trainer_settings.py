@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
+from n2n_lightning.system.ranks import launched_count
+from n2n_lightning.training.ranks import RankStrategy
 from n2n_lightning.training.settings import Config
 from n2n_lightning.training.signatures import argument_faults, construction_faults
 
@@ -17,20 +21,20 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {  # argument -> the only values
     "callbacks": ((None,), "set callbacks=[{name: NAME}], without trainer."),
     "check_val_every_n_epoch": ((1,), f"{EVERY_EPOCH}; trainer.limit_val_batches=10 makes it shorter"),
     "default_root_dir": ((None,), "set hydra.run.dir=FOLDER for the run's folder"),
-    "devices": ((1,), "set trainer.devices=1"),
     "enable_checkpointing": ((True, None), "best.ckpt and last.ckpt are always written; save_minutes=5 says how often"),
     "enable_autolog_hparams": ((False,), "the hyper-parameters come from the configuration; leave it out"),
     "fast_dev_run": ((False,), "set debug=fast, which tries everything on a few batches"),
     "logger": ((True, None), "TensorBoard is always written; logger=wandb or logger=mlflow adds others"),
     "max_steps": ((-1,), "set trainer.max_epochs=E trainer.limit_train_batches=N, which train on E times N batches"),
-    "num_nodes": ((1,), "set trainer.num_nodes=1"),
     "num_sanity_val_steps": ((0, None), "the data are checked before training; debug=fast tries the validation"),
     "overfit_batches": ((0,), "set debug=overfit, which trains on one batch"),
     "plugins": ((None,), "it takes objects; trainer.precision=bf16-mixed sets the precision"),
     "reload_dataloaders_every_n_epochs": ((0,), "the data are the same in every epoch; leave it out"),
-    "strategy": (("auto",), "set trainer.strategy=auto"),
+    "strategy": (("auto", "ddp"), "set trainer.strategy=auto, or trainer=ddp for several devices"),
     "val_check_interval": ((1, None), f"{EVERY_EPOCH}; trainer.limit_train_batches=N makes epochs shorter"),
 }
+DDP = "ddp"  # strategy: one process a device
+ONE_DEVICE: Config = {"strategy": "auto", "devices": 1, "num_nodes": 1}
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the weights stay float32, as the images are
 SAME_PRECISIONS = (32, "32", 16, "16", "bf16", None)  # Lightning's other names for these
 
@@ -39,9 +43,49 @@ def trainer_arguments(trainer: Config) -> Config:
     """Return the Trainer's arguments: those of the group ``trainer``, and those that every run needs."""
     chosen = {key: value for key, value in trainer.items() if key not in FIXED}
     needed: Config = dict.fromkeys(("logger", "enable_checkpointing", "enable_autolog_hparams"), False)
-    needed |= {"devices": 1, "num_sanity_val_steps": 0}
+    needed |= {"num_sanity_val_steps": 0, "use_distributed_sampler": False}  # our loaders give each rank its share
+    if trainer.get("strategy") == DDP:
+        needed |= {"strategy": RankStrategy(), "plugins": environment_plugins()}
+        needed["sync_batchnorm"] = trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
     needed["max_time"] = None  # ``build_callbacks`` makes a callback of it
     return {"enable_progress_bar": False, "enable_model_summary": False} | chosen | needed
+
+
+def environment_plugins() -> list[Any]:
+    """Return what tells Lightning how the ranks were started, where it would do more than that."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def rank_faults(trainer: Config) -> list[str]:
+    """Return the faults of what says how many processes train."""
+    faults = []
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    for key, value in (("devices", devices), ("num_nodes", nodes)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            faults.append(f"trainer: {key} must be an integer of 1 or more, got {as_typed(value)}; set trainer.{key}=1")
+    if faults:
+        return faults
+    started = launched_count() or 1
+    if trainer.get("strategy") != DDP:
+        for key, value in (("devices", devices), ("num_nodes", nodes)):
+            if value > 1:
+                return [f"trainer: {key} must be 1 without trainer=ddp, got {value}; add trainer=ddp"]
+        if "TORCHELASTIC_RUN_ID" in os.environ and started > 1:
+            return [f"trainer: torchrun has started {started} processes for one device; add trainer=ddp"]
+        return []
+    accelerator = trainer.get("accelerator", "auto")
+    if accelerator == "mps":
+        return ["trainer: accelerator must be cpu or gpu with trainer=ddp, got mps; set trainer.accelerator=cpu"]
+    found = torch.cuda.device_count()
+    if accelerator != "cpu" and found and devices > found:
+        rule = f"devices must be at most {found}, the number of GPUs here, got {devices}"
+        return [f"trainer: {rule}; set trainer.devices={found}, or trainer.accelerator=cpu"]
+    if launched_count() not in (None, devices * nodes):
+        rule = (
+            f"devices x num_nodes must be the number of processes that were started, {started}, got {devices} x {nodes}"
+        )
+        return [f"trainer: {rule}; set trainer.devices={max(started // nodes, 1)}"]
+    return []
 
 
 def trainer_faults(trainer: Config) -> list[str]:
@@ -53,6 +97,7 @@ def trainer_faults(trainer: Config) -> list[str]:
     ]
     others = {key: value for key, value in trainer.items() if key not in FIXED}
     faults += argument_faults("trainer", pl.Trainer, others, given=tuple(FIXED)) or value_faults(trainer)
+    faults += rank_faults(trainer)
     return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer_arguments(trainer)))
 
 

@@ -68,7 +68,7 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
         (["+model.channels=4"], ["model.channels is no setting"]),
         (["+optimiser.lr=1"], ["optimiser is no setting", "did you mean 'optimizer'?"]),
         (["+trainer.callbacks=[]"], ["trainer: callbacks must be null", "callbacks=[{name: NAME}]"]),
-        (["trainer.devices=2"], ["devices must be 1, got 2"]),
+        (["trainer.devices=2"], ["devices must be 1 without trainer=ddp, got 2"]),
         (["trainer.limit_val_batches=0"], ["limit_val_batches must be above 0"]),
         *((words, ["trainer", *said]) for words, said in UNUSABLE_TRAINER_VALUES),
         (["study=[3]"], ["study must be text, got [3]"]),

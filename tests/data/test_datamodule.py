@@ -110,7 +110,7 @@ def test_stored_values_become_float_with_one_for_the_range():
         torch.testing.assert_close(images.flatten(), torch.tensor([0, 0.2, 1.0]))
     assert pair.group is numbers and pair.seeds is numbers and pair.mask is mask
     alone = datamodule.on_after_batch_transfer(NoisyPair(stored, None), 0)
-    assert torch.equal(alone.source, pair.source) and alone[1:] == (None,) * 6
+    assert torch.equal(alone.source, pair.source) and alone[1:] == (*(None,) * 6, 1.0)
 
 
 def test_rotation_wants_square_images_and_flips_do_not(tmp_path: Path):

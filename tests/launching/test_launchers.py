@@ -166,3 +166,13 @@ def test_a_signal_ends_the_sweep_with_its_jobs(course_data: Path, tmp_path: Path
         rest = process.stdout.read()  # to the end: of the jobs as well, which write to the same pipe
         assert process.wait(SECONDS) == 143
     assert rest.count("interrupted") >= 2 and "2 jobs of the sweep: 2 interrupted" in rest
+
+
+@pytest.mark.slow
+def test_jobs_on_two_devices_in_a_sweep_fail_and_finish_by_themselves(command: Command, course_data: Path):
+    rates = "optimizer.lr=0.05,1e30"  # the second becomes infinite
+    on_two = ("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "init_from=null")
+    ended = command("-m", *tiny_overrides(course_data), *on_two, rates)
+    assert ended.code == 1, ended.err
+    assert list(states(ended.out).values()) == ["done", "failed"]
+    assert len(list(Path("outputs/runs").glob("*/result.json"))) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stress.figures import Figure
 
-PARTS = ("kills", "damage", "full_disk", "sweep", "inputs", "pickles", "sameness", "endurance")
+PARTS = ("kills", "ranks", "damage", "full_disk", "sweep", "inputs", "pickles", "sameness", "endurance")
 
 
 def run_part(name: str, quick: bool, seed: int) -> list[Figure]:

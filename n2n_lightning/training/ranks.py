@@ -1,0 +1,169 @@
+"""One run in several processes, the ranks: how they meet, agree and end.
+
+Rank 0 checks the input and decides what is trained (its ``Plan``), and it alone writes and prints. The others wait
+for the plan, and then take part in each step and each validation.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+
+from n2n_lightning.system import errors
+from n2n_lightning.system.ranks import follows
+from n2n_lightning.training.settings import RunSettings
+
+LEADER = "N2N_LEADER"  # environment of the processes that rank 0 starts: its process id
+GRACE_S = 10.0  # for a process to end by itself when another has died
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What rank 0 tells the others."""
+
+    settings: RunSettings  # with the length of the run
+    folder: Path
+    resume_from: Path | None
+    resume_step: int
+
+
+class RankStrategy(DDPStrategy):
+    """Lightning's DDP, in which all ranks receive the plan of rank 0 when they meet; None: there is nothing to train.
+
+    Several processes average the gradients. Tensors on the CPU go over gloo, those on CUDA devices over nccl.
+    """
+
+    plan: Plan | None = None
+    watch: RankWatch | None = None
+
+    def _get_process_group_backend(self) -> str:
+        return "gloo" if self.root_device.type == "cpu" else "cpu:gloo,cuda:nccl"
+
+    def setup_environment(self) -> None:
+        """Meet the other ranks, unless this process has done so before."""
+        if dist.is_initialized():
+            super().setup_environment()
+            return
+        self.watch = RankWatch(self)
+        super().setup_environment()
+        self.plan = self.broadcast(self.plan)
+
+    def leave(self) -> None:
+        """Leave the other ranks, and wait until those that were started here have ended."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        if self.watch is not None:
+            self.watch.end()
+
+
+def meet(trainer: pl.Trainer, plan: Plan | None = None) -> Plan | None:
+    """Meet the other ranks before anything is trained; return the plan of rank 0."""
+    strategy = trainer.strategy
+    assert isinstance(strategy, RankStrategy)
+    strategy.plan = plan
+    strategy.setup_environment()
+    return strategy.plan
+
+
+def largest(trainer: pl.Trainer, *values: int) -> list[int]:
+    """Return the largest of each value over all ranks."""
+    if trainer.world_size == 1:
+        return list(values)
+    found = torch.tensor(values)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    numbers: list[int] = found.tolist()
+    return numbers
+
+
+def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of each value over all ranks: (n,) -> (n,)."""
+    if dist.is_initialized():
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values
+
+
+def port_fault() -> str | None:
+    """Return why rank 0 could not listen at MASTER_PORT of the environment; None if it can, or may choose a port."""
+    port = os.environ.get("MASTER_PORT")
+    if port is None:
+        return None
+    try:
+        with socket.create_server((os.environ.get("MASTER_ADDR", "127.0.0.1"), int(port))):
+            return None
+    except (OSError, ValueError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return f"MASTER_PORT must be a free port, got {port} ({reason}); set another, or leave it out"
+
+
+class RankWatch:
+    """End this process if a rank on this machine has died and the main thread still waits for it.
+
+    It watches what Lightning's launcher has started; torchrun and SLURM watch theirs. Lightning's own observer would
+    kill rank 0 before it can say why.
+    """
+
+    def __init__(self, strategy: RankStrategy) -> None:
+        self.procs: list[subprocess.Popen[bytes]] = getattr(strategy.launcher, "procs", [])
+        self.ended = threading.Event()
+        self.leader = int(os.environ.get(LEADER, os.getppid()))  # it may have died before this process looks
+        if not isinstance(strategy.cluster_environment, LightningEnvironment):
+            return
+        for thread in threading.enumerate():
+            if thread.name == "child-process-observer":
+                thread._run = lambda: True  # type: ignore[attr-defined]  # there is no public way to end it
+        dead = self.parent_died if follows() else self.child_died
+        threading.Thread(target=self.watch, args=(dead,), daemon=True).start()
+
+    def child_died(self) -> bool:
+        return any(process.poll() for process in self.procs)
+
+    def parent_died(self) -> bool:
+        return os.getppid() != self.leader
+
+    def watch(self, dead: Callable[[], bool]) -> None:
+        """Look once a second, until the training has ended."""
+        while not self.ended.wait(1):
+            if dead() and not self.ended.wait(GRACE_S):
+                print(f"error: {LOST}", file=sys.__stderr__, flush=True)
+                self.kill()
+                os._exit(errors.FAILED)
+
+    def kill(self) -> None:
+        for process in self.procs:
+            if process.poll() is None:
+                process.kill()
+
+    def end(self) -> None:
+        """Wait until the processes that were started here have ended."""
+        self.ended.set()
+        for process in self.procs:
+            try:
+                process.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+LOST = "another process of this run has died; the same command goes on from the last checkpoint"
+
+
+def lost_rank(error: BaseException) -> bool:
+    """Return whether an error says that the connection to another rank is gone."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        words in text for words in ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL")
+    )

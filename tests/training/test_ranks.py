@@ -1,0 +1,163 @@
+"""One run in several processes: the results are those of one process, and wrong settings are refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Command
+from small_runs import compose_config, compose_settings, read_json, timeless_table, tiny_overrides, train_in, weights_of
+from warm_processes import SECONDS, warm_context
+
+from n2n_lightning.data import datamodule
+from n2n_lightning.data.batches import EpochBatches, Share, take_share
+from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.self_supervised.draws import draw
+from n2n_lightning.system.ranks import follows
+from n2n_lightning.system.run_names import run_name
+from n2n_lightning.training.run import follow
+from n2n_lightning.training.trainer_settings import trainer_faults
+
+RECIPE = (
+    *("model=convtrans_relu", "trainer.max_epochs=3", "data.augment=[flip,rotate,swap]", "data.batch_size=10"),
+    *("data.val_batch_size=5", "ema=0.9", "scheduler=cosine", "trainer.gradient_clip_val=1", "init_from=null"),
+)
+
+
+def train_rank(rank: int, ranks: int, port: int, folder: Path, root: Path) -> None:
+    """Train as one process of ``ranks`` that torchrun would have started, in float64."""
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    names = ("source", "target", "clean", "third")
+    datamodule.scale_pair = lambda pair, peak: pair.map(lambda images: images.double() / peak, *names)
+    DenoiserModule.forward = lambda self, noisy: self.net(noisy)  # type: ignore[method-assign]  # without float()
+    overrides = RECIPE
+    if ranks > 1:
+        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
+        os.environ |= {name: str(number) for name, number in numbers.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+        overrides = (*RECIPE, "trainer=ddp", f"trainer.devices={ranks}")
+    if rank == 0:
+        train_in(folder, root, *overrides)
+    else:
+        follow(compose_config(*tiny_overrides(root), *overrides))
+
+
+def train_with_ranks(ranks: int, folder: Path, root: Path) -> Path:
+    """Train in so many processes; return the run's folder."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    start = warm_context().Process
+    processes = [start(target=train_rank, args=(rank, ranks, port, folder, root)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(SECONDS)
+        if process.exitcode is None:
+            process.kill()
+    assert [process.exitcode for process in processes] == [0] * ranks
+    return folder
+
+
+@pytest.mark.slow
+def test_two_and_three_processes_train_what_one_does(tmp_path: Path, course_data: Path):
+    one = train_with_ranks(1, tmp_path / "one", course_data)
+    for ranks in (2, 3):  # 96 images in batches of 10: the last has 6; 24 validation images
+        several = train_with_ranks(ranks, tmp_path / str(ranks), course_data)
+        for name, weight in weights_of(one / "checkpoints" / "last.ckpt").items():
+            other = weights_of(several / "checkpoints" / "last.ckpt")[name]
+            torch.testing.assert_close(other, weight, rtol=0, atol=1e-9 * float(weight.abs().max()))
+        for row, expected in zip(timeless_table(several), timeless_table(one), strict=True):
+            assert {key: float(value) for key, value in row.items()} == pytest.approx(
+                {key: float(value) for key, value in expected.items()}, rel=1e-9
+            )
+        assert read_json(several / "result.json")["status"] == read_json(one / "result.json")["status"]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_shares_hold_each_image_once_and_their_losses_average_to_the_batch(length: int, ranks: int):
+    images = torch.arange(1.0, length + 1).reshape(-1, 1, 1, 1)
+    parts = [take_share(NoisyPair(images, images), Share(rank, ranks)) for rank in range(ranks)]
+    counted = torch.cat([part.source[: part.counted] for part in parts])
+    assert torch.equal(counted, images)
+    mean = sum(part.weight * part.source.mean() for part in parts) / ranks
+    torch.testing.assert_close(torch.as_tensor(mean), images.mean())
+
+
+@pytest.mark.parametrize(("length", "size"), [(400, 100), (401, 100), (1, 100), (5, 1)])
+def test_ranks_validate_each_image_once_in_equally_many_batches(length: int, size: int):
+    keys = [
+        list(EpochBatches(length, size, seed=0, shuffle=False, share=Share(rank, 3))) for rank in range(3)
+    ]  # in the stored order, so that the gathered scores are in it too
+    assert len({len(own) for own in keys}) == 1
+    assert torch.cat([key.indices for own in keys for key in own if key.counts]).tolist() == list(range(length))
+
+
+def test_what_a_loss_draws_for_a_batch_does_not_depend_on_the_division():
+    noisy = torch.zeros(7, 1, 2, 2)
+
+    def drawn(pair: NoisyPair) -> torch.Tensor:
+        assert pair.seeds is not None
+        return draw(pair.seeds, pair.source, lambda count, rng: (torch.rand((count, 4), generator=rng),))[0]
+
+    for seeds in (torch.tensor([5]), torch.arange(7)):
+        whole = NoisyPair(noisy, None, seeds=seeds)
+        parts = [drawn(take_share(whole, Share(rank, 3))) for rank in range(3)]
+        assert torch.equal(torch.cat(parts), drawn(whole))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("trainer.devices=2",), "devices must be 1 without trainer=ddp, got 2; add trainer=ddp"),
+        (("trainer=ddp", "trainer.devices=0"), "devices must be an integer of 1 or more, got 0"),
+        (("trainer=ddp", "trainer.num_nodes=0"), "num_nodes must be an integer of 1 or more, got 0"),
+        (("trainer=ddp", "trainer.accelerator=mps"), "got mps; set trainer.accelerator=cpu"),
+    ],
+)
+def test_wrong_numbers_of_devices_are_refused(overrides: tuple[str, ...], words: str):
+    faults = trainer_faults(compose_settings(*overrides).trainer)
+    assert any(words in fault for fault in faults)
+
+
+def test_a_launcher_with_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    (fault,) = trainer_faults(compose_settings("trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu").trainer)
+    assert "devices x num_nodes must be" in fault and "got 2 x 1; set trainer.devices=4" in fault
+    (fault,) = trainer_faults(compose_settings("trainer.accelerator=cpu").trainer)
+    assert "torchrun has started 4 processes for one device; add trainer=ddp" in fault
+
+
+def test_a_taken_port_is_refused(command: Command, course_data: Path, monkeypatch: pytest.MonkeyPatch):
+    line = [*tiny_overrides(course_data), "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MASTER_PORT", str(server.getsockname()[1]))
+        ended = command(*line)
+    assert ended.code == 2 and "MASTER_PORT must be a free port, got" in ended.err and ended.err.count("error:") == 1
+    assert not [path for path in Path().glob("outputs/*/*") if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("environment", "following"),
+    [
+        ({}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "0"}, False),
+        ({"LOCAL_RANK": "1"}, True),
+        ({"RANK": "2", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "0"}, False),
+        ({"SLURM_PROCID": "3"}, True),
+    ],
+)
+def test_the_rank_is_told_by_the_launcher(environment: dict[str, str], following: bool):
+    assert follows(environment) is following
+
+
+def test_a_run_has_one_folder_for_any_number_of_devices():
+    several = ["trainer=ddp", "trainer.devices=2", "trainer.num_nodes=2", "seed=1"]
+    assert run_name("unet", several) == run_name("unet", ["seed=1"])
