@@ -50,6 +50,8 @@ def job(cfg: DictConfig) -> float | str:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then uses huge pages: the U-Net trains 5 % faster
     hydra_cfg: Any = HydraConfig.get()
     single = hydra_cfg.mode is RunMode.RUN
+    if not single and ranks.find_starter() == "torchrun" and OUTCOME not in os.environ:
+        raise errors.InputError("torchrun must start one run, got a sweep (-m); start the sweep without torchrun")
     if single and OmegaConf.select(cfg, "trainer.strategy") == "ddp" and ranks.follows():
         sys.exit(follow_job(lambda: hydra_app.resolve_config(cfg)))
     model, task = hydra_cfg.runtime.choices.model, list(hydra_cfg.overrides.task)
@@ -134,9 +136,11 @@ def follow_job(make_config: Callable[[], dict[str, Any]]) -> int:
     ranks.silence()
     try:
         follow(make_config(), in_search=is_trial())
-    except (errors.InputError, FloatingPointError, errors.Interrupted):  # so has rank 0, which tells it
+    except (FloatingPointError, errors.Interrupted):  # so has rank 0, which tells it
         pass
     except Exception as error:
+        if isinstance(error, errors.InputError) and ranks.is_on_first_machine():
+            return errors.DONE  # rank 0 finds the same, and tells it
         if not lost_rank(error):
             print(f"error: {type(error).__name__}: {errors.one_line(error)}", file=told, flush=True)
         return errors.FAILED

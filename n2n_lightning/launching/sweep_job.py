@@ -19,7 +19,6 @@ RANK_ENVIRONMENT = (  # of torchrun and Lightning: a job's process is no rank of
     *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"),
 )
-FIRST_RANK_ENVIRONMENT = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")  # all 0 or missing in the first rank
 SWEEP_WORDS = ("launcher", "sweeper", "sweep", "run", "mode")  # of Hydra's own settings, those of the sweep alone
 
 
@@ -132,9 +131,9 @@ SIGNAL_NUMBERS = {int(number) for number in errors.SIGNALS}
 
 
 def report_outcome(outcome: Outcome) -> None:
-    """Tell the process that started this job how it ended. Of several ranks, the first one does."""
+    """Tell the process that started this job how it ended."""
     file = os.environ.get(OUTCOME)
-    if file and all(os.environ.get(name, "0") == "0" for name in FIRST_RANK_ENVIRONMENT):
+    if file:
         append_outcome(Path(file), None, outcome)
 
 

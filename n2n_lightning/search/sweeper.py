@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LOCK = ".search.lock"  # in the study's folder, while a process searches there
 PRUNED, INTERRUPTED = "pruned", "interrupted"  # what a job returns instead of its monitor's best value
 TARGET = "hydra_plugins.n2n_lightning.OptunaSweeper"  # Hydra refuses plugins of a package with another name
+ON_CPU = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
 DIRECTIONS = ("maximize", "minimize")
 
 
@@ -128,7 +129,9 @@ class OptunaSweeper(Sweeper):
         config = self.hydra_context.config_loader.load_sweep_config(self.config, samples[0])
         with open_dict(config):
             del config["hydra"]
-        monitor = find_monitor(resolve_config(config))
+        plain_config = resolve_config(config)
+        plain_config["trainer"] |= ON_CPU  # the trials may run on another machine
+        monitor = find_monitor(plain_config)
         direction = self.direction or ("minimize" if "loss" in monitor else "maximize")
         return {"direction": direction, "about": {"monitor": monitor, **space.identity()}}
 

@@ -31,6 +31,7 @@ from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.run_names import run_name
 
 ONE_FILE_GROUPS = ("loss", "noise", "optimizer", "scheduler")  # conf/<group>.yaml; other groups: a file for each choice
+OF_HYDRA = {"hydra/launcher": ("basic", "joblib"), "hydra/sweeper": ("basic",)}  # choices beside ours
 CHOICE_FILES = "[!_]*.yaml"  # a file whose name starts with _ is shared by others and is no choice
 
 
@@ -214,7 +215,8 @@ def own_choices(group: str) -> list[str]:
     """Return the choices of a group that this package has."""
     if group in ONE_FILE_GROUPS:
         return sorted(map(str, OmegaConf.load(config_folder() / f"{group}.yaml")))
-    return sorted(path.stem for path in (config_folder() / group).glob(CHOICE_FILES))
+    files = (path.stem for path in (config_folder() / group).glob(CHOICE_FILES))
+    return sorted([*files, *OF_HYDRA.get(group, ())])
 
 
 def has_file(path: Path) -> bool:

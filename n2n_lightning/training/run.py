@@ -312,7 +312,7 @@ def build_trainer(
     }
     arguments = trainer_arguments(run.settings.trainer)
     ours["plugins"] = [AtomicCheckpointIO(), *arguments.get("plugins", ())]
-    if isinstance(arguments.get("strategy"), RankStrategy):
+    if run.settings.trainer.get("devices", 1) * run.settings.trainer.get("num_nodes", 1) > 1:
         ours["limit_val_batches"] = None  # the data module applies it, as the ranks share the images
     return pl.Trainer(**arguments | ours)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
-from n2n_lightning.system.ranks import launched_count
+from n2n_lightning.system.ranks import find_starter, launched_count
 from n2n_lightning.training.ranks import RankStrategy
 from n2n_lightning.training.settings import Config
 from n2n_lightning.training.signatures import argument_faults, construction_faults
@@ -52,8 +52,10 @@ def trainer_arguments(trainer: Config) -> Config:
 
 
 def environment_plugins() -> list[Any]:
-    """Return what tells Lightning how the ranks were started, where it would do more than that."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    """Return what tells Lightning how the ranks were started, where it would take SLURM's word or requeue the job."""
+    if find_starter() == "slurm":
+        return [SLURMEnvironment(auto_requeue=False)]
+    return [LightningEnvironment()] if find_starter() is None and SLURMEnvironment.detect() else []
 
 
 def rank_faults(trainer: Config) -> list[str]:
@@ -70,7 +72,7 @@ def rank_faults(trainer: Config) -> list[str]:
         for key, value in (("devices", devices), ("num_nodes", nodes)):
             if value > 1:
                 return [f"trainer: {key} must be 1 without trainer=ddp, got {value}; add trainer=ddp"]
-        if "TORCHELASTIC_RUN_ID" in os.environ and started > 1:
+        if find_starter() == "torchrun" and started > 1:
             return [f"trainer: torchrun has started {started} processes for one device; add trainer=ddp"]
         return []
     accelerator = trainer.get("accelerator", "auto")

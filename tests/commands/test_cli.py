@@ -34,9 +34,9 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
     (["trainer.limit_train_batches=nan"], ["limit_train_batches must be", "got nan"]),
     *(
         ([f"+trainer.strategy={value}"], [f"strategy must be auto, got {value}", "strategy=auto"])
-        for value in ("ddp", "ddp_spawn", "single_device")
+        for value in ("ddp_spawn", "single_device")
     ),
-    (["+trainer.num_nodes=2"], ["num_nodes must be 1, got 2", "num_nodes=1"]),
+    (["+trainer.num_nodes=2"], ["num_nodes must be 1 without trainer=ddp, got 2", "add trainer=ddp"]),
 )
 
 

@@ -70,7 +70,8 @@ MISTAKES = [  # what is typed in a shell, and what the message must say
     ("noise=awgn", "'gaussian'"),
     ("debug=test", "'fast'"),
     ("experiment=gaussian", "'paper/gaussian'"),
-    ("hydra/launcher=slurm -m", "basic"),
+    ("hydra/launcher=slurm -m", "'slurm_gpu'"),
+    ("hydra/launcher=joblid -m", "'joblib'"),
     # the form of the line
     ("unet", "model=unet"),
     ("model unet", "model=unet"),

@@ -149,9 +149,12 @@ def test_a_taken_port_is_refused(command: Command, course_data: Path, monkeypatc
         ({}, False),
         ({"LOCAL_RANK": "0", "NODE_RANK": "0"}, False),
         ({"LOCAL_RANK": "1"}, True),
-        ({"RANK": "2", "LOCAL_RANK": "0"}, True),
-        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "0"}, False),
-        ({"SLURM_PROCID": "3"}, True),
+        ({"TORCHELASTIC_RUN_ID": "1", "RANK": "2", "LOCAL_RANK": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, True),
+        ({"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, False),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}, True),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, True),  # one task, in which Lightning starts the others
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "1"}, False),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "bash", "LOCAL_RANK": "2"}, True),
     ],
 )
 def test_the_rank_is_told_by_the_launcher(environment: dict[str, str], following: bool):

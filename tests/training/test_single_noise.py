@@ -93,7 +93,7 @@ def test_a_known_noise_gives_psnr_by_sure_which_selects_the_epoch(tmp_path: Path
     for number, image in enumerate(clean):
         tifffile.imwrite(tmp_path / f"root/{number}.tif", np.float32(image + rng.normal(0, 0.1, image.shape)))
     options = [*SMALL, f"data.root={tmp_path / 'root'}", f"data.cache_dir={tmp_path / 'cache'}"]
-    known = ["loss=r2r", "loss.sigma=25.5", "trainer.max_epochs=3", "optimizer.lr=0.01"]
+    known = ["loss=r2r", "loss.sigma=25.5", "loss.alpha=1", "trainer.max_epochs=3", "optimizer.lr=0.01"]
     run = train_with(tmp_path / "run", *options, *known, "data.train_pairs=256", "data.val_pairs=9")
     result = read_json(run / "result.json")
     assert result["monitor"] == "val/psnr_sure" and result["noisy_psnr_sure"] == pytest.approx(20, abs=1e-3)
