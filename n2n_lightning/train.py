@@ -50,8 +50,6 @@ def job(cfg: DictConfig) -> float | str:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then uses huge pages: the U-Net trains 5 % faster
     hydra_cfg: Any = HydraConfig.get()
     single = hydra_cfg.mode is RunMode.RUN
-    if not single and ranks.find_starter() == "torchrun" and OUTCOME not in os.environ:
-        raise errors.InputError("torchrun must start one run, got a sweep (-m); start the sweep without torchrun")
     if single and OmegaConf.select(cfg, "trainer.strategy") == "ddp" and ranks.follows():
         sys.exit(follow_job(lambda: hydra_app.resolve_config(cfg)))
     model, task = hydra_cfg.runtime.choices.model, list(hydra_cfg.overrides.task)
@@ -187,6 +185,12 @@ def remove_if_empty(folder: Path) -> None:
             return
 
 
+def check_starter() -> None:
+    """Refuse a sweep in each of torchrun's processes, which would all run all of its jobs."""
+    if hydra_app.is_sweep() and ranks.find_starter() == "torchrun":
+        raise errors.InputError("torchrun must start one run, got a sweep (-m); start the sweep without torchrun")
+
+
 def main() -> int:
     """Run the command; return 0 if every run is done, else the exit code of the worst."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -196,7 +200,7 @@ def main() -> int:
         if OUTCOME in os.environ:
             obey_parent()
         register_launchers()
-        code = hydra_app.run_hydra(job, "train")
+        code = errors.run_command(check_starter) or hydra_app.run_hydra(job, "train")
         ended = list((outcomes | read_outcomes(jobs)).values())
     codes = [code, *(outcome.code for outcome in ended)]
     if ended and None not in outcomes:

@@ -83,13 +83,20 @@ def test_a_job_is_the_command_line_of_a_single_run(
 def test_a_job_on_several_devices_has_its_own_processes_in_any_sweep(
     command: Command, stub: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ):
-    for name in RANK_ENVIRONMENT:
+    for name in set(RANK_ENVIRONMENT) - {"TORCHELASTIC_RUN_ID"}:
         monkeypatch.setenv(name, "7")
     ended = command("-m", "model=convtrans_relu", "seed=0,1", setting)
     assert ended.code == 1 and list(states(ended.out).values()) == ["failed", "failed"]
     words = stub()
     assert "-m" not in words and setting in words and "seed=1" in words
     assert not set(RANK_ENVIRONMENT) & set(environment(tmp_path))
+
+
+def test_a_sweep_in_each_process_of_torchrun_is_refused(command: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    ended = command("-m", "model=convtrans_relu", "seed=0,1")
+    assert ended.code == 2 and "torchrun must start one run, got a sweep (-m)" in ended.err
+    assert not list(Path().glob("outputs/*/*"))
 
 
 def test_each_job_has_its_devices(monkeypatch: pytest.MonkeyPatch):
