@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -25,9 +24,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from n2n_lightning.launching.sweep_job import SweepJob, make_job, run_jobs
 from n2n_lightning.reporting.sweep import Outcome, append_outcome, job_value, outcomes_file
 from n2n_lightning.system import errors
+from n2n_lightning.system.hydra_app import plain, register_plugin
 from n2n_lightning.system.processes import Slots
 
-PACKAGE = "hydra_plugins.n2n_lightning"  # of ``_target_``; Hydra refuses plugins of a package with another name
 NAMES = ("devices", "submitit_local", "submitit_slurm", "ray")  # in ``conf/hydra/launcher/``
 OnEnd: TypeAlias = Callable[[int, Outcome], None]  # number in the sweep, and how the job ended
 
@@ -198,11 +197,6 @@ def job_return(config: DictConfig, outcome: Outcome) -> JobReturn:
     return returned
 
 
-def plain(value: Any) -> Any:
-    """Return a value of the configuration in plain types."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
 def require(module: str, launcher: str, extra: str) -> None:
     """Refuse a launcher whose package is not installed."""
     if importlib.util.find_spec(module) is None:
@@ -215,7 +209,7 @@ def register_launchers() -> None:
     Launchers of the same names, of hydra-submitit-launcher and hydra-ray-launcher, give way.
     """
     for launcher in (DevicesLauncher, SubmititLauncher, RayLauncher):
-        Plugins.instance().class_name_to_class[f"{PACKAGE}.{launcher.__name__}"] = launcher
+        register_plugin(launcher)
     stored = ConfigStore.instance().repo["hydra"]["launcher"]
     for name in {f"{name}.yaml" for name in NAMES} & set(stored):
         del stored[name]

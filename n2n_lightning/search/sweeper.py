@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from n2n_lightning.search.trial import SEARCH, TRIAL
 from n2n_lightning.system import errors
-from n2n_lightning.system.hydra_app import resolve_config
+from n2n_lightning.system.hydra_app import plain, register_plugin, resolve_config
 from n2n_lightning.system.lock import file_lock
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 LOCK = ".search.lock"  # in the study's folder, while a process searches there
 PRUNED, INTERRUPTED = "pruned", "interrupted"  # what a job returns instead of its monitor's best value
-TARGET = "hydra_plugins.n2n_lightning.OptunaSweeper"  # Hydra refuses plugins of a package with another name
-ON_CPU = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
 DIRECTIONS = ("maximize", "minimize")
 
 
@@ -123,6 +121,7 @@ class OptunaSweeper(Sweeper):
     def describe(self, space: SearchSpace) -> dict[str, Any]:
         """Return the direction of a new study and what it is of; refuse a space that cannot be composed or trained."""
         from n2n_lightning.training.run import find_monitor
+        from n2n_lightning.training.trainer_settings import ONE_DEVICE
 
         samples = [space.overrides(params) for params in space.samples()]
         self.validate_batch_is_legal(samples)
@@ -130,7 +129,8 @@ class OptunaSweeper(Sweeper):
         with open_dict(config):
             del config["hydra"]
         plain_config = resolve_config(config)
-        plain_config["trainer"] |= ON_CPU  # the trials may run on another machine
+        # the trials may run on another machine
+        plain_config["trainer"] |= ONE_DEVICE | {"accelerator": "cpu", "precision": "32-true"}
         monitor = find_monitor(plain_config)
         direction = self.direction or ("minimize" if "loss" in monitor else "maximize")
         return {"direction": direction, "about": {"monitor": monitor, **space.identity()}}
@@ -179,12 +179,7 @@ class OptunaSweeper(Sweeper):
 
 def register_sweeper() -> None:
     """Let Hydra find the sweeper. It is in no package ``hydra_plugins``, where other applications would find it too."""
-    Plugins.instance().class_name_to_class[TARGET] = OptunaSweeper
-
-
-def plain(value: Any) -> Any:
-    """Return a setting in plain types."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    register_plugin(OptunaSweeper)
 
 
 def is_described(study: optuna.Study) -> bool:

@@ -62,6 +62,19 @@ def resolve_config(cfg: DictConfig) -> dict[str, Any]:
     return config
 
 
+def plain(value: Any) -> Any:
+    """Return a value of a configuration in plain types."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def register_plugin(plugin: type[Any]) -> None:
+    """Let Hydra find a launcher or sweeper as ``_target_: hydra_plugins.n2n_lightning.<its name>``.
+
+    Hydra refuses plugins of a package with another name. There is no such package: other applications would load it.
+    """
+    Plugins.instance().class_name_to_class[f"hydra_plugins.n2n_lightning.{plugin.__name__}"] = plugin
+
+
 class PluginFolders(SearchPathPlugin):
     """Add the folders ``conf`` of plugins to Hydra's search path, behind ours."""
 

@@ -84,7 +84,7 @@ def data_of_arrays(source: Any, target: Any | None, channels: int | None) -> Arr
     return data
 
 
-def measure_noise(datamodule: NoisyPairDataModule, data: ArrayData) -> tuple[dict[str, Any], MeasuredNoise]:
+def choose_loss(datamodule: NoisyPairDataModule, data: ArrayData) -> tuple[dict[str, Any], MeasuredNoise]:
     """Return the loss that suits single images: R2R where their noise is known well, otherwise Neighbor2Neighbor."""
     noise = measure_variance(read_crops(datamodule))
     data.variance, data.variance_is_trusted = noise.variance, noise.is_trusted
@@ -172,7 +172,7 @@ def fit_arrays(
     datamodule.setup("fit")
     length = noise = None
     if target is None:
-        loss, noise = measure_noise(datamodule, data)
+        loss, noise = choose_loss(datamodule, data)
         settings = replace(settings, loss=LossChoice("loss", loss))
     if minutes:
         settings, length = set_length(settings, datamodule, time.monotonic() - began)

@@ -1,6 +1,6 @@
 """One run in several processes, the ranks: how they meet, agree and end.
 
-Rank 0 checks the input and decides what is trained (its ``Plan``), and it alone writes and prints. The others wait
+Rank 0 checks the input and decides what is trained (its ``RankPlan``), and it alone writes and prints. The others wait
 for the plan, and then take part in each step and each validation.
 """
 
@@ -30,7 +30,7 @@ GRACE_S = 10.0  # for a process to end by itself when another has died
 
 
 @dataclass(frozen=True)
-class Plan:
+class RankPlan:
     """What rank 0 tells the others."""
 
     settings: RunSettings  # with the length of the run
@@ -45,7 +45,7 @@ class RankStrategy(DDPStrategy):
     Several processes average the gradients. Tensors on the CPU go over gloo, those on CUDA devices over nccl.
     """
 
-    plan: Plan | None = None
+    plan: RankPlan | None = None
     watch: RankWatch | None = None
 
     def _get_process_group_backend(self) -> str:
@@ -68,7 +68,7 @@ class RankStrategy(DDPStrategy):
             self.watch.end()
 
 
-def meet(trainer: pl.Trainer, plan: Plan | None = None) -> Plan | None:
+def meet(trainer: pl.Trainer, plan: RankPlan | None = None) -> RankPlan | None:
     """Meet the other ranks before anything is trained; return the plan of rank 0."""
     strategy = trainer.strategy
     assert isinstance(strategy, RankStrategy)

@@ -40,7 +40,7 @@ from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.loggers import open_loggers
 from n2n_lightning.training.pruning import Pruning
-from n2n_lightning.training.ranks import LEADER, LOST, Plan, RankStrategy, lost_rank, meet, port_fault
+from n2n_lightning.training.ranks import LEADER, LOST, RankPlan, RankStrategy, lost_rank, meet, port_fault
 from n2n_lightning.training.resuming import (
     check_data_unchanged,
     check_fingerprint,
@@ -189,7 +189,9 @@ def prepare_leading(
     return prepare_run(settings, folder, labels)
 
 
-def prepare_run(settings: RunSettings, folder: Path, labels: dict[str, Any], plan: Plan | None = None) -> PreparedRun:
+def prepare_run(
+    settings: RunSettings, folder: Path, labels: dict[str, Any], plan: RankPlan | None = None
+) -> PreparedRun:
     """Load the data, and the checkpoints to resume from and to start from; build the model.
 
     With a budget of time, the length is set. A ``plan`` of rank 0 says where to resume.
@@ -271,7 +273,7 @@ def fit(run: PreparedRun, callbacks: Sequence[pl.Callback], loggers: Sequence[Lo
         if isinstance(trainer.strategy, RankStrategy):
             if leads:
                 os.environ[LEADER] = str(os.getpid())  # before Lightning starts the others
-            trainer.strategy.plan = Plan(run.settings, run.folder, run.resume_from, run.resume_step)
+            trainer.strategy.plan = RankPlan(run.settings, run.folder, run.resume_from, run.resume_step)
             run.datamodule.limit_val_batches = run.settings.trainer.get("limit_val_batches")
         with checkpoints.handling_signals():
             trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
