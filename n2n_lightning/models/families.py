@@ -100,11 +100,11 @@ class DruNetDenoiser(DenoiserModule):
         scheduler: Spec | None = None,
         channels: int = 3,
         width: int = 16,
-        depth: int = 2,
-        blocks: int = 1,
+        blocks: Sequence[int] = (2,),
+        middle: int = 1,
     ) -> None:
         super().__init__(optimizer=optimizer, loss=loss, scheduler=scheduler)
-        self.net = DruNet(channels, width=width, depth=depth, blocks=blocks)
+        self.net = DruNet(channels, width=width, blocks=blocks, middle=middle)
 
 
 class Red30Denoiser(DenoiserModule):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from n2n_lightning.nets.padding import crop_to, pad_to_multiple
@@ -26,35 +28,37 @@ class ResidualBlock(nn.Module):
 class DruNet(nn.Module):
     """Residual blocks at full size, half size, quarter size and so on; their output is added to the noisy image.
 
-    The paper's net has a width of 64, a depth of 3 and 4 blocks, no biases, a map of the noise as one more input
-    channel, and gives the image itself.
+    The paper's net has a width of 64, three levels of 4 blocks, 4 in the middle, and no biases. Its input has a map of
+    the noise as one more channel, and its output is the image itself.
 
     Args:
-        channels: channels of the input and output images; 141,635 parameters for 3.
+        channels: channels of the input and output images; 42,083 parameters for 3.
         width: number of feature maps at full size; each level down has twice as many.
-        depth: number of times that the image is halved.
-        blocks: number of residual blocks of each level, on the way down and on the way up.
+        blocks: number of blocks of each level, full size first; as many on the way down as on the way up.
+        middle: number of blocks at the smallest size.
     """
 
-    def __init__(self, channels: int = 3, *, width: int = 16, depth: int = 2, blocks: int = 1) -> None:
+    def __init__(self, channels: int = 3, *, width: int = 16, blocks: Sequence[int] = (2,), middle: int = 1) -> None:
         super().__init__()
-        if channels < 1 or width < 1 or blocks < 1 or not 1 <= depth <= 6:
+        if channels < 1 or width < 1:
+            raise ValueError(f"channels and width must be 1 or more, got {channels} and {width}; set model.width=16")
+        if min([*blocks, middle], default=0) < 0 or len(blocks) > 6:
             raise ValueError(
-                "channels, width and blocks must be 1 or more and depth 1..6, got "
-                f"{channels}, {width}, {blocks} and {depth}; set model.width=16 model.depth=2 model.blocks=1"
+                f"blocks must be at most 6 numbers from 0, and middle 0 or more, got {list(blocks)} and {middle}; "
+                "set model.blocks=[2] model.middle=1"
             )
-        self.stride = 2**depth  # px: the net pads height and width to a multiple of this; tiles must align to it
-        maps = [width * 2**level for level in range(depth + 1)]
+        self.stride = 2 ** len(blocks)  # px: the net pads height and width to this; tiles must align to it
+        maps = [width * 2**level for level in range(len(blocks) + 1)]
 
-        def level(width: int) -> nn.Sequential:
-            return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        def level(width: int, number: int) -> nn.Sequential:
+            return nn.Sequential(*(ResidualBlock(width) for _ in range(number)))
 
         self.intro = nn.Conv2d(channels, width, 3, padding=1)
-        self.encoders = nn.ModuleList(level(m) for m in maps[:-1])
+        self.encoders = nn.ModuleList(level(m, number) for m, number in zip(maps, blocks, strict=False))
         self.downs = nn.ModuleList(nn.Conv2d(m, 2 * m, 2, stride=2) for m in maps[:-1])
-        self.middle = level(maps[-1])
+        self.middle = level(maps[-1], middle)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(2 * m, m, 2, stride=2) for m in maps[-2::-1])
-        self.decoders = nn.ModuleList(level(m) for m in maps[-2::-1])
+        self.decoders = nn.ModuleList(level(m, number) for m, number in zip(maps[-2::-1], blocks[::-1], strict=True))
         self.ending = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, noisy: Tensor) -> Tensor:
@@ -62,12 +66,12 @@ class DruNet(nn.Module):
         padded = pad_to_multiple(noisy, self.stride)
         x = self.intro(padded)
         skips = []
-        for blocks, down in zip(self.encoders, self.downs, strict=True):
-            x = blocks(x)
+        for level, down in zip(self.encoders, self.downs, strict=True):
+            x = level(x)
             skips.append(x)
             x = down(x)
         x = self.middle(x)
-        for up, blocks, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
-            x = blocks(up(x) + skip)
+        for up, level, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
+            x = level(up(x) + skip)
         estimate: Tensor = self.ending(x) + padded
         return crop_to(estimate, noisy)
