@@ -64,11 +64,23 @@ def rampdown(optimizer: torch.optim.Optimizer, T_max: int, fraction: float = 0.3
     return LambdaLR(optimizer, factor)
 
 
+def warmup_cosine(optimizer: torch.optim.Optimizer, T_max: int, warmup_steps: int = 20) -> LambdaLR:
+    """Raise the rate over the first ``warmup_steps``, then lower it to 0 by step ``T_max`` as half a cosine."""
+    if warmup_steps < 1:
+        raise ValueError(f"warmup_steps must be 1 or more, got {warmup_steps}; set scheduler.warmup_steps=20")
+
+    def factor(step: int) -> float:
+        return min((step + 1) / warmup_steps, 1.0) * (0.5 + 0.5 * math.cos(math.pi * step / T_max))
+
+    return LambdaLR(optimizer, factor)
+
+
 SCHEDULERS: dict[str, Callable[..., LRScheduler]] = {
     "cosine": CosineAnnealingLR,
     "plateau": ReduceLROnPlateau,
     "rampdown": rampdown,
     "step": StepLR,
+    "warmup_cosine": warmup_cosine,
 }
 
 

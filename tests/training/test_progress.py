@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from small_runs import assert_same_weights, compose_config, read_json, timeless_table, tiny_overrides
 
-from n2n_lightning.models.module import rampdown
+from n2n_lightning.models.module import rampdown, warmup_cosine
 from n2n_lightning.system import errors
 from n2n_lightning.training import run
 
@@ -63,6 +63,19 @@ def test_a_ramp_of_no_length_is_refused(fraction: float):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
     with pytest.raises(ValueError, match=r"fraction must be above 0, at most 1, got .*; set scheduler\.fraction=0\.3"):
         rampdown(optimizer, 10, fraction)
+
+
+def test_the_rate_rises_and_then_falls_as_a_cosine():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+    scheduler, rates = warmup_cosine(optimizer, 10, warmup_steps=4), []
+    for _ in range(11):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    cosine = [0.05 + 0.05 * math.cos(math.pi * step / 10) for step in range(11)]
+    assert rates == pytest.approx([cosine[0] / 4, cosine[1] / 2, 3 * cosine[2] / 4, *cosine[3:]], abs=1e-9)
+    with pytest.raises(ValueError, match=r"warmup_steps must be 1 or more, got 0; set scheduler\.warmup_steps=20"):
+        warmup_cosine(optimizer, 10, warmup_steps=0)
 
 
 # The loss
