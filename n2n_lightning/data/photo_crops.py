@@ -1,0 +1,136 @@
+"""Draw noisy and clean images from crops of a photograph. Imports no torch, so that workers start at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from n2n_lightning.image_io.image_file import ImageError, check_packing
+
+PHOTO_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # named, because some of Pillow's others run programs
+MIN_SIDE_PX, CELL_PX, IMAGE_PX = 160, 8, 32
+CONTRAST = 1.1
+ByteArray = npt.NDArray[np.uint8]
+PART_PAIRS = 256  # of one photograph that are made by one worker at a time: a third of a second
+ArrayKind = Literal["pairs", "supervised", "val", "cells"]
+
+
+@dataclass(frozen=True)
+class PhotoArray:
+    """An array of pairs in a file, and the photographs that take turns in it.
+
+    Args:
+        path: the file, in NPY format.
+        kind: "pairs", two draws; "supervised" or "val", a draw and the clean image; "cells", all pixels of each cell.
+        count: number of pairs.
+        photographs: their files.
+        seed: seed of the random numbers; the number of a pair completes it.
+    """
+
+    path: Path
+    kind: ArrayKind
+    count: int
+    photographs: tuple[Path, ...]
+    seed: tuple[int, ...]
+
+    def create(self) -> None:
+        """Write an array of zeros: (2, N, 3, 32, 32) uint8, or (N, 32, 32, 64, 3) for "cells"."""
+        cells = (self.count, IMAGE_PX, IMAGE_PX, CELL_PX**2, 3)
+        shape = cells if self.kind == "cells" else (2, self.count, 3, IMAGE_PX, IMAGE_PX)
+        np.lib.format.open_memmap(self.path, mode="w+", dtype=np.uint8, shape=shape)
+
+    @property
+    def parts(self) -> int:
+        """Number of parts that can be filled side by side."""
+        return self.used_photographs * math.ceil(self.count / self.used_photographs / PART_PAIRS)
+
+    @property
+    def used_photographs(self) -> int:
+        return min(len(self.photographs), self.count)
+
+    def fill(self, part: int) -> None:
+        """Write the pairs of one part, all from one photograph; a ValueError says why it cannot be read."""
+        turn, number = divmod(part, self.used_photographs)
+        numbers = range(number, self.count, len(self.photographs))[turn * PART_PAIRS : (turn + 1) * PART_PAIRS]
+        if not numbers:
+            return
+        photo, output = read_photograph(self.photographs[number]), np.load(self.path, mmap_mode="r+")
+        for index in numbers:
+            rng = np.random.default_rng([*self.seed, index])
+            cells, contrast = crop_cells(photo, rng)
+            if self.kind == "cells":
+                output[index] = np.take(contrast, cells).reshape(output.shape[1:])
+                continue
+            output[0, index] = contrast[draw_cell_pixels(cells, rng)]
+            if self.kind == "pairs":
+                output[1, index] = contrast[draw_cell_pixels(cells, rng)]
+            else:
+                output[1, index] = box_mean(np.take(contrast, cells))
+
+
+def crop_cells(photo: Image.Image, rng: np.random.Generator) -> tuple[ByteArray, ByteArray]:
+    """Return the cells of a random crop of an RGB photograph, and the table that raises its contrast.
+
+    The cells are (32, 32, 8, 8, 3) uint8, the table is (256,) uint8. Few of the pixels are drawn, so the table is for
+    those that are.
+    """
+    width, height = photo.size
+    side = int(rng.integers(MIN_SIDE_PX, min(width, height) + 1))
+    left, top = (int(rng.integers(0, room - side + 1)) for room in (width, height))
+    edge = IMAGE_PX * CELL_PX
+    crop = photo.resize((edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    pixels = np.asarray(crop)
+    mean = float32_mean(pixels)
+    levels = np.arange(256, dtype=np.float32)
+    contrast = np.rint(np.clip(mean + CONTRAST * (levels - mean), 0, 255)).astype(np.uint8)
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    return pixels.reshape(IMAGE_PX, CELL_PX, IMAGE_PX, CELL_PX, 3).transpose(0, 2, 1, 3, 4), contrast
+
+
+def float32_mean(pixels: ByteArray) -> np.float32:
+    """Return the bits of ``pixels.astype(np.float32).mean()`` in a sixth of its time: (256, 256, 3) uint8.
+
+    numpy adds up halves of halves. A quarter's sum is below 2^24, so float32 holds it exactly.
+    """
+    first, second, third, fourth = pixels.reshape(4, -1).sum(axis=1, dtype=np.uint32).astype(np.float32)
+    mean: np.float32 = ((first + second) + (third + fourth)) / np.float32(pixels.size)
+    return mean
+
+
+def draw_cell_pixels(cells: ByteArray, rng: np.random.Generator) -> ByteArray:
+    """Draw one pixel of each cell, as ``pixelation.draw_cell_pixels`` does: (H, W, k, k, 3) -> (3, H, W) uint8."""
+    height, width, rows, columns = cells.shape[:4]
+    row, column = np.divmod(rng.integers(0, rows * columns, size=(height, width)), columns)
+    drawn: ByteArray = cells[np.arange(height)[:, None], np.arange(width), row, column].transpose(2, 0, 1)
+    return drawn
+
+
+def box_mean(cells: ByteArray) -> ByteArray:
+    """Return the rounded mean of each cell: (H, W, k, k, 3) uint8 -> (3, H, W) uint8."""
+    clean: ByteArray = np.rint(cells.mean(axis=(2, 3), dtype=np.float32)).astype(np.uint8).transpose(2, 0, 1)
+    return clean
+
+
+def read_photograph(path: Path) -> Image.Image:
+    """Read a photograph as 8-bit RGB, turned upright by its EXIF orientation."""
+    try:
+        with Image.open(path, formats=PHOTO_FORMATS) as opened:
+            check_packing(math.prod(opened.size) * len(opened.getbands()), path.stat().st_size)
+            if opened.mode[0] in "IF":  # Pillow would clip these to white or black
+                raise ValueError(f"it has more than 8 bits a channel, Pillow's mode {opened.mode}")
+            photo = ImageOps.exif_transpose(opened).convert("RGB")
+    except ImageError as error:
+        raise ValueError(f"{path} {error}") from error
+    except Exception as error:  # damaged bytes make Pillow raise anything: struct.error, SyntaxError, TypeError, ...
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as a picture ({reason}); fix or remove it") from error
+    if min(photo.size) < MIN_SIDE_PX:
+        raise ValueError(f"{path} is {photo.width}x{photo.height} px; photographs need {MIN_SIDE_PX} px a side")
+    return photo
