@@ -63,35 +63,62 @@ class PhotoArray:
         photo, output = read_photograph(self.photographs[number]), np.load(self.path, mmap_mode="r+")
         for index in numbers:
             rng = np.random.default_rng([*self.seed, index])
-            cells, contrast = crop_cells(photo, rng)
+            crop = draw_crop(photo, rng)
             if self.kind == "cells":
-                output[index] = np.take(contrast, cells).reshape(output.shape[1:])
+                output[index] = crop.cells()
                 continue
-            output[0, index] = contrast[draw_cell_pixels(cells, rng)]
-            if self.kind == "pairs":
-                output[1, index] = contrast[draw_cell_pixels(cells, rng)]
-            else:
-                output[1, index] = box_mean(np.take(contrast, cells))
+            draws = 2 if self.kind == "pairs" else 1
+            output[:draws, index] = crop.draw(draws, rng)
+            if self.kind != "pairs":
+                output[1, index] = box_mean(crop.cells())
 
 
-def crop_cells(photo: Image.Image, rng: np.random.Generator) -> tuple[ByteArray, ByteArray]:
-    """Return the cells of a random crop of an RGB photograph, and the table that raises its contrast.
+@dataclass(frozen=True)
+class PhotoCrop:
+    """A crop of a photograph, as it is before its contrast is raised: few of its pixels are drawn.
 
-    The cells are (32, 32, 8, 8, 3) uint8, the table is (256,) uint8. Few of the pixels are drawn, so the table is for
-    those that are.
+    Args:
+        pixels: (8 H, 8 W, 3) uint8.
+        contrast: (256,) uint8, the table that raises the contrast of a pixel.
+        is_mirrored: whether the images are mirrored from left to right.
     """
+
+    pixels: ByteArray
+    contrast: ByteArray
+    is_mirrored: bool
+
+    def draw(self, draws: int, rng: np.random.Generator) -> ByteArray:
+        """Draw one pixel of each cell, as ``pixelation.draw_cell_pixels`` does: (draws, 3, H, W) uint8."""
+        height, width = self.pixels.shape[:2]
+        size = (draws, height // CELL_PX, width // CELL_PX)
+        row, column = np.divmod(rng.integers(0, CELL_PX**2, size=size), CELL_PX)
+        row += np.arange(0, height, CELL_PX)[:, None]
+        column += np.arange(0, width, CELL_PX)
+        if self.is_mirrored:
+            column = width - 1 - column
+        drawn = self.pixels.reshape(-1, 3)[row * width + column]  # faster than an index of each axis
+        images: ByteArray = self.contrast[drawn].transpose(0, 3, 1, 2)
+        return images
+
+    def cells(self) -> ByteArray:
+        """Return the 64 pixels of each cell: (H, W, 64, 3) uint8."""
+        height, width = (side // CELL_PX for side in self.pixels.shape[:2])
+        pixels = np.take(self.contrast, self.pixels[:, ::-1] if self.is_mirrored else self.pixels)
+        flat: ByteArray = pixels.reshape(height, CELL_PX, width, CELL_PX, 3).transpose(0, 2, 1, 3, 4)
+        return flat.reshape(height, width, CELL_PX**2, 3)
+
+
+def draw_crop(photo: Image.Image, rng: np.random.Generator) -> PhotoCrop:
+    """Cut a random square out of an RGB photograph, resize it to 256x256, and mirror half of all crops."""
     width, height = photo.size
     side = int(rng.integers(MIN_SIDE_PX, min(width, height) + 1))
     left, top = (int(rng.integers(0, room - side + 1)) for room in (width, height))
     edge = IMAGE_PX * CELL_PX
-    crop = photo.resize((edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    pixels = np.asarray(crop)
-    mean = float32_mean(pixels)
-    levels = np.arange(256, dtype=np.float32)
+    resized = photo.resize((edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    pixels = np.asarray(resized)
+    mean, levels = float32_mean(pixels), np.arange(256, dtype=np.float32)
     contrast = np.rint(np.clip(mean + CONTRAST * (levels - mean), 0, 255)).astype(np.uint8)
-    if rng.random() < 0.5:
-        pixels = pixels[:, ::-1]
-    return pixels.reshape(IMAGE_PX, CELL_PX, IMAGE_PX, CELL_PX, 3).transpose(0, 2, 1, 3, 4), contrast
+    return PhotoCrop(pixels, contrast, is_mirrored=rng.random() < 0.5)
 
 
 def float32_mean(pixels: ByteArray) -> np.float32:
@@ -104,17 +131,9 @@ def float32_mean(pixels: ByteArray) -> np.float32:
     return mean
 
 
-def draw_cell_pixels(cells: ByteArray, rng: np.random.Generator) -> ByteArray:
-    """Draw one pixel of each cell, as ``pixelation.draw_cell_pixels`` does: (H, W, k, k, 3) -> (3, H, W) uint8."""
-    height, width, rows, columns = cells.shape[:4]
-    row, column = np.divmod(rng.integers(0, rows * columns, size=(height, width)), columns)
-    drawn: ByteArray = cells[np.arange(height)[:, None], np.arange(width), row, column].transpose(2, 0, 1)
-    return drawn
-
-
 def box_mean(cells: ByteArray) -> ByteArray:
-    """Return the rounded mean of each cell: (H, W, k, k, 3) uint8 -> (3, H, W) uint8."""
-    clean: ByteArray = np.rint(cells.mean(axis=(2, 3), dtype=np.float32)).astype(np.uint8).transpose(2, 0, 1)
+    """Return the rounded mean of each cell: (H, W, K, 3) uint8 -> (3, H, W) uint8."""
+    clean: ByteArray = np.rint(cells.mean(axis=2, dtype=np.float32)).astype(np.uint8).transpose(2, 0, 1)
     return clean
 
 

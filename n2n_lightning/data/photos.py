@@ -133,12 +133,13 @@ class PhotoData:
             array = PhotoArray(Path(file.name), kind, count, photographs, (self.seed, int(stage == "val")))
             array.create()
             title = f"building {count} {kind} from {len(photographs)} photographs"
-            workers = min(cpu_count(), count // PART_PAIRS)
+            cores = cpu_count()
+            workers = min(cores, count // PART_PAIRS)
             if workers > 1:
                 with worker_processes(workers) as call:
-                    in_threads(partial(call, array.fill), array.parts, title)
+                    in_threads(partial(call, array.fill), array.parts, title, workers)
             else:  # done before workers would have started
-                in_threads(array.fill, array.parts, title)
+                in_threads(array.fill, array.parts, title, cores)
 
 
 def hash_files(paths: Sequence[Path], cache: Path) -> list[bytes]:

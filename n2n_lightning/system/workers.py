@@ -18,7 +18,7 @@ from typing import Any
 SERVE = "from n2n_lightning.system.workers import answer_calls; answer_calls()"
 
 
-class WorkerDied(OSError):
+class WorkerDied(RuntimeError):
     """A worker process ended before it answered."""
 
 

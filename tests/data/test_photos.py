@@ -18,9 +18,9 @@ from n2n_lightning.data.pairs import STAGES, CellPairs
 from n2n_lightning.data.photo_crops import (
     ArrayKind,
     PhotoArray,
+    PhotoCrop,
     box_mean,
-    crop_cells,
-    draw_cell_pixels,
+    draw_crop,
     float32_mean,
     read_photograph,
 )
@@ -30,9 +30,10 @@ from n2n_lightning.noise import pixelation
 
 
 def with_numpy(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
-    rng = np.random.default_rng(7)
-    square = cells.reshape(*cells.shape[:2], 8, 8, 3)
-    return np.stack([draw_cell_pixels(square, rng) for _ in range(draws)])
+    height, width = cells.shape[:2]
+    pixels = cells.reshape(height, width, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(8 * height, 8 * width, 3)
+    crop = PhotoCrop(pixels, np.arange(256, dtype=np.uint8), is_mirrored=False)
+    return crop.draw(draws, np.random.default_rng(7))
 
 
 def with_torch(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
@@ -44,16 +45,10 @@ DRAWS = pytest.mark.parametrize("drawn", [with_numpy, with_torch])
 Drawn = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
 
 
-def rendered(path: Path, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Return the cells of a crop with their contrast raised: (32, 32, 8, 8, 3)."""
-    cells, contrast = crop_cells(read_photograph(path), rng)
-    return contrast[cells]
-
-
 @pytest.fixture(scope="module")
 def cells(photographs: Path) -> npt.NDArray[np.uint8]:
     """(32, 32, 64, 3) of a textured picture."""
-    return rendered(photographs / "a.png", np.random.default_rng(1)).reshape(32, 32, 64, 3)
+    return draw_crop(read_photograph(photographs / "a.png"), np.random.default_rng(1)).cells()
 
 
 # The recipe
@@ -63,7 +58,7 @@ def cells(photographs: Path) -> npt.NDArray[np.uint8]:
 def test_the_mean_of_many_draws_is_the_clean_pixel(drawn: Drawn, cells: npt.NDArray[np.uint8]):
     draws = drawn(cells, 2000).astype(np.float64)
     spread = np.moveaxis(cells.std(axis=2, dtype=np.float64), -1, 0)
-    off = np.abs(draws.mean(0) - box_mean(cells.reshape(32, 32, 8, 8, 3)))
+    off = np.abs(draws.mean(0) - box_mean(cells))
     assert spread.mean() > 5, "the picture has no texture to draw from"
     assert (off <= 0.5 + 6 * spread / np.sqrt(len(draws))).all()  # 0.5: the clean pixel is rounded
 
@@ -109,7 +104,7 @@ def test_a_smallest_photograph_is_rendered_as_the_recipe_says(tmp_path: Path):
     clean = full.reshape(32, 8, 32, 8, 3).mean((1, 3))
     flips = set()
     for seed in range(8):
-        means = rendered(path, np.random.default_rng(seed)).mean((2, 3))
+        means = draw_crop(read_photograph(path), np.random.default_rng(seed)).cells().mean(2)
         (flipped,) = (flip for flip in (False, True) if np.abs(means - clean[:, :: -1 if flip else 1]).max() < 0.1)
         flips.add(flipped)
     assert flips == {False, True}
@@ -161,7 +156,7 @@ def test_the_mean_has_the_bits_of_numpys_mean_in_float32(values: tuple[int, int]
 
 def test_the_clean_pixel_is_the_rounded_mean(cells: npt.NDArray[np.uint8]):
     exact = np.moveaxis(cells.astype(np.int64).sum(2) / 64, -1, 0)
-    assert np.abs(box_mean(cells.reshape(32, 32, 8, 8, 3)) - exact).max() <= 0.5
+    assert np.abs(box_mean(cells) - exact).max() <= 0.5
 
 
 def test_a_pictures_orientation_tag_is_followed(tmp_path: Path):
@@ -341,7 +336,7 @@ def test_a_failed_build_leaves_nothing_behind(photographs: Path, tmp_path: Path,
     def break_off(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(photo_crops, "crop_cells", break_off)
+    monkeypatch.setattr(photo_crops, "draw_crop", break_off)
     with pytest.raises(KeyboardInterrupt):
         photo_data(photographs, tmp_path).load("train")
     assert {path.suffix for path in tmp_path.iterdir()} <= {".json"}, "only hashes of the photographs may be kept"
