@@ -48,14 +48,18 @@ def main() -> None:
     seconds = {number: statistics.median(taken for taken, _ in rounds) for number, rounds in found.items()}
     digests = sorted({digest for rounds in found.values() for _, digest in rounds})
     print(f"{machine()}; {args.pairs} pairs from {args.root}; files equal: {'yes' if len(digests) == 1 else 'NO'}")
-    rows = [row(number, seconds[number], seconds[cores[0]], args.pairs) for number in cores]
-    show(["cores", "seconds", "pairs/s", "core ms a pair", f"speed over {cores[0]}"], rows)
-    save("building", {"pairs": args.pairs, "seconds": seconds, "sha256": digests})
-
-
-def row(cores: int, seconds: float, first: float, pairs: int) -> list[str]:
-    rates = [f"{pairs / seconds:.0f}", f"{1e3 * cores * seconds / pairs:.2f}", f"{first / seconds:.2f}"]
-    return [str(cores), f"{seconds:.1f}", *rates]
+    rows = [
+        {
+            "cores": number,
+            "seconds": taken,
+            "pairs/s": args.pairs / taken,
+            "core ms a pair": 1e3 * number * taken / args.pairs,
+            f"speed over {cores[0]}": seconds[cores[0]] / taken,
+        }
+        for number, taken in seconds.items()
+    ]
+    show([*rows[0]], ([f"{value:.4g}" for value in row.values()] for row in rows))
+    save("building", {"pairs": args.pairs, "sha256": digests, "rows": rows})
 
 
 if __name__ == "__main__":

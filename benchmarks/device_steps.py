@@ -17,7 +17,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.measuring import configuration, machine, save
@@ -139,7 +138,7 @@ def measure(net: str, precision: str, data: list[str], steps: int) -> dict[str, 
     return row
 
 
-def cell(value: Tensor | float | str) -> str:
+def cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
