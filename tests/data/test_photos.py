@@ -20,8 +20,9 @@ from n2n_lightning.data.photo_crops import (
     PhotoArray,
     PhotoCrop,
     box_mean,
-    draw_crop,
+    cut_crop,
     float32_mean,
+    plan_crop,
     read_photograph,
 )
 from n2n_lightning.data.photos import PhotoData
@@ -33,7 +34,7 @@ def with_numpy(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8
     height, width = cells.shape[:2]
     pixels = cells.reshape(height, width, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(8 * height, 8 * width, 3)
     crop = PhotoCrop(pixels, np.arange(256, dtype=np.uint8), is_mirrored=False)
-    return crop.draw(draws, np.random.default_rng(7))
+    return crop.pick(np.random.default_rng(7).integers(0, 64, (draws, height, width)))
 
 
 def with_torch(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
@@ -45,10 +46,15 @@ DRAWS = pytest.mark.parametrize("drawn", [with_numpy, with_torch])
 Drawn = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
 
 
+def random_cells(path: Path, seed: int) -> npt.NDArray[np.uint8]:
+    photo = read_photograph(path)
+    return cut_crop(photo, plan_crop(photo.size, 0, np.random.default_rng(seed))).cells()
+
+
 @pytest.fixture(scope="module")
 def cells(photographs: Path) -> npt.NDArray[np.uint8]:
     """(32, 32, 64, 3) of a textured picture."""
-    return draw_crop(read_photograph(photographs / "a.png"), np.random.default_rng(1)).cells()
+    return random_cells(photographs / "a.png", 1)
 
 
 # The recipe
@@ -104,7 +110,7 @@ def test_a_smallest_photograph_is_rendered_as_the_recipe_says(tmp_path: Path):
     clean = full.reshape(32, 8, 32, 8, 3).mean((1, 3))
     flips = set()
     for seed in range(8):
-        means = draw_crop(read_photograph(path), np.random.default_rng(seed)).cells().mean(2)
+        means = random_cells(path, seed).mean(2)
         (flipped,) = (flip for flip in (False, True) if np.abs(means - clean[:, :: -1 if flip else 1]).max() < 0.1)
         flips.add(flipped)
     assert flips == {False, True}
@@ -336,7 +342,7 @@ def test_a_failed_build_leaves_nothing_behind(photographs: Path, tmp_path: Path,
     def break_off(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(photo_crops, "draw_crop", break_off)
+    monkeypatch.setattr(photo_crops, "cut_crop", break_off)
     with pytest.raises(KeyboardInterrupt):
         photo_data(photographs, tmp_path).load("train")
     assert {path.suffix for path in tmp_path.iterdir()} <= {".json"}, "only hashes of the photographs may be kept"
