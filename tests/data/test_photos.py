@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import photo_data, tensors, write_photograph
+from warm_processes import SECONDS, is_running
 
 from n2n_lightning.data import photo_crops, photos
 from n2n_lightning.data.pairs import STAGES, CellPairs
@@ -28,6 +33,7 @@ from n2n_lightning.data.photo_crops import (
 from n2n_lightning.data.photos import PhotoData
 from n2n_lightning.data.seeding import seeded_generator
 from n2n_lightning.noise import pixelation
+from n2n_lightning.system.errors import SIGINT, SIGTERM
 
 
 def with_numpy(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
@@ -392,4 +398,29 @@ def test_a_photograph_that_a_worker_cannot_read_is_named(tmp_path: Path, two_wor
     data = photo_data(tmp_path / "root", tmp_path / "cache", val_root=str(other.parent))
     with pytest.raises(ValueError, match=r"1\.png cannot be read as a picture"):
         data.load("train")
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".json"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, SIGINT), (signal.SIGTERM, SIGTERM)])
+def test_a_signal_ends_the_workers_and_leaves_no_part_file(
+    photographs: Path, tmp_path: Path, number: signal.Signals, code: int
+):
+    text = f"""
+import joblib, signal, sys
+from n2n_lightning.data.photos import PhotoData
+from n2n_lightning.system.errors import run_command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in jobs of a shell in the background
+joblib.cpu_count = lambda: 2
+data = PhotoData(root={str(photographs)!r}, train_pairs=1_000_000, cache_dir={str(tmp_path / "cache")!r})
+sys.exit(run_command(lambda: data.load("train") and 0))
+"""
+    with subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path, stderr=subprocess.DEVNULL) as parent:
+        children, ends = Path(f"/proc/{parent.pid}/task/{parent.pid}/children"), time.monotonic() + SECONDS
+        while len(workers := children.read_text().split()) < 2:
+            assert parent.poll() is None and time.monotonic() < ends
+            time.sleep(0.05)
+        parent.send_signal(number)
+        assert parent.wait(SECONDS) == code
+    assert not any(is_running(int(worker)) for worker in workers)
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".json"}
