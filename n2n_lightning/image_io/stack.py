@@ -112,8 +112,8 @@ def in_threads(task: Callable[[int], None], count: int, title: str, threads: int
     ``threads`` is the number of threads; None takes one for each core.
     """
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        futures = [pool.submit(task, number) for number in range(count)]
         try:
+            futures = [pool.submit(task, number) for number in range(count)]
             for future in track(futures, description=title, console=Console(stderr=True)):
                 future.result()
         except BaseException:

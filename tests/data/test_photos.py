@@ -416,11 +416,14 @@ data = PhotoData(root={str(photographs)!r}, train_pairs=1_000_000, cache_dir={st
 sys.exit(run_command(lambda: data.load("train") and 0))
 """
     with subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path, stderr=subprocess.DEVNULL) as parent:
-        children, ends = Path(f"/proc/{parent.pid}/task/{parent.pid}/children"), time.monotonic() + SECONDS
-        while len(workers := children.read_text().split()) < 2:
-            assert parent.poll() is None and time.monotonic() < ends
-            time.sleep(0.05)
-        parent.send_signal(number)
-        assert parent.wait(SECONDS) == code
+        try:
+            children, ends = Path(f"/proc/{parent.pid}/task/{parent.pid}/children"), time.monotonic() + SECONDS
+            while len(workers := children.read_text().split()) < 2:
+                assert parent.poll() is None and time.monotonic() < ends
+                time.sleep(0.05)
+            parent.send_signal(number)
+            assert parent.wait(SECONDS) == code
+        finally:
+            parent.kill()
     assert not any(is_running(int(worker)) for worker in workers)
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".json"}
