@@ -9,7 +9,8 @@ from torch import nn
 
 from benchmarks import cost
 from benchmarks.measuring import ratio
-from benchmarks.turns import Convolutions, InTurns, train_in_turns
+from benchmarks.time_to_quality import UntilTarget
+from benchmarks.turns import Convolutions, InTurns, train_with
 
 
 def test_a_pixels_share_is_as_by_hand(monkeypatch: pytest.MonkeyPatch):
@@ -47,9 +48,19 @@ def test_convolutions_alone_are_those_of_the_net():
 def test_loops_take_turns_and_epochs_add_up(course_data: str):
     turns = InTurns(convolutions=True)
     overrides = ("model=convtrans_relu", "data=ee559", f"data.root={course_data}", "data.batch_size=32")
-    train_in_turns(compose_config(*overrides, "trainer.max_epochs=3", "trainer.accelerator=cpu"), turns)
+    train_with(compose_config(*overrides, "trainer.max_epochs=3", "trainer.accelerator=cpu"), turns)
     assert turns.images == 96
     # 3 steps an epoch: after a bare one, after the convolutions, and the last, which validation follows
     assert len(turns.over_bare) == len(turns.over_convolutions) == 3
     assert min(min(pair) for pair in (*turns.over_bare, *turns.over_convolutions)) > 0
     assert len(turns.epochs) == 2 and all(ours > 0 and bare > 0 for ours, bare in turns.epochs)
+
+
+@pytest.mark.parametrize(("target", "epochs"), [(0.0, 1), (99.0, 3)])
+def test_the_clock_stops_at_the_validation_that_reaches_the_target(course_data: str, target: float, epochs: int):
+    until = UntilTarget(target)
+    overrides = ("model=convtrans_relu", "data=ee559", f"data.root={course_data}", "data.batch_size=32")
+    train_with(compose_config(*overrides, "trainer.max_epochs=3", "trainer.accelerator=cpu"), until)
+    assert len(until.validations) == epochs
+    seconds = [seconds for _, seconds, _ in until.validations]
+    assert seconds == sorted(seconds) and seconds[0] > 0

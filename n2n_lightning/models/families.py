@@ -7,6 +7,7 @@ from typing import Literal
 
 from n2n_lightning.models.module import DenoiserModule, Spec
 from n2n_lightning.nets.dncnn import DnCnn
+from n2n_lightning.nets.drunet import DruNet
 from n2n_lightning.nets.n2v2 import N2V2Net
 from n2n_lightning.nets.nafnet import NafNet
 from n2n_lightning.nets.red30 import Red30
@@ -86,6 +87,26 @@ class DnCnnDenoiser(DenoiserModule):
         self.net = DnCnn(channels, layers=layers, width=width)
 
 
+class DruNetDenoiser(DenoiserModule):
+    """A U-Net of residual blocks (``nets.drunet.DruNet``)."""
+
+    family = "drunet"
+
+    def __init__(
+        self,
+        *,
+        optimizer: Spec,
+        loss: Spec,
+        scheduler: Spec | None = None,
+        channels: int = 3,
+        width: int = 16,
+        blocks: Sequence[int] = (2,),
+        middle: int = 1,
+    ) -> None:
+        super().__init__(optimizer=optimizer, loss=loss, scheduler=scheduler)
+        self.net = DruNet(channels, width=width, blocks=blocks, middle=middle)
+
+
 class Red30Denoiser(DenoiserModule):
     """RED30 (``nets.red30.Red30``)."""
 
@@ -140,6 +161,6 @@ FAMILIES: dict[str, type[DenoiserModule]] = {
     family.family: family
     for family in (
         *(UNetDenoiser, SequentialDenoiser, NafNetDenoiser, DnCnnDenoiser, Red30Denoiser),
-        *(N2V2Denoiser, ZsN2nDenoiser),
+        *(DruNetDenoiser, N2V2Denoiser, ZsN2nDenoiser),
     )
 }

@@ -29,7 +29,7 @@ SEQUENTIAL_MODELS = [model for model in STUDY_MODELS if model != "unet"]
 # titles and colours of models that are not the course report's
 OTHER_TITLES = {
     **{"nafnet": "NAFNet", "nafnet32": "NAFNet, width 32", "nafnet8": "NAFNet, width 8", "dncnn": "DnCNN"},
-    **{"red30": "RED30", "n2v2": "N2V2 U-Net", "zs_n2n": "ZS-N2N"},
+    **{"drunet": "DRUNet", "red30": "RED30", "n2v2": "N2V2 U-Net", "zs_n2n": "ZS-N2N"},
 }
 OTHER_COLOURS = ["#56B4E9", "#8E6BC4", "#A8842C", "#8A9199", "#C2588F", "#4F9483"]
 

@@ -12,7 +12,8 @@ from n2n_lightning.system.synonyms import nearest
 from n2n_lightning.system.threads import limit_spinning
 
 DONE, FAILED, BAD_INPUT, SIGINT, SIGTERM = 0, 1, 2, 130, 143
-SIGNALS = {  # signal -> exit code; SLURM's --signal=USR1@60 warns a job that its time is nearly over
+TIME_WARNING = getattr(signal, "SIGUSR1", None)  # SLURM's --signal=USR1@60: a job's time is nearly over
+SIGNALS = {  # signal -> exit code
     getattr(signal, name): code
     for name, code in (("SIGINT", SIGINT), ("SIGTERM", SIGTERM), ("SIGUSR1", SIGTERM))
     if hasattr(signal, name)

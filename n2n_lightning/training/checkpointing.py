@@ -183,10 +183,15 @@ class RunCheckpoints(pl.Callback):
             sys.exit(errors.SIGNALS[signal.Signals(self.signal)])
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Let the current step end and its state be saved. A second signal ends the run at once."""
+        """Let the current step end and its state be saved. A second signal ends the run at once.
+
+        A warning does not: SLURM sends it to every process of a job, which may pass it on too.
+        """
         if os.getpid() != self.process:
             return  # a worker of the data loader, which ends with the run
-        if self.signal is not None:
+        if self.signal is not None and number == errors.TIME_WARNING:
+            return
+        if self.signal not in (None, errors.TIME_WARNING):
             sys.exit(errors.SIGNALS[signal.Signals(number)])
         self.signal = number
         print("stopping when the state is saved; a second signal stops at once", file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ MULTIPLES = {
     "sequential": 4,
     "nafnet": 2,
     "dncnn": 1,
+    "drunet": 2,
     "red30": 1,
     "n2v2": 4,
     "zs_n2n": 1,

@@ -183,16 +183,23 @@ def test_a_stripped_checkpoint_cannot_be_resumed_from(course_data: Path, four_ep
     assert list(folder.rglob("*")) == [last.parent, last]
 
 
-@pytest.mark.parametrize("batch", ["training_step", "validation_step"])
-def test_sigterm_in_an_epochs_last_batch_or_in_validation_keeps_the_whole_epoch(
-    course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: str
+WARNED_TWICE = [signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM]  # by SLURM and by what it has started
+
+
+@pytest.mark.parametrize(
+    ("batch", "signals"),
+    [("training_step", [signal.SIGTERM]), ("training_step", WARNED_TWICE), ("validation_step", [signal.SIGTERM])],
+)
+def test_signals_in_an_epochs_last_batch_or_in_validation_keep_the_whole_epoch(
+    course_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: str, signals: list[signal.Signals]
 ):
     """Lightning by itself would end the run in the middle of validation."""
     original = getattr(DenoiserModule, batch)
 
     def signalled(self: Any, pair: Any, batch_idx: int) -> Any:
         if self.current_epoch == 1 and batch_idx == (11 if batch == "training_step" else 0):
-            os.kill(os.getpid(), signal.SIGTERM)
+            for number in signals:
+                os.kill(os.getpid(), number)
         return original(self, pair, batch_idx)
 
     monkeypatch.setattr(DenoiserModule, batch, signalled)
