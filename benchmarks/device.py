@@ -112,7 +112,7 @@ PARTS = (
     ),
     Part(
         "time to quality",
-        *(90, "benchmarks.time_to_quality", ("--root", TRAIN, "--val-root", VAL), ()),
+        *(90, "benchmarks.time_to_quality", ("--root", TRAIN, "--val-root", VAL), ("--seeds", "3")),
         *(("--seeds", "1", "--target", "1", *TINY_RUN), saved("time_to_quality")),
     ),
     Part(
