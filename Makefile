@@ -11,7 +11,7 @@ INSTALLING := $(VENV)/.installing
 RECENT := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 MODELS := unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid
 
-.PHONY: help setup demo test quick stress check docs audit clean
+.PHONY: help setup demo test quick stress device check docs audit clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,9 @@ audit:  ## look for known vulnerabilities in requirements.lock (needs the networ
 
 stress: $(STAMP)  ## run the stress tests: kills, damaged files, full disks, hostile files (most of an hour)
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m stress $(ARGS)
+
+device: $(STAMP)  ## show what this machine's accelerator can do: make device ARGS='--images FOLDER' (8 minutes)
+	@$(BIN)/python -m benchmarks.device $(ARGS)
 
 clean:  ## remove caches and build products, but not .venv and outputs
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pytest
+import torch
 from noisy_files import ALL, source, write_noisy_images
 from plugin_modules import write_module  # noqa: F401  # a fixture
 from small_runs import train_in, train_with, write_course_data, write_photograph
@@ -18,8 +19,12 @@ from n2n_lightning import train
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run slow tests first, so that all workers end at the same time."""
+    """Run slow tests first, so that all workers end at the same time; skip what needs a device that is not there."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def pytest_collection_finish() -> None:

@@ -67,3 +67,11 @@ def become(words: list[str], cwd: Path, streams: list[Path], trap: Trap | None) 
     assert option == "-m"
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process runs, and is no zombie that its parent has not asked for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -5,37 +5,34 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
 
 from n2n_lightning.data.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs, check_at_least
-from n2n_lightning.image_io.image_file import ImageError, check_packing
+from n2n_lightning.data.photo_crops import PART_PAIRS, ArrayKind, ByteArray, PhotoArray
 from n2n_lightning.image_io.listing import is_broken_link, list_files
 from n2n_lightning.image_io.stack import cached, in_threads
 from n2n_lightning.system.atomic import atomic_write, read_json
 from n2n_lightning.system.folders import suggest_path
 from n2n_lightning.system.lock import exclusive_build
+from n2n_lightning.system.workers import worker_processes
 
 PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-PHOTO_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # named, because some of Pillow's others run programs
 BUNDLED = {"train": ("astronaut.png", "coffee.png", "rocket.jpg"), "val": ("chelsea.png", "motorcycle_left.png")}
-CACHE_NAMES = {"noisy": "pairs", "clean": "supervised"}  # of fixed training pairs, by their targets
-MIN_SIDE_PX, CELL_PX, IMAGE_PX = 160, 8, 32
-CONTRAST = 1.1
+CACHE_NAMES: dict[Targets, ArrayKind] = {
+    "noisy": "pairs",
+    "clean": "supervised",
+}  # of fixed training pairs, by their targets
 STALE_SECONDS = 3600.0  # a file that is being built changes all the time
 RECIPE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels
-ByteArray = npt.NDArray[np.uint8]
 
 
 @dataclass(kw_only=True)
@@ -79,7 +76,7 @@ class PhotoData:
 
     def load(self, stage: Stage) -> PairSource:
         """Build the pairs of ``stage``, or map them from the cache; a ValueError names what cannot be used."""
-        kind = "val" if stage == "val" else "cells" if self.draws == "fresh" else CACHE_NAMES[self.targets]
+        kind: ArrayKind = "val" if stage == "val" else "cells" if self.draws == "fresh" else CACHE_NAMES[self.targets]
         path = Path(self.cache_dir) / f"photos-{kind}-{self.pairs[stage]}-{self.key(stage)}.npy"
         stored = map_array(path)
         if stored is None:
@@ -124,31 +121,25 @@ class PhotoData:
         held_back = {int(i) for i in order[: max(len(found) // 5, 1)]}
         return [path for i, path in enumerate(found) if (i in held_back) == (stage == "val")]
 
-    def _build(self, stage: Stage, kind: str, path: Path) -> None:
-        """Write the array of ``kind`` to ``path``: (2, N, 3, 32, 32) uint8, or (N, 32, 32, 64, 3) for "cells"."""
-        photographs, count = self.photographs(stage), self.pairs[stage]
-        cells_shape = (count, IMAGE_PX, IMAGE_PX, CELL_PX**2, 3)
-        shape = cells_shape if kind == "cells" else (2, count, 3, IMAGE_PX, IMAGE_PX)
+    def _build(self, stage: Stage, kind: ArrayKind, path: Path) -> None:
+        """Write the array of ``kind`` to ``path`` on all cores."""
+        from joblib import cpu_count  # respects the limits of containers
 
-        def fill(number: int) -> None:
-            photo = read_photograph(photographs[number])
-            for index in range(number, count, len(photographs)):
-                rng = np.random.default_rng([self.seed, stage == "val", index])
-                cells = render_cells(photo, rng)
-                if kind == "cells":
-                    output[index] = cells
-                else:
-                    output[0, index] = sample_cells(cells, rng)
-                    output[1, index] = sample_cells(cells, rng) if kind == "pairs" else box_mean(cells)
-
+        photographs, count = tuple(self.photographs(stage)), self.pairs[stage]
         for part in path.parent.glob(f"{path.name}.*.part"):  # left by processes that were killed
             if part.stat().st_mtime < time.time() - STALE_SECONDS:
                 part.unlink(missing_ok=True)
         with cached(path) as file:
-            output = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.uint8, shape=shape)
+            array = PhotoArray(Path(file.name), kind, count, photographs, (self.seed, int(stage == "val")))
+            array.create()
             title = f"building {count} {kind} from {len(photographs)} photographs"
-            in_threads(fill, min(len(photographs), count), title)
-            output.flush()
+            cores = cpu_count()
+            workers = min(cores, count // PART_PAIRS)
+            if workers > 1:
+                with worker_processes(workers) as call:
+                    in_threads(partial(call, array.fill), array.parts, title, workers)
+            else:  # done before workers would have started
+                in_threads(array.fill, array.parts, title, cores)
 
 
 def hash_files(paths: Sequence[Path], cache: Path) -> list[bytes]:
@@ -177,36 +168,6 @@ def map_array(path: Path) -> ByteArray | None:
     return stored
 
 
-def render_cells(photo: Image.Image, rng: np.random.Generator) -> ByteArray:
-    """Return a random crop of an RGB photograph as cells: (32, 32, 64, 3) uint8, the 64 pixels of each cell."""
-    width, height = photo.size
-    side = int(rng.integers(MIN_SIDE_PX, min(width, height) + 1))
-    left, top = (int(rng.integers(0, room - side + 1)) for room in (width, height))
-    edge = IMAGE_PX * CELL_PX
-    crop = photo.resize((edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    pixels = np.asarray(crop, dtype=np.float32)
-    mean = pixels.mean()
-    pixels = np.rint(np.clip(mean + CONTRAST * (pixels - mean), 0, 255)).astype(np.uint8)
-    if rng.random() < 0.5:
-        pixels = pixels[:, ::-1]
-    cells = pixels.reshape(IMAGE_PX, CELL_PX, IMAGE_PX, CELL_PX, 3).transpose(0, 2, 1, 3, 4)
-    flat: ByteArray = cells.reshape(IMAGE_PX, IMAGE_PX, CELL_PX * CELL_PX, 3)
-    return flat
-
-
-def sample_cells(cells: ByteArray, rng: np.random.Generator) -> ByteArray:
-    """Draw one pixel of each cell, as ``pixelation.draw_cell_pixels`` does: (H, W, K, 3) uint8 -> (3, H, W) uint8."""
-    choice = rng.integers(0, cells.shape[2], size=(*cells.shape[:2], 1, 1))
-    noisy: ByteArray = np.take_along_axis(cells, choice, axis=2)[:, :, 0].transpose(2, 0, 1)
-    return noisy
-
-
-def box_mean(cells: ByteArray) -> ByteArray:
-    """Return the rounded mean of each cell: (H, W, K, 3) uint8 -> (3, H, W) uint8."""
-    clean: ByteArray = np.rint(cells.mean(axis=2, dtype=np.float32)).astype(np.uint8).transpose(2, 0, 1)
-    return clean
-
-
 def list_photographs(folder: Path) -> list[Path]:
     """Return every picture below ``folder``, sorted."""
     if not folder.is_dir():
@@ -218,24 +179,6 @@ def list_photographs(folder: Path) -> list[Path]:
     if not found:
         raise ValueError(f"{folder} holds no photographs ({' '.join(PHOTO_SUFFIXES)}); give a folder that does")
     return found
-
-
-def read_photograph(path: Path) -> Image.Image:
-    """Read a photograph as 8-bit RGB, turned upright by its EXIF orientation."""
-    try:
-        with Image.open(path, formats=PHOTO_FORMATS) as opened:
-            check_packing(math.prod(opened.size) * len(opened.getbands()), path.stat().st_size)
-            if opened.mode[0] in "IF":  # Pillow would clip these to white or black
-                raise ValueError(f"it has more than 8 bits a channel, Pillow's mode {opened.mode}")
-            photo = ImageOps.exif_transpose(opened).convert("RGB")
-    except ImageError as error:
-        raise ValueError(f"{path} {error}") from error
-    except Exception as error:  # damaged bytes make Pillow raise anything: struct.error, SyntaxError, TypeError, ...
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as a picture ({reason}); fix or remove it") from error
-    if min(photo.size) < MIN_SIDE_PX:
-        raise ValueError(f"{path} is {photo.width}x{photo.height} px; photographs need {MIN_SIDE_PX} px a side")
-    return photo
 
 
 def bundled_folder() -> Path:

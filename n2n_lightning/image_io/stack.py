@@ -106,11 +106,14 @@ def open_stacks(paths: Sequence[Path], cache: Path, axes: str | None = None) -> 
     return [stack for stack in opened if stack is not None]
 
 
-def in_threads(task: Callable[[int], None], count: int, title: str) -> None:
-    """Run ``task(0)`` to ``task(count - 1)`` on all cores with a progress bar; the first exception ends it."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        futures = [pool.submit(task, number) for number in range(count)]
+def in_threads(task: Callable[[int], None], count: int, title: str, threads: int | None = None) -> None:
+    """Run ``task(0)`` to ``task(count - 1)`` with a progress bar; the first exception ends it.
+
+    ``threads`` is the number of threads; None takes one for each core.
+    """
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         try:
+            futures = [pool.submit(task, number) for number in range(count)]
             for future in track(futures, description=title, console=Console(stderr=True)):
                 future.result()
         except BaseException:

@@ -136,11 +136,11 @@ def test_on_cuda_images_move_where_they_fit(
 
 # On an accelerator
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
 CUDA = ("trainer.accelerator=gpu", "data.resident=true")
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("more", [[], ["data.augment=[flip,rotate]"], ["trainer.precision=bf16-mixed"]], ids=str)
 @pytest.mark.parametrize("kind", sorted(MONITORS))
 def test_every_source_trains_on_cuda(noisy_images: Path, tmp_path: Path, kind: str, more: list[str]):
@@ -148,7 +148,7 @@ def test_every_source_trains_on_cuda(noisy_images: Path, tmp_path: Path, kind: s
     assert len(timeless_table(run)) == 2
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("noise", ["brown", "bernoulli", "impulse", "poisson", "text"])
 @pytest.mark.parametrize("draws", ["fixed", "fresh"])
 def test_every_noise_is_drawn_on_cuda(noisy_images: Path, tmp_path: Path, noise: str, draws: str):
@@ -156,7 +156,7 @@ def test_every_noise_is_drawn_on_cuda(noisy_images: Path, tmp_path: Path, noise:
     assert len(timeless_table(train_with(tmp_path / "run", *overrides))) == 2
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_validations_noise_is_the_cpus(noisy_images: Path, tmp_path: Path):
     overrides = (*source("clean", noisy_images), *ALL, "data.resident=true")
     runs = [train_with(tmp_path / name, *overrides, f"trainer.accelerator={name}") for name in ("cpu", "gpu")]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,32 +16,51 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import photo_data, tensors, write_photograph
+from warm_processes import SECONDS, is_running
 
-from n2n_lightning.data import photos
+from n2n_lightning.data import photo_crops, photos
 from n2n_lightning.data.pairs import STAGES, CellPairs
-from n2n_lightning.data.photos import PhotoData, box_mean, read_photograph, render_cells
+from n2n_lightning.data.photo_crops import (
+    ArrayKind,
+    PhotoArray,
+    PhotoCrop,
+    box_mean,
+    cut_crop,
+    float32_mean,
+    plan_crop,
+    read_photograph,
+)
+from n2n_lightning.data.photos import PhotoData
 from n2n_lightning.data.seeding import seeded_generator
-from n2n_lightning.noise.pixelation import draw_cell_pixels
+from n2n_lightning.noise import pixelation
+from n2n_lightning.system.errors import SIGINT, SIGTERM
 
 
 def with_numpy(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
-    rng = np.random.default_rng(7)
-    return np.stack([photos.sample_cells(cells, rng) for _ in range(draws)])
+    height, width = cells.shape[:2]
+    pixels = cells.reshape(height, width, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(8 * height, 8 * width, 3)
+    crop = PhotoCrop(pixels, np.arange(256, dtype=np.uint8), is_mirrored=False)
+    return crop.pick(np.random.default_rng(7).integers(0, 64, (draws, height, width)))
 
 
 def with_torch(cells: npt.NDArray[np.uint8], draws: int) -> npt.NDArray[np.uint8]:
     rng = torch.Generator().manual_seed(7)
-    return draw_cell_pixels(torch.from_numpy(cells)[None].expand(draws, -1, -1, -1, -1), rng).numpy()
+    return pixelation.draw_cell_pixels(torch.from_numpy(cells)[None].expand(draws, -1, -1, -1, -1), rng).numpy()
 
 
 DRAWS = pytest.mark.parametrize("drawn", [with_numpy, with_torch])
 Drawn = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
 
 
+def random_cells(path: Path, seed: int) -> npt.NDArray[np.uint8]:
+    photo = read_photograph(path)
+    return cut_crop(photo, plan_crop(photo.size, 0, np.random.default_rng(seed))).cells()
+
+
 @pytest.fixture(scope="module")
 def cells(photographs: Path) -> npt.NDArray[np.uint8]:
     """(32, 32, 64, 3) of a textured picture."""
-    return render_cells(read_photograph(photographs / "a.png"), np.random.default_rng(1))
+    return random_cells(photographs / "a.png", 1)
 
 
 # The recipe
@@ -93,11 +116,54 @@ def test_a_smallest_photograph_is_rendered_as_the_recipe_says(tmp_path: Path):
     clean = full.reshape(32, 8, 32, 8, 3).mean((1, 3))
     flips = set()
     for seed in range(8):
-        cells = render_cells(read_photograph(path), np.random.default_rng(seed))
-        means = cells.mean(2)
+        means = random_cells(path, seed).mean(2)
         (flipped,) = (flip for flip in (False, True) if np.abs(means - clean[:, :: -1 if flip else 1]).max() < 0.1)
         flips.add(flipped)
     assert flips == {False, True}
+
+
+def plain_cells(path: Path, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Return a crop's cells by the recipe as it reads, every pixel in float32: (32, 32, 64, 3)."""
+    photo = read_photograph(path)
+    side = int(rng.integers(160, min(photo.size) + 1))
+    left, top = (int(rng.integers(0, room - side + 1)) for room in photo.size)
+    resized = photo.resize((256, 256), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+    values = np.asarray(resized, np.float32)
+    raised = np.rint((values.mean() + 1.1 * (values - values.mean())).clip(0, 255)).astype(np.uint8)
+    upright = raised[:, ::-1] if rng.random() < 0.5 else raised
+    return upright.reshape(32, 8, 32, 8, 3).transpose(0, 2, 1, 3, 4).reshape(32, 32, 64, 3)
+
+
+def plain_draw(cells: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    choice = rng.integers(0, 64, size=(32, 32, 1, 1))
+    return np.moveaxis(np.take_along_axis(cells, choice, axis=2)[:, :, 0], -1, 0)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "supervised", "val", "cells"])
+def test_arrays_have_the_bits_of_the_plain_recipe(photographs: Path, tmp_path: Path, kind: ArrayKind):
+    """Caches that are already on disk keep their key, so the pixels must not change."""
+    paths = (photographs / "a.png", photographs / "sub/d.png")
+    array = PhotoArray(tmp_path / "array.npy", kind, 9, paths, (3, 1))
+    array.create()
+    for part in range(array.parts):
+        array.fill(part)
+    stored = np.load(array.path)
+    for index in range(9):
+        rng = np.random.default_rng([3, True, index])
+        cells = plain_cells(paths[index % 2], rng)
+        if kind == "cells":
+            assert np.array_equal(stored[index], cells)
+            continue
+        clean = np.moveaxis(np.rint(cells.mean(2, dtype=np.float32)), -1, 0)
+        assert np.array_equal(stored[0, index], plain_draw(cells, rng))
+        assert np.array_equal(stored[1, index], plain_draw(cells, rng) if kind == "pairs" else clean)
+
+
+@pytest.mark.parametrize("values", [(0, 256), (0, 3), (250, 256), (255, 256)])
+def test_the_mean_has_the_bits_of_numpys_mean_in_float32(values: tuple[int, int]):
+    for seed in range(5):
+        pixels = np.random.default_rng(seed).integers(*values, (256, 256, 3), np.uint8)
+        assert float32_mean(pixels) == pixels.astype(np.float32).mean()
 
 
 def test_the_clean_pixel_is_the_rounded_mean(cells: npt.NDArray[np.uint8]):
@@ -282,7 +348,82 @@ def test_a_failed_build_leaves_nothing_behind(photographs: Path, tmp_path: Path,
     def break_off(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(photos, "render_cells", break_off)
+    monkeypatch.setattr(photo_crops, "cut_crop", break_off)
     with pytest.raises(KeyboardInterrupt):
         photo_data(photographs, tmp_path).load("train")
     assert {path.suffix for path in tmp_path.iterdir()} <= {".json"}, "only hashes of the photographs may be kept"
+
+
+# Worker processes
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the smallest arrays be built by two worker processes."""
+    monkeypatch.setattr(photos, "PART_PAIRS", 1)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+
+
+def test_parts_of_a_photographs_pairs_fill_the_array(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    paths = (photographs / "a.png", photographs / "sub/d.png", photographs / "c.bmp")
+    whole, parted = (PhotoArray(tmp_path / f"{name}.npy", "pairs", 10, paths, (0, 0)) for name in ("a", "b"))
+    assert whole.parts == 3
+    for array, pairs in ((whole, 256), (parted, 2)):
+        monkeypatch.setattr(photo_crops, "PART_PAIRS", pairs)
+        array.create()
+        for part in reversed(range(array.parts)):
+            array.fill(part)
+    assert parted.parts == 6
+    assert parted.path.read_bytes() == whole.path.read_bytes()
+
+
+def test_workers_write_the_bytes_of_a_single_process(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_workers: None
+):
+    photo_data(photographs, tmp_path / "workers").load("train")
+    monkeypatch.setattr(photos, "worker_processes", refuse)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
+    photo_data(photographs, tmp_path / "alone").load("train")
+    (one,), (other,) = ((tmp_path / name).glob("*.npy") for name in ("workers", "alone"))
+    assert one.name == other.name and one.read_bytes() == other.read_bytes()
+
+
+def test_a_photograph_that_a_worker_cannot_read_is_named(tmp_path: Path, two_workers: None):
+    for number in range(3):
+        write_photograph(tmp_path / "root" / f"{number}.png", seed=number)
+    (tmp_path / "root" / "1.png").write_bytes(b"no picture")
+    other = write_photograph(tmp_path / "val" / "other.png", seed=9)
+    data = photo_data(tmp_path / "root", tmp_path / "cache", val_root=str(other.parent))
+    with pytest.raises(ValueError, match=r"1\.png cannot be read as a picture"):
+        data.load("train")
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".json"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, SIGINT), (signal.SIGTERM, SIGTERM)])
+def test_a_signal_ends_the_workers_and_leaves_no_part_file(
+    photographs: Path, tmp_path: Path, number: signal.Signals, code: int
+):
+    text = f"""
+import joblib, signal, sys
+from n2n_lightning.data.photos import PhotoData
+from n2n_lightning.system.errors import run_command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in jobs of a shell in the background
+joblib.cpu_count = lambda: 2
+data = PhotoData(root={str(photographs)!r}, train_pairs=1_000_000, cache_dir={str(tmp_path / "cache")!r})
+sys.exit(run_command(lambda: data.load("train") and 0))
+"""
+    with subprocess.Popen([sys.executable, "-c", text], cwd=tmp_path, stderr=subprocess.DEVNULL) as parent:
+        try:
+            children, ends = Path(f"/proc/{parent.pid}/task/{parent.pid}/children"), time.monotonic() + SECONDS
+            while len(workers := children.read_text().split()) < 2:
+                assert parent.poll() is None and time.monotonic() < ends
+                time.sleep(0.05)
+            parent.send_signal(number)
+            assert parent.wait(SECONDS) == code
+        finally:
+            parent.kill()
+    assert not any(is_running(int(worker)) for worker in workers)
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} <= {".json"}

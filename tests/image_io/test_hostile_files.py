@@ -23,7 +23,7 @@ from predict_runs import WEIGHTS, denoise, files, noise
 from small_runs import stamps
 
 from n2n_lightning.data.ee559 import read_pkl
-from n2n_lightning.data.photos import read_photograph
+from n2n_lightning.data.photo_crops import read_photograph
 from n2n_lightning.image_io.image_file import ImageError, check_packing
 from n2n_lightning.image_io.stack import open_stack, sidecar
 from n2n_lightning.image_io.tiff_checks import PILLOW_CODECS, check_embedded, embedded_size

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.measuring import forget_peak, resident_mb
 from n2n_lightning.data.ee559 import read_pkl
-from n2n_lightning.data.photos import read_photograph
+from n2n_lightning.data.photo_crops import read_photograph
 from n2n_lightning.image_io.stack import open_stack
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.file_runner import FileDenoiser

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from small_runs import run_python
-from warm_processes import SECONDS
+from warm_processes import SECONDS, is_running
 
 from n2n_lightning.system.processes import ONE_SLOT, Command, Slots, run_commands
 
@@ -80,11 +80,3 @@ print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
 """
     ended = run_python(["-c", code], tmp_path)
     assert ended.stdout.strip() == "set()", ended.stderr
-
-
-def is_running(process: int) -> bool:
-    """Return whether a process runs, and is no zombie that its parent has not asked for."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
