@@ -355,13 +355,10 @@ class Denoiser:
         Raises:
             ValueError: there is too little memory even for the smallest tiles.
         """
-        count, height, width, channels = shape
-        row_bytes = count * width * channels * itemsize
+        _, height, width, _ = shape
 
         def needed(rows: int, columns: int) -> float:
-            # a band on its way in, its denoised rows as tiles and put together; a tile on its way in and out
-            tile_bytes = count * rows * columns * (self.bytes_per_px + 2 * channels * itemsize)
-            return held_bytes + 3 * rows * row_bytes + tile_bytes
+            return held_bytes + self.needed_bytes(shape, itemsize, rows, columns)
 
         plan = plan_tiles(height, width, self.reach, lambda *tile: needed(*tile) <= self.working_bytes)
         if plan is None:
@@ -369,6 +366,20 @@ class Denoiser:
             least = needed(min(side, height), min(side, width)) + 1e8
             raise ValueError(f"needs {least / 1e9:.1f} GB beside the program's own memory")
         return plan
+
+    def needed_bytes(self, shape: tuple[int, int, int, int], itemsize: int, rows: int, columns: int) -> float:
+        """Return the memory for a tile of these rows and columns, halo included, of images as for ``plan``."""
+        count, _, width, channels = shape
+        row_bytes = count * width * channels * itemsize
+        # a band on its way in, its denoised rows as tiles and put together; a tile on its way in and out
+        tile_bytes = count * rows * columns * (self.bytes_per_px + 2 * channels * itemsize)
+        return 3 * rows * row_bytes + tile_bytes
+
+    def planned_bytes(self, shape: tuple[int, int, int, int], itemsize: int, plan: Plan) -> float:
+        """Return the memory that the tiles of a plan take; ``shape`` and ``itemsize`` as for ``plan``."""
+        _, height, width, _ = shape
+        halo = 2 * self.reach.halo
+        return self.needed_bytes(shape, itemsize, min(plan.rows + halo, height), min(plan.columns + halo, width))
 
     def bands(
         self,
