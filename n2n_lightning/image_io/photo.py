@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ from n2n_lightning.image_io.image_file import (
     Metadata,
     check_packing,
     check_size,
+    image_errors,
 )
 
 PILLOW_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # named, because some of Pillow's others run programs
@@ -43,7 +45,6 @@ class PhotoReader(ImageReader):
         self.dtype = np.dtype(np.uint16 if self.has_16_bits else np.uint8)
         self.axes = "YXC"
         self.alphas = [channels - 1] if channels in (2, 4) and axes != self.axes else []  # other axes are for stacks
-        self.orientation = image.getexif().get(ORIENTATION_TAG, 1)
         self.held_bytes = 3 * math.prod(self.shape) * self.dtype.itemsize  # read, to be written, and encoded
         self._pixels: Array | None = None
 
@@ -67,7 +68,14 @@ class PhotoReader(ImageReader):
             self._pixels = read.reshape(*read.shape[:2], -1)
         return self._pixels[None, top:bottom]
 
+    @cached_property
+    def orientation(self) -> int:  # type: ignore[override]  # found when asked for: a PNG's may follow its pixels
+        """EXIF's number, 1 to 8; 1 is upright."""
+        with image_errors(self.path):
+            return int(self.image.getexif().get(ORIENTATION_TAG, 1))
+
     def metadata(self) -> Metadata:
+        self.image.load()  # a PNG's may follow its pixels
         return {key: self.image.info.get(key) for key in ("exif", "icc_profile", "xmp", "dpi", "comment")}
 
     def encoding(self) -> dict[str, Any]:

@@ -187,14 +187,14 @@ def to_net(values: Array, peak: float) -> Tensor:
 
 def from_net(estimate: Tensor, peak: float, dtype: np.dtype[Any]) -> Array:
     """Scale (N, C, H, W) float to (N, H, W, C) of ``dtype``; integers are rounded and clipped to what it holds."""
-    values: Array = (estimate.permute(0, 2, 3, 1) * peak).numpy()
-    if dtype == np.float16:  # the one float type that can be too small for a net's output
-        values = np.clip(values, np.finfo(dtype).min, np.finfo(dtype).max)
+    values = estimate.permute(0, 2, 3, 1) * peak
     if dtype.kind == "f":
-        return values.astype(dtype, copy=False)
+        if dtype == np.float16:  # the one float type that can be too small for a net's output
+            values = values.clamp_(torch.finfo(torch.float16).min, torch.finfo(torch.float16).max)
+        return values.numpy().astype(dtype, copy=False)
     limits = np.iinfo(dtype)
     if dtype.itemsize > 2:
-        values = values.astype(np.float64)  # float32 cannot hold the limits
+        values = values.double()  # float32 cannot hold the limits
     high = float(limits.max)
     high = high if int(high) <= limits.max else float(np.nextafter(high, 0))  # float64 cannot hold those of 64 bits
-    return np.clip(np.rint(values, out=values), limits.min, high).astype(dtype)
+    return values.round_().clamp_(limits.min, high).numpy().astype(dtype)
