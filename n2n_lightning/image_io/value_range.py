@@ -186,15 +186,15 @@ def to_net(values: Array, peak: float) -> Tensor:
 
 
 def from_net(estimate: Tensor, peak: float, dtype: np.dtype[Any]) -> Array:
-    """Scale (N, C, H, W) float to (N, H, W, C) of ``dtype``; integers are rounded and clipped to what it holds."""
+    """Scale (N, C, H, W) float on any device to (N, H, W, C) of ``dtype``; round and clip integers to what it holds."""
     values = estimate.permute(0, 2, 3, 1) * peak
     if dtype.kind == "f":
         if dtype == np.float16:  # the one float type that can be too small for a net's output
             values = values.clamp_(torch.finfo(torch.float16).min, torch.finfo(torch.float16).max)
-        return values.numpy().astype(dtype, copy=False)
+        return values.cpu().numpy().astype(dtype, copy=False)
     limits = np.iinfo(dtype)
     if dtype.itemsize > 2:
         values = values.double()  # float32 cannot hold the limits
     high = float(limits.max)
     high = high if int(high) <= limits.max else float(np.nextafter(high, 0))  # float64 cannot hold those of 64 bits
-    return values.round_().clamp_(limits.min, high).numpy().astype(dtype)
+    return values.round_().clamp_(limits.min, high).cpu().numpy().astype(dtype)
