@@ -37,8 +37,8 @@ class PhotoReader(ImageReader):
     def __init__(self, image: Image.Image, path: Path, axes: str | None = None) -> None:
         self.image, self.path, self.given_axes = image, path, axes
         self.form = "jpeg" if image.format == "MPO" else str(image.format).lower()
-        bits, png_channels = png_samples(path) if self.form == "png" else (8, 0)
-        self.has_16_bits = bits == 16  # which Pillow cuts down to 8, and grey with alpha to RGBA
+        self.bits, png_channels = png_samples(path) if self.form == "png" else (8, 0)
+        self.has_16_bits = self.bits == 16  # which Pillow cuts down to 8, and grey with alpha to RGBA
         self.check()
         channels = png_channels if self.has_16_bits else len(image.getbands())
         self.shape = (1, image.height, image.width, channels)
@@ -64,9 +64,21 @@ class PhotoReader(ImageReader):
 
     def decode(self, group: int, top: int, bottom: int) -> Array:
         if self._pixels is None:
-            read: Array = imagecodecs.png_decode(self.path.read_bytes()) if self.has_16_bits else np.asarray(self.image)
+            read = self.decode_png() if self.form == "png" else np.asarray(self.image)
             self._pixels = read.reshape(*read.shape[:2], -1)
         return self._pixels[None, top:bottom]
+
+    def decode_png(self) -> Array:
+        """Decode by imagecodecs, which is faster than Pillow and keeps 16 bits; by Pillow what only that can read."""
+        if self.bits < 8 or (self.bits == 8 and "orientation" in self.__dict__):  # Pillow has decoded it to find that
+            return np.asarray(self.image)
+        try:
+            read: Array = imagecodecs.png_decode(self.path.read_bytes())
+        except Exception:
+            if self.bits > 8:
+                raise
+            return np.asarray(self.image)
+        return read
 
     @cached_property
     def orientation(self) -> int:  # type: ignore[override]  # found when asked for: a PNG's may follow its pixels

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from n2n_lightning.system.memory import KEPT_BYTES, trim_heaps
+
 
 class Message(NamedTuple):
     """A line for the console."""
@@ -92,7 +94,10 @@ class Shares:
             self.check()
             self._started, self._running = self._started + 1, self._running + 1
             self.free_bytes -= needed_bytes
+            is_tight = self.free_bytes < self.cores * KEPT_BYTES
             self._changed.notify_all()
+        if is_tight:
+            trim_heaps()
         try:
             yield
         finally:
