@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--memory", default="2GB")
     arguments = parser.parse_args()
     print(machine())
-    exact = [row for name in arguments.models for row in exactness(name)] if arguments.big else []
+    exact = [row for name in arguments.models for row in exactness(name)]
     cells = (
         (row["model"], size_text(row["size"]), str(row["tile_px"]), str(row["halo_px"]), f"{row['difference']:.1e}")
         for row in exact

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import compose_config
 from torch import nn
 
-from benchmarks import cost
+from benchmarks import bf16, cost
 from benchmarks.measuring import ratio
 from benchmarks.turns import Convolutions, InTurns, train_in_turns
+from n2n_lightning import Denoiser
 
 
 def test_a_pixels_share_is_as_by_hand(monkeypatch: pytest.MonkeyPatch):
@@ -53,3 +58,16 @@ def test_loops_take_turns_and_epochs_add_up(course_data: str):
     assert len(turns.over_bare) == len(turns.over_convolutions) == 3
     assert min(min(pair) for pair in (*turns.over_bare, *turns.over_convolutions)) > 0
     assert len(turns.epochs) == 2 and all(ours > 0 and bare > 0 for ours, bare in turns.epochs)
+
+
+def test_bf16_is_scored_on_the_middle_of_each_image(tmp_path: Path):
+    image = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(image[:20]).save(tmp_path / "b.png")
+    whole, low = bf16.middles(tmp_path, 32)
+    np.testing.assert_array_equal((whole * 255).round().numpy()[0], image[4:36, 14:46].transpose(2, 0, 1))
+    assert low.shape == (1, 3, 20, 32)
+    denoiser = Denoiser.load("convtrans_relu")
+    scores = bf16.psnrs(denoiser, [whole, whole], 25.0)
+    assert scores == bf16.psnrs(denoiser, [whole, whole], 25.0)
+    assert scores[0] != scores[1], "each image has noise of its own"
