@@ -1,24 +1,27 @@
 """Measure what denoising files costs: ``python -m benchmarks.predict --images FOLDER``.
 
-Exactness: the largest difference between tiles and the whole image. Speed: decoding, tiling and denoising files
-(without encoding) against a bare call of the net on the same padded arrays, in turns within one process. Size: time
-and memory of the command for a big grey 16-bit TIFF.
+Exactness: the largest difference between tiles and the whole image. Speed: all that the command does with the files,
+with and without writing, against a bare call of the net on the same padded arrays, in turns within one process. Size:
+time and memory of the command for a big grey 16-bit TIFF.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as predict.py does
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as every command does
 
 import numpy as np
 import tifffile
@@ -30,17 +33,18 @@ from benchmarks.tables import show
 from benchmarks.turns import Convolutions
 from n2n_lightning.data.scenes import size_text
 from n2n_lightning.image_io.decoding import open_image_file
-from n2n_lightning.image_io.image_file import Array
 from n2n_lightning.image_io.listing import list_images
 from n2n_lightning.image_io.value_range import to_net
 from n2n_lightning.inference.denoiser import Denoiser
+from n2n_lightning.inference.file_runner import FileDenoiser, InspectedFile
+from n2n_lightning.inference.jobs import FileJob
+from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.nets.padding import pad_to_multiple
 from n2n_lightning.training.run_metadata import count_gmac
 
 SIZES = ((257, 511), (1024, 1536))
 TILES_PX = (32, 128, 384)
-ROUNDS = 3
 # the command prints its own memory, because the memory of a child includes that of the process it was forked from
 PREDICT = """
 import sys
@@ -73,13 +77,23 @@ def seconds_of(task: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def from_file(denoiser: Denoiser, path: Path) -> list[Array]:
-    """Do all that ``predict`` does with a file except writing it; return the (N, rows, W, C) bands."""
-    with open_image_file(path) as image_file:
-        shape = image_file.colour_shape
-        plan = denoiser.plan(shape, image_file.dtype.itemsize, image_file.held_bytes)
-        bands = denoiser.bands(lambda top, bottom: image_file.read(0, top, bottom), shape, 255.0, plan=plan)
-        return [rows for _, rows in bands]
+class NotWriting(FileDenoiser):
+    """Denoises files, and writes nothing."""
+
+    def denoise(self, file: InspectedFile, ranges: Mapping[str, float], *_: object) -> None:
+        peak, bounds = self.scale(file, ranges)
+        with open_image_file(file.job.input) as image:
+            for group in range(image.count):
+                for _ in self.bands(image, group, file.plan, peak, bounds):
+                    pass
+
+
+def run_files(kind: type[FileDenoiser], denoiser: Denoiser, paths: Sequence[Path]) -> None:
+    """Do what ``predict`` does with files once its net is loaded."""
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        manifest = Manifest(Path(folder), paths[0], {})
+        faults = list(kind(denoiser, manifest).run([FileJob(path, Path(folder) / path.name) for path in paths]))
+    assert not faults, faults
 
 
 @torch.inference_mode()
@@ -88,40 +102,44 @@ def bare(denoiser: Denoiser, padded: Tensor) -> Tensor:
     return estimate
 
 
-def speed(name: str, folder: Path) -> dict[str, Any]:
-    """Return megapixels per second from files, of the bare net, and their ratio: medians over rounds of all files."""
+def speed(name: str, folder: Path, rounds: int) -> dict[str, Any]:
+    """Return megapixels per second of the bare net and from files, and their ratios: medians over rounds."""
     denoiser, paths, padded = Denoiser.load(name), list_images(folder), []
-    assert denoiser.reach and denoiser.bytes_per_px  # measured before the clock runs
     for path in paths:
         with open_image_file(path) as image_file:
             image = to_net(image_file.read(0, 0, image_file.shape[1]), 255.0)
         padded.append(pad_to_multiple(image, denoiser.reach.stride))
-    pixels = sum(images.shape[2] * images.shape[3] for images in padded)
+    megapixels = sum(images.shape[2] * images.shape[3] for images in padded) / 1e6
     alone = Convolutions(denoiser.module.net, padded[0])
     _, channels, height, width = padded[0].shape
     gflop_a_mp = 2e6 * count_gmac(denoiser.module, (channels, height, width)) / (height * width)
-    rounds, floors = [], []
-    for turn in range(ROUNDS + 1):
-        ours, theirs = 0.0, 0.0
-        for path, images in zip(paths, padded, strict=True):
-            tasks = [lambda path=path: from_file(denoiser, path), lambda images=images: bare(denoiser, images)]
-            times = [seconds_of(task) for task in (tasks if turn % 2 else tasks[::-1])]
-            mine, other = times if turn % 2 else times[::-1]
-            ours, theirs = ours + mine, theirs + other
-        rounds.append((ours, theirs))
+    tasks: dict[str, Callable[[], object]] = {
+        "bare": lambda: [bare(denoiser, images) for images in padded],
+        "not_writing": lambda: run_files(NotWriting, denoiser, paths),
+        "writing": lambda: run_files(FileDenoiser, denoiser, paths),
+    }
+    run_files(FileDenoiser, denoiser, paths[:2])  # what is measured once, before the clock runs
+    bare(denoiser, padded[0])
+    seconds: dict[str, list[float]] = {kind: [] for kind in tasks}
+    floors = []
+    for turn in range(rounds):
+        for kind in list(tasks)[:: -1 if turn % 2 else 1]:
+            seconds[kind].append(seconds_of(tasks[kind]))
         with torch.no_grad():
             floors.append(alone.seconds())
-    measured = rounds[1:]
-    bare_speed = statistics.median(pixels / 1e6 / theirs for _, theirs in measured)
+    speeds = {f"{kind}_mp_per_s": megapixels / statistics.median(times) for kind, times in seconds.items()}
+    ratios = {
+        kind: [bare_time / time for bare_time, time in zip(seconds["bare"], times, strict=True)]
+        for kind, times in seconds.items()
+        if kind != "bare"
+    }
     return {
         "model": name,
         "files": len(paths),
-        "from_files_mp_per_s": statistics.median(pixels / 1e6 / ours for ours, _ in measured),
-        "bare_mp_per_s": bare_speed,
-        "bare_gflops": gflop_a_mp * bare_speed,
-        "convolutions_gflops": gflop_a_mp * height * width / 1e6 / statistics.median(floors[1:]),
-        "ratios": [theirs / ours for ours, theirs in measured],
-        "ratio": statistics.median(theirs / ours for ours, theirs in measured),
+        **speeds,
+        "bare_gflops": gflop_a_mp * speeds["bare_mp_per_s"],
+        "convolutions_gflops": gflop_a_mp * height * width / 1e6 / statistics.median(floors),
+        "ratios": ratios,
     }
 
 
@@ -146,6 +164,7 @@ def big(name: str, side: int, memory: str, *options: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of RGB images to measure the speed with")
+    parser.add_argument("--rounds", type=int, default=3, help="of all files (default: 3)")
     parser.add_argument("--models", nargs="+", default=["unet", "convtrans_relu"])
     parser.add_argument("--big", type=int, metavar="PX", help="side of the big image; without it none is made")
     parser.add_argument("--memory", default="2GB")
@@ -157,13 +176,16 @@ def main() -> None:
         for row in exact
     )
     show(["model", "image", "tile", "halo", "largest difference"], cells)
-    fast = [speed(name, arguments.images) for name in arguments.models] if arguments.images else []
+    fast = [speed(name, arguments.images, arguments.rounds) for name in arguments.models] if arguments.images else []
     for row in fast:
-        ratios = " ".join(f"{ratio:.3f}" for ratio in row["ratios"])
+        parts = [
+            f"{row[f'{kind}_mp_per_s']:.3f} {kind.replace('_', ' ')}, ratio {statistics.median(ratios):.3f} "
+            f"({' '.join(f'{ratio:.3f}' for ratio in ratios)})"
+            for kind, ratios in row["ratios"].items()
+        ]
         print(
-            f"{row['model']}, {row['files']} files: {row['from_files_mp_per_s']:.3f} MP/s from files, "
-            f"{row['bare_mp_per_s']:.3f} bare, ratio {row['ratio']:.3f} (rounds: {ratios}); {row['bare_gflops']:.1f} "
-            f"GFLOP/s, its convolutions alone {row['convolutions_gflops']:.1f}",
+            f"{row['model']}, {row['files']} files, MP/s: {row['bare_mp_per_s']:.3f} bare; {'; '.join(parts)}; "
+            f"{row['bare_gflops']:.1f} GFLOP/s, its convolutions alone {row['convolutions_gflops']:.1f}",
             flush=True,
         )
     options = ((), ("--precision", "bf16")) if arguments.big else ()

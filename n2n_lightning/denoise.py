@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
-from n2n_lightning.predict import axes_letters, byte_count, move_to, prepare_output, run_jobs, run_on_files
+from n2n_lightning.predict import AUTO, axes_letters, byte_count, move_to, prepare_output, run_jobs, run_on_files
 from n2n_lightning.system.arguments import make_parser
 
 PICTURE_NAME = "denoise.png"
@@ -34,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--format", choices=sorted(FORMAT_SUFFIXES), help="format of the denoised files (default: each file's own)")
     add("--axes", type=axes_letters, metavar="TZYX", help="the files' dimensions, slowest first: T, Z, C, Y, X letters")
     add("--memory", type=byte_count, default=2.5e9, metavar="SIZE", help="memory to use: 4GB, 800MB (default: 2.5GB)")
-    add("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    add("--device", default=AUTO, help="cpu, cuda, ... (default: cuda where there is one)")
     add("--overwrite", action="store_true", help="replace files in DIR that this command did not make")
     return parser.parse_args(argv)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import compose_config
 from torch import nn
 
-from benchmarks import cost
+from benchmarks import bf16, cost
 from benchmarks.measuring import ratio
 from benchmarks.time_to_quality import UntilTarget
 from benchmarks.turns import Convolutions, InTurns, train_with
+from n2n_lightning import Denoiser
 
 
 def test_a_pixels_share_is_as_by_hand(monkeypatch: pytest.MonkeyPatch):
@@ -64,3 +69,16 @@ def test_the_clock_stops_at_the_validation_that_reaches_the_target(course_data: 
     assert len(until.validations) == epochs
     seconds = [seconds for _, seconds, _ in until.validations]
     assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_bf16_is_scored_on_the_middle_of_each_image(tmp_path: Path):
+    image = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(image[:20]).save(tmp_path / "b.png")
+    whole, low = bf16.middles(tmp_path, 32)
+    np.testing.assert_array_equal((whole * 255).round().numpy()[0], image[4:36, 14:46].transpose(2, 0, 1))
+    assert low.shape == (1, 3, 20, 32)
+    denoiser = Denoiser.load("convtrans_relu")
+    scores = bf16.psnrs(denoiser, [whole, whole], 25.0)
+    assert scores == bf16.psnrs(denoiser, [whole, whole], 25.0)
+    assert scores[0] != scores[1], "each image has noise of its own"

@@ -86,8 +86,9 @@ def encoded(image: ImageReader, form: str, path: Path) -> Iterator[WriteRows]:
     _, height, width, channels = image.shape
     kept = form == image.form
     orientation = 1 if kept else image.orientation
-    metadata = image.metadata() if kept else without_orientation(image.metadata())
     options = image.encoding() if kept and isinstance(image, PhotoReader) else {}
+    metadata = {} if "png" in options else image.metadata()
+    metadata = metadata if kept else without_orientation(metadata)
     group_rows = np.empty(image.shape, image.dtype.newbyteorder("="))
     shape = (image.count * image.shape[0], *turned(height, width, orientation), channels)
     writer: AbstractContextManager[WriteImage]

@@ -24,7 +24,7 @@ def open_image_file(path: Path, axes: str | None = None) -> Iterator[ImageReader
     with ExitStack() as opened:
         with image_errors(path):
             reader = make_reader(path, opened, axes)
-            check_values(reader.upright_shape, reader.dtype)
+            check_values((reader.count * reader.shape[0], *reader.colour_shape[1:]), reader.dtype)
         yield reader
 
 

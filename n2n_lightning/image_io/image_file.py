@@ -108,11 +108,12 @@ class ImageReader(ABC):
 
     def upright_images(self) -> Iterator[Array]:
         """Yield each image as (H, W, C), upright and without alpha; raise an ImageError where it is transparent."""
+        orientations = [part.orientation for part in self.parts]
         with image_errors(self.path):  # does not see what goes wrong with whoever takes the images
-            for part in self.parts:
+            for part, orientation in zip(self.parts, orientations, strict=True):
                 for group in range(part.count):
                     for image in part.decode(group, 0, part.shape[1]):
-                        yield upright(without_alpha(image, part.alphas, part.axes), part.orientation)
+                        yield upright(without_alpha(image, part.alphas, part.axes), orientation)
 
     def check_uniform(self) -> None:
         """Refuse a file whose images are stored in different ways."""

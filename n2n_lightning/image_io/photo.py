@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ from n2n_lightning.image_io.image_file import (
     Metadata,
     check_packing,
     check_size,
+    image_errors,
 )
 
 PILLOW_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # named, because some of Pillow's others run programs
@@ -35,15 +37,14 @@ class PhotoReader(ImageReader):
     def __init__(self, image: Image.Image, path: Path, axes: str | None = None) -> None:
         self.image, self.path, self.given_axes = image, path, axes
         self.form = "jpeg" if image.format == "MPO" else str(image.format).lower()
-        bits, png_channels = png_samples(path) if self.form == "png" else (8, 0)
-        self.has_16_bits = bits == 16  # which Pillow cuts down to 8, and grey with alpha to RGBA
+        self.bits, png_channels = png_samples(path) if self.form == "png" else (8, 0)
+        self.has_16_bits = self.bits == 16  # which Pillow cuts down to 8, and grey with alpha to RGBA
         self.check()
         channels = png_channels if self.has_16_bits else len(image.getbands())
         self.shape = (1, image.height, image.width, channels)
         self.dtype = np.dtype(np.uint16 if self.has_16_bits else np.uint8)
         self.axes = "YXC"
         self.alphas = [channels - 1] if channels in (2, 4) and axes != self.axes else []  # other axes are for stacks
-        self.orientation = image.getexif().get(ORIENTATION_TAG, 1)
         self.held_bytes = 3 * math.prod(self.shape) * self.dtype.itemsize  # read, to be written, and encoded
         self._pixels: Array | None = None
 
@@ -63,11 +64,30 @@ class PhotoReader(ImageReader):
 
     def decode(self, group: int, top: int, bottom: int) -> Array:
         if self._pixels is None:
-            read: Array = imagecodecs.png_decode(self.path.read_bytes()) if self.has_16_bits else np.asarray(self.image)
+            read = self.decode_png() if self.form == "png" else np.asarray(self.image)
             self._pixels = read.reshape(*read.shape[:2], -1)
         return self._pixels[None, top:bottom]
 
+    def decode_png(self) -> Array:
+        """Decode by imagecodecs, which is faster than Pillow and keeps 16 bits; by Pillow what only that can read."""
+        if self.bits < 8 or (self.bits == 8 and "orientation" in self.__dict__):  # Pillow has decoded it to find that
+            return np.asarray(self.image)
+        try:
+            read: Array = imagecodecs.png_decode(self.path.read_bytes())
+        except Exception:
+            if self.bits > 8:
+                raise
+            return np.asarray(self.image)
+        return read
+
+    @cached_property
+    def orientation(self) -> int:  # type: ignore[override]  # found when asked for: a PNG's may follow its pixels
+        """EXIF's number, 1 to 8; 1 is upright."""
+        with image_errors(self.path):
+            return int(self.image.getexif().get(ORIENTATION_TAG, 1))
+
     def metadata(self) -> Metadata:
+        self.image.load()  # a PNG's may follow its pixels
         return {key: self.image.info.get(key) for key in ("exif", "icc_profile", "xmp", "dpi", "comment")}
 
     def encoding(self) -> dict[str, Any]:

@@ -70,10 +70,20 @@ class ValueSurvey:
         step = max(flat.size // SAMPLED_VALUES, 1)
         self._samples.append(flat[self.count % step :: step].astype(np.float64))
         self.count += flat.size
-        kept = min(KEPT_EXTREMES + 1, flat.size)
-        parts = np.partition(flat, (kept - 1, flat.size - kept))
-        self._lowest = np.sort(np.append(self._lowest, parts[:kept].astype(np.float64)))[: KEPT_EXTREMES + 1]
-        self._highest = np.sort(np.append(self._highest, parts[-kept:].astype(np.float64)))[-KEPT_EXTREMES - 1 :]
+        for part in (flat[:SAMPLED_VALUES], flat[SAMPLED_VALUES:]):  # the first part leaves little of the second
+            self._add_extremes(part)
+
+    def _add_extremes(self, flat: Array) -> None:
+        """Keep the least and the greatest of what was kept and of new values, (n,)."""
+        lower, higher = flat, flat
+        if self._lowest.size > KEPT_EXTREMES:  # others than these cannot be among them; a plain number keeps the type
+            number = float if flat.dtype.kind == "f" else int
+            lower, higher = flat[flat < number(self._lowest[-1])], flat[flat > number(self._highest[0])]
+        kept = KEPT_EXTREMES + 1
+        least = np.partition(lower, kept - 1)[:kept] if lower.size > kept else lower
+        greatest = np.partition(higher, -kept)[-kept:] if higher.size > kept else higher
+        self._lowest = np.sort(np.append(self._lowest, least.astype(np.float64)))[:kept]
+        self._highest = np.sort(np.append(self._highest, greatest.astype(np.float64)))[-kept:]
 
     def limits(self) -> ValueSpan:
         """Return the least and the greatest value without outliers, and the number of outliers."""
@@ -186,15 +196,17 @@ def to_net(values: Array, peak: float) -> Tensor:
 
 
 def from_net(estimate: Tensor, peak: float, dtype: np.dtype[Any]) -> Array:
-    """Scale (N, C, H, W) float to (N, H, W, C) of ``dtype``; integers are rounded and clipped to what it holds."""
-    values: Array = (estimate.permute(0, 2, 3, 1) * peak).numpy()
-    if dtype == np.float16:  # the one float type that can be too small for a net's output
-        values = np.clip(values, np.finfo(dtype).min, np.finfo(dtype).max)
+    """Scale (N, C, H, W) float on any device to (N, H, W, C) of ``dtype``; round and clip integers to what it holds."""
+    values = estimate.permute(0, 2, 3, 1) * peak
     if dtype.kind == "f":
-        return values.astype(dtype, copy=False)
+        if dtype == np.float16:  # the one float type that can be too small for a net's output
+            values = values.clamp_(torch.finfo(torch.float16).min, torch.finfo(torch.float16).max)
+        return values.cpu().numpy().astype(dtype, copy=False)
     limits = np.iinfo(dtype)
     if dtype.itemsize > 2:
-        values = values.astype(np.float64)  # float32 cannot hold the limits
+        values = values.double()  # float32 cannot hold the limits
     high = float(limits.max)
     high = high if int(high) <= limits.max else float(np.nextafter(high, 0))  # float64 cannot hold those of 64 bits
-    return np.clip(np.rint(values, out=values), limits.min, high).astype(dtype)
+    values = values.round_().clamp_(limits.min, high)
+    values = values.float() if dtype.itemsize <= 2 else values  # which holds them all, and is sooner copied
+    return values.cpu().numpy().astype(dtype)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +40,8 @@ FLOATS_BESIDE_NET = 4  # per channel: copies of a tile on its way in and out
 FLOATS_BESIDE_PASSES = 6  # per channel: the sum, and copies that are flipped, padded or cut into sub-images
 FLOATS_TO_255 = 256.0  # the range that floats in 0..255 have, see ``covering_range``
 BATCH_PX = 2**18  # small images go through the net together
+DEVICE_SHARE = 0.5  # of the free memory of a device, for a tile; its libraries need some, too
+device_turn = threading.Lock()  # one tile at a time on a device: its memory is planned so
 
 
 class Denoiser:
@@ -137,6 +141,15 @@ class Denoiser:
         floats = FLOATS_BESIDE_NET + (FLOATS_BESIDE_PASSES if self.passes.count > 1 else 0)
         return self.net_bytes_per_px + 4 * floats * self.channels
 
+    @cached_property
+    def device_bytes(self) -> float | None:
+        """Memory that a tile may take on the net's device, as far as it was free at first; None without its own."""
+        device = self.module.device
+        if device.type != "cuda":
+            return None
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for later
+        return DEVICE_SHARE * (torch.cuda.mem_get_info(device)[0] + kept)
+
     def with_passes(self, passes: Passes, module: DenoiserModule | None = None) -> Self:
         """Return a denoiser with other passes, and with another net of the same form if one is given."""
         other = copy.copy(self)
@@ -210,7 +223,7 @@ class Denoiser:
     def _use(self, module: DenoiserModule) -> None:
         """Take a net, and forget what was measured of the one before."""
         self._module = module
-        for name in ("net_reach", "net_bytes_per_px"):
+        for name in ("net_reach", "net_bytes_per_px", "device_bytes"):
             self.__dict__.pop(name, None)
 
     def _use_first_weights(self, channels: int) -> None:
@@ -355,20 +368,39 @@ class Denoiser:
         Raises:
             ValueError: there is too little memory even for the smallest tiles.
         """
-        count, height, width, channels = shape
-        row_bytes = count * width * channels * itemsize
+        count, height, width, _ = shape
+        device_bytes = math.inf if self.device_bytes is None else self.device_bytes
 
         def needed(rows: int, columns: int) -> float:
-            # a band on its way in, its denoised rows as tiles and put together; a tile on its way in and out
-            tile_bytes = count * rows * columns * (self.bytes_per_px + 2 * channels * itemsize)
-            return held_bytes + 3 * rows * row_bytes + tile_bytes
+            return held_bytes + self.needed_bytes(shape, itemsize, rows, columns)
 
-        plan = plan_tiles(height, width, self.reach, lambda *tile: needed(*tile) <= self.working_bytes)
+        def fits(rows: int, columns: int) -> bool:
+            on_device = count * rows * columns * self.bytes_per_px
+            return needed(rows, columns) <= self.working_bytes and on_device <= device_bytes
+
+        plan = plan_tiles(height, width, self.reach, fits)
         if plan is None:
             side = self.reach.stride + 2 * self.reach.halo
             least = needed(min(side, height), min(side, width)) + 1e8
             raise ValueError(f"needs {least / 1e9:.1f} GB beside the program's own memory")
         return plan
+
+    def needed_bytes(self, shape: tuple[int, int, int, int], itemsize: int, rows: int, columns: int) -> float:
+        """Return the memory for a tile of these rows and columns, halo included, of images as for ``plan``.
+
+        That of the net is not part of it where a device has its own.
+        """
+        count, _, width, channels = shape
+        row_bytes = count * width * channels * itemsize
+        of_net = self.bytes_per_px if self.device_bytes is None else 2 * 4 * channels  # two copies as float32
+        # a band on its way in, its denoised rows as tiles and put together; a tile on its way in and out
+        return 3 * rows * row_bytes + count * rows * columns * (of_net + 2 * channels * itemsize)
+
+    def planned_bytes(self, shape: tuple[int, int, int, int], itemsize: int, plan: Plan) -> float:
+        """Return the memory that the tiles of a plan take; ``shape`` and ``itemsize`` as for ``plan``."""
+        _, height, width, _ = shape
+        halo = 2 * self.reach.halo
+        return self.needed_bytes(shape, itemsize, min(plan.rows + halo, height), min(plan.columns + halo, width))
 
     def bands(
         self,
@@ -396,32 +428,52 @@ class Denoiser:
     def _tile(self, values: Array, peak: float) -> Array:
         """Denoise a tile, (images, h, w, C); return the same shape and type."""
         if not self.splits(values.shape[3]):
-            return from_net(self._estimate(to_net(values, peak)), peak, values.dtype)
+            scaled = to_net(values, peak)
+            with self._device_turn():
+                return from_net(self._estimate(self._send(scaled)), peak, values.dtype)
         denoised = np.empty_like(values)
         for channel in range(values.shape[3]):
-            plane = to_net(values[..., channel : channel + 1], peak).expand(-1, self.channels, -1, -1)
-            # in double precision, so that the mean of equal values is that value
-            mean = self._estimate(plane).double().mean(1, keepdim=True)
-            denoised[..., channel : channel + 1] = from_net(mean, peak, values.dtype)
+            scaled = to_net(values[..., channel : channel + 1], peak)
+            with self._device_turn():
+                # in double precision, so that the mean of equal values is that value
+                mean = self._estimate_plane(self._send(scaled)).double().mean(1, keepdim=True)
+                denoised[..., channel : channel + 1] = from_net(mean, peak, values.dtype)
         return denoised
 
     @torch.inference_mode()
     def estimate(self, images: Tensor) -> Tensor:
-        """Denoise (N, C, H, W) float32 in units of the range, without tiles; return the same shape and type."""
+        """Denoise (N, C, H, W) float32 in units of the range, without tiles; return the same shape and type.
+
+        Images and estimates are on the CPU, wherever the net is.
+        """
         single = images.split(1)
         if not self.splits(images.shape[1]):
-            return torch.cat([self._estimate(image) for image in single])
-        planes = [[plane.expand(-1, self.channels, -1, -1) for plane in image.split(1, 1)] for image in single]
-        return torch.cat([torch.cat([self._estimate(p).mean(1, keepdim=True) for p in one], 1) for one in planes])
+            return torch.cat([self._estimate(self._send(image)).cpu() for image in single])
+        planes = [[self._send(plane) for plane in image.split(1, 1)] for image in single]
+        means = [[self._estimate_plane(plane).mean(1, keepdim=True).cpu() for plane in one] for one in planes]
+        return torch.cat([torch.cat(one, 1) for one in means])
+
+    def _device_turn(self) -> AbstractContextManager[Any]:
+        """Keep other tiles off the net's device; on the CPU they may go side by side."""
+        return nullcontext() if self.module.device.type == "cpu" else device_turn
+
+    def _send(self, images: Tensor) -> Tensor:
+        """Move (N, C, H, W) float32 from the CPU to a CUDA device; to others, ``_put_through`` does."""
+        device = self.module.device
+        return images.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else images
+
+    def _estimate_plane(self, plane: Tensor) -> Tensor:
+        """Put (N, 1, H, W) float32 through all passes, as images whose channels are equal: (N, C, H, W) float32."""
+        return self._estimate(plane.expand(-1, self.channels, -1, -1))
 
     def _estimate(self, images: Tensor) -> Tensor:
-        """Put (N, C, H, W) float32 on the CPU through all passes; return the same shape and type."""
+        """Put (N, C, H, W) float32 through all passes; return the same shape, type and device."""
         return self.passes.estimate(self._put_through, self.net_stride, images)
 
     def _put_through(self, images: Tensor) -> Tensor:
-        """Put (N, C, H, W) float32 on the CPU through the net on its own device; return the same shape and type."""
-        device = self.module.device
+        """Put (N, C, H, W) float32 through the net on its own device; return the same shape, type and device."""
+        own_device, device = images.device, self.module.device
         images = images.contiguous(memory_format=torch.channels_last).to(device)
         with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
             estimate: Tensor = self.module(images)
-        return estimate.cpu()
+        return estimate.to(own_device)

@@ -1,4 +1,4 @@
-"""Many files through one denoiser: all are inspected first, then denoised one by one, each completely or not at all."""
+"""Many files through one denoiser: all are inspected first, then denoised, each completely or not at all."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.inference.noise_line import noise_line
+from n2n_lightning.inference.side_by_side import Reporter, Task, side_by_side
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.system.atomic import DISK_FULL
 
@@ -55,6 +57,8 @@ class InspectedFile(NamedTuple):
     dtype: np.dtype[Any]
     plan: Plan
     is_exact: bool  # whether tiles give the same as the whole image
+    shape: tuple[int, int, int, int]  # (images, H, W, C) of a group, without alpha
+    held_bytes: float  # memory that the file takes beside its tiles
 
     @property
     def kind(self) -> str:
@@ -108,6 +112,7 @@ class FileDenoiser:
         failed += len(faults)
         yield from faults.values()
         todo = [file for file in todo if file.job not in faults]
+        self.manifest.remove_parts(file.job for file in todo)
         self.prepare(todo, ranges)
         for file in todo:
             if not file.is_exact:
@@ -118,10 +123,13 @@ class FileDenoiser:
                 )
         self.tell_split([file for file in todo if self.denoiser.splits(file.channels)])
         start, done = time.perf_counter(), []
-        with progress_bar(sum(file.pixels for file in todo) / 1e6) as advance:
-            for file in todo:
+        with ExitStack() as running:
+            advance = running.enter_context(progress_bar(sum(file.pixels for file in todo) / 1e6))
+            tasks = [Task(self.needed_bytes(file), partial(self.denoise, file, ranges, advance)) for file in todo]
+            started = running.enter_context(side_by_side(tasks, self.denoiser.working_bytes))
+            for file, progress in zip(todo, started, strict=True):
                 try:
-                    self.denoise(file, ranges, advance)
+                    progress.finish()
                     done.append(file)
                 except ImageError as error:
                     failed += 1
@@ -148,9 +156,9 @@ class FileDenoiser:
                     f"{named if image.alphas else ''}--per-channel puts each through it by itself"
                 )
             check_convertible(image, form)
-            converting_bytes = 0 if form == image.form else 2 * math.prod(image.shape) * itemsize
+            held_bytes = image.held_bytes + (0 if form == image.form else 2 * math.prod(image.shape) * itemsize)
             try:
-                plan = denoiser.plan(shape, itemsize, image.held_bytes + converting_bytes)
+                plan = denoiser.plan(shape, itemsize, held_bytes)
             except ValueError as error:
                 raise ImageError(
                     f"of {shape[2]}x{shape[1]} px {error} of {PROGRAM_BYTES / 1e9:.1f} GB; give --memory their sum"
@@ -162,7 +170,11 @@ class FileDenoiser:
                 )
             is_exact = denoiser.reach.is_local or (plan.rows >= shape[1] and plan.columns >= shape[2])
             pixels = image.count * math.prod(shape[:3])
-            return InspectedFile(job, pixels, shape[3], image.dtype, plan, is_exact)
+            return InspectedFile(job, pixels, shape[3], image.dtype, plan, is_exact, shape, held_bytes)
+
+    def needed_bytes(self, file: InspectedFile) -> float:
+        """Return the memory that denoising a file takes."""
+        return self.denoiser.planned_bytes(file.shape, file.dtype.itemsize, file.plan) + file.held_bytes
 
     def tell_split(self, files: Sequence[InspectedFile]) -> None:
         """Say which files go through the net channel by channel, unless that was asked for."""
@@ -220,13 +232,20 @@ class FileDenoiser:
         assert peak is not None
         return peak, span and clip_bounds(span, peak)
 
-    def denoise(self, file: InspectedFile, ranges: Mapping[str, float], advance: Callable[[float], None]) -> None:
+    def denoise(
+        self,
+        file: InspectedFile,
+        ranges: Mapping[str, float],
+        advance: Callable[[float], None],
+        reporter: Reporter,
+    ) -> None:
         """Denoise a file.
 
         Args:
             file: what was found by ``inspect``.
             ranges: by kind.
             advance: called with the number of megapixels after each band.
+            reporter: takes warnings and what was done.
 
         Raises:
             DiskFullError: what was written of it is gone.
@@ -237,17 +256,18 @@ class FileDenoiser:
         span = self.spans.get(job.input)
         if span and bounds:
             keeping = "--range with the largest value keeps them"
-            print(f"warning: {job.input} has {clipping_text(span, bounds)}; {keeping}", file=sys.stderr)
+            reporter.say(f"warning: {job.input} has {clipping_text(span, bounds)}; {keeping}", is_warning=True)
         try:
             with (
                 self.manifest.finishing(job, range=peak, **self.facts(file)) as part,
                 open_image_file(job.input, self.axes) as image,
-                self.checked_output(image, part) as write,
+                self.checked_output(image, part, reporter) as write,
             ):
                 if self.chosen and (line := noise_line(image, file.plan.rows, bounds, self.chosen)):
-                    print(line, flush=True)
+                    reporter.say(line)
                 for group in range(image.count):
                     for top, rows in self.bands(image, group, file.plan, peak, bounds):
+                        reporter.check()
                         write(group, top, rows)
                         advance(math.prod(rows.shape[:3]) / 1e6)
         except ImageError:
@@ -259,15 +279,15 @@ class FileDenoiser:
                 ) from error
             raise ImageError(f"{job.output} cannot be written ({type(error).__name__}: {error})") from error
         if not sys.stderr.isatty():
-            print(f"{job.output} ({time.perf_counter() - start:.1f} s)", flush=True)
+            reporter.say(f"{job.output} ({time.perf_counter() - start:.1f} s)")
 
-    def checked_output(self, image: ImageReader, part: Path) -> AbstractContextManager[WriteRows]:
+    def checked_output(self, image: ImageReader, part: Path, reporter: Reporter) -> AbstractContextManager[WriteRows]:
         """Open the output; refuse a TIFF file, or warn of another, whose opacity is like a channel of an image."""
         fault = opacity_fault(image)
         if fault and image.form == "tiff":  # in the others the last of four channels can be nothing else
             raise ImageError(f"{image.path} {fault}")
         if fault:
-            print(f"warning: {image.path} {fault}", file=sys.stderr)
+            reporter.say(f"warning: {image.path} {fault}", is_warning=True)
         return open_output(image, self.form or image.form, part)
 
     def bands(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.system.atomic import atomic_path
 from n2n_lightning.system.lock import file_lock
 
-PART, LOCK_NAME = ".predict.part", ".predict.lock"
+PART, LOCK_NAME = ".predict.{}.part", ".predict.lock"
+LEFT_PARTS = ".predict*.part"  # of this version and of earlier ones
 
 
 class Manifest:
@@ -30,6 +33,8 @@ class Manifest:
         self.folder, self.path = folder, folder / f"{command}.jsonl"
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         self.made_by = {"checkpoint": str(checkpoint), "sha256": digest, **options}
+        self._numbers = itertools.count()  # of the files that are written
+        self._writing = threading.Lock()  # of lines
         self._made: dict[str, dict[str, Any]] = {}
         if self.path.is_symlink():  # lines would be added to the file that it leads to
             raise ValueError(f"{self.path} is a link; remove it, or give another --output")
@@ -66,18 +71,24 @@ class Manifest:
     @contextmanager
     def finishing(self, job: FileJob, **facts: Any) -> Iterator[Path]:
         """Give a path to write the output to; it gets its own name, and its line here, once it is complete."""
-        part = job.output.with_name(PART)  # the output's own name may have no room for a suffix
+        part = job.output.with_name(PART.format(next(self._numbers)))  # the output's own name may have no room for it
         source = stamp(job.input)
 
         def add_line() -> None:  # before the rename, which changes neither size nor time
             about = {"output": self._name(job), "source": str(job.input), **facts}
             entry = about | {"input": source, "file": stamp(part), "made_by": self.made_by}
-            with self.path.open("a") as lines:
+            with self._writing, self.path.open("a") as lines:
                 lines.write("\n" * self._torn + json.dumps(entry) + "\n")
-            self._torn = False
+                self._torn = False
 
         with atomic_path(job.output, part, last_step=add_line):
             yield part
+
+    def remove_parts(self, jobs: Iterable[FileJob]) -> None:
+        """Remove what a command that was killed left beside the outputs."""
+        for folder in {job.output.parent for job in jobs}:
+            for part in folder.glob(LEFT_PARTS):
+                part.unlink()
 
     def _name(self, job: FileJob) -> str:
         return job.output.relative_to(self.folder).as_posix()

@@ -12,6 +12,7 @@ from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, na
 from n2n_lightning.image_io.value_range import Limits, finite_limits
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.file_runner import FileDenoiser, InspectedFile, check_finite, denoised_bands, progress_bar
+from n2n_lightning.inference.side_by_side import Reporter
 from n2n_lightning.inference.single_image import Treatment, choose_treatment, kinds, read_windows, use_adapted
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.training.adaptation import adapt
@@ -72,10 +73,27 @@ class SingleFileDenoiser(FileDenoiser):
         treatment = self.treatments.get(file.job.input)
         return {} if treatment is None else treatment.facts()
 
-    def denoise(self, file: InspectedFile, ranges: Mapping[str, float], advance: Callable[[float], None]) -> None:
-        super().denoise(file, ranges, advance)
+    def needed_bytes(self, file: InspectedFile) -> float:
+        """Return the memory that a file's treatment takes."""
+        treatment = self.treatments.get(file.job.input)
+        if treatment is None or treatment.denoiser is None:
+            return super().needed_bytes(file)
+        try:
+            plan = treatment.denoiser.plan(file.shape, file.dtype.itemsize, file.held_bytes)
+        except ValueError:  # there is too little, which the file's turn reports
+            return 0.0
+        return treatment.denoiser.planned_bytes(file.shape, file.dtype.itemsize, plan) + file.held_bytes
+
+    def denoise(
+        self,
+        file: InspectedFile,
+        ranges: Mapping[str, float],
+        advance: Callable[[float], None],
+        reporter: Reporter,
+    ) -> None:
+        super().denoise(file, ranges, advance, reporter)
         if treatment := self.treatments.get(file.job.input):
-            print("\n".join([str(file.job.input), *(f"  {line}" for line in treatment.lines())]), flush=True)
+            reporter.say("\n".join([str(file.job.input), *(f"  {line}" for line in treatment.lines())]))
 
     def bands(
         self, image: ImageReader, group: int, plan: Plan, peak: float, bounds: Limits | None

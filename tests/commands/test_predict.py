@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from PIL import Image
 from predict_runs import MODEL, WEIGHTS, Array, assert_close, denoise, estimate, files, noise, pixels
 from small_runs import run_python, write_checkpoint
 
+from n2n_lightning import predict
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.file_runner import PROGRAM_BYTES
 from n2n_lightning.inference.tiling import Plan
@@ -412,7 +415,31 @@ def test_too_little_memory_says_how_much_is_needed(command: Command):
     assert files("out") == {"a.png", "b.png"}
 
 
-# Precision
+def test_files_side_by_side_are_as_one_after_the_other(command: Command):
+    """One of them is damaged, and the largest comes first, so that others end before it."""
+    for number, side in enumerate((300, 20, 30, 25, 40)):
+        write(IN / f"{number}.png", noise(side, side + 4, 3, seed=number))
+    content = (IN / "2.png").read_bytes()
+    (IN / "2.png").write_bytes(content[: len(content) // 2])
+    before = torch.get_num_threads()
+    ended = {}
+    try:
+        for cores in (1, 3):
+            torch.set_num_threads(cores)
+            ended[cores] = denoise(command, IN, output=f"with{cores}")
+    finally:
+        torch.set_num_threads(before)
+    for cores, end in ended.items():
+        assert end.code == 2 and end.err.startswith(f"error: {IN / '2.png'} cannot be read")
+        assert "4 of 5 files denoised, 1 failed" in end.out
+        named = re.findall(rf"^with{cores}/(.)\.png", end.out, re.MULTILINE)
+        assert named == ["0", "1", "3", "4"], "lines are in the order of the files"
+    assert files("with1") == files("with3")
+    for name in files("with1"):
+        np.testing.assert_array_equal(pixels(f"with1/{name}"), pixels(f"with3/{name}"))
+
+
+# Precision and device
 
 
 def test_bfloat16_is_near(command: Command):
@@ -421,3 +448,24 @@ def test_bfloat16_is_near(command: Command):
     assert denoise(command, IN, "--precision", "bf16").code == 0
     difference = np.abs(pixels("out/a.png") - estimate(values).astype(np.float64))
     assert 0 < difference.max() < 16 and difference.mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("device", "family", "expected"), [("cuda", "unet", True), ("cuda", "dncnn", False), ("cpu", "unet", False)]
+)
+def test_bfloat16_is_for_devices_and_families_that_it_suits(
+    monkeypatch: pytest.MonkeyPatch, device: str, family: str, expected: bool
+):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    denoiser: Any = SimpleNamespace(module=SimpleNamespace(device=torch.device(device), family=family))
+    assert predict.suits_bf16(denoiser) is expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
+def test_without_cuda_auto_is_the_cpu_and_cuda_is_refused(command: Command):
+    write(IN / "a.png", noise(20, 24, 3))
+    assert denoise(command, IN, "--device", "auto", "--precision", "auto").code == 0
+    assert denoise(command, IN, "--device", "cpu", "--precision", "32").out.startswith("0 of 1 files denoised, 1 done")
+    ended = denoise(command, IN, "--device", "cuda", output="other")
+    assert ended.code == 2 and "--device cuda cannot be used (" in ended.err and "give --device cpu" in ended.err
+    assert not Path("other").exists()

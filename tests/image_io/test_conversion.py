@@ -15,7 +15,7 @@ from known_nets import ICC, Array, denoised, fresh, ramp, refusal, with_opacity
 from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin
 
 from n2n_lightning.image_io.decoding import open_image_file
-from n2n_lightning.image_io.encoding import JPEG_QUALITY
+from n2n_lightning.image_io.encoding import JPEG_QUALITY, PNG_SIGNATURE, as_chunk, png_chunks
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
 
 H, W = 37, 45
@@ -148,6 +148,36 @@ def test_upright(tmp_path: Path, suffix: str, orientation: int, form: str):
         with Image.open(output) as image:
             assert image.getexif().get(274, 1) == 1
             assert form == "tiff" or suffix == ".tif" or image.getexif()[271] == "a maker"
+
+
+@pytest.mark.parametrize("has_end", [True, False])
+def test_what_follows_a_pngs_pixels_counts(tmp_path: Path, has_end: bool):
+    """The EXIF data stand after the pixels, and some files lack the last chunk."""
+    path, about = tmp_path / "a.png", Image.Exif()
+    about[274] = 6
+    values = fresh(H, W, 3)
+    Image.fromarray(values).save(path, exif=about)
+    chunks = list(png_chunks(path.read_bytes()))
+    ordered = sorted(chunks, key=lambda chunk: [b"IHDR", b"IDAT", b"eXIf", b"IEND"].index(chunk[0]))
+    kept = ordered if has_end else ordered[:-1]
+    path.write_bytes(PNG_SIGNATURE + b"".join(as_chunk(*chunk) for chunk in kept))
+    np.testing.assert_array_equal(read(denoised(path, ".tif", "tiff")), np.rot90(values, -1))
+    np.testing.assert_array_equal(read(denoised(path)), values)
+    assert [kind for kind, _ in png_chunks((path.parent / "denoised/a.png").read_bytes()) if kind != b"IDAT"] == [
+        b"IHDR",
+        b"eXIf",
+        b"IEND",
+    ]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_a_png_is_decoded_alike_for_every_use(tmp_path: Path, mode: str):
+    values = fresh(H, W, len(mode))
+    Image.fromarray(values.squeeze(-1) if mode == "L" else values, mode).save(tmp_path / "a.png")
+    for is_upright_first in (True, False):
+        with open_image_file(tmp_path / "a.png") as image:
+            assert not is_upright_first or image.upright_shape[1:3] == (H, W)
+            np.testing.assert_array_equal(image.read(0, 0, H)[0], values)
 
 
 def test_orientation_of_xmp(tmp_path: Path):

@@ -253,7 +253,7 @@ def test_a_link_to_itself_in_the_output_is_refused(command: Command):
     assert ended.code == 2 and "out/a.png is a link that leads nowhere" in ended.err
 
 
-@pytest.mark.parametrize("name", [".predict.part", "predict.jsonl"])
+@pytest.mark.parametrize("name", [".predict.part", ".predict.0.part", "predict.jsonl"])
 def test_nothing_is_written_through_a_link(command: Command, name: str):
     IN.mkdir(parents=True)
     Image.fromarray(noise(20, 24, 3)).save(IN / "a.png")

@@ -1,3 +1,4 @@
+import math
 import warnings
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from small_runs import compose_settings, smooth_images
 from torch import Tensor, nn
 
 from n2n_lightning import Denoiser, load_denoiser
+from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.training.build import build_module
 
@@ -289,6 +291,19 @@ def test_black_images_and_the_largest_float16():
     np.testing.assert_array_equal(identity(1).denoise(np.zeros((4, 4), np.uint16)), 0)
     largest = np.full((4, 4), np.finfo(np.float16).max, np.float16)
     np.testing.assert_array_equal(Denoiser(module_of(Plus(1.0), 1)).denoise(largest), largest)
+
+
+def test_a_device_with_memory_of_its_own_limits_the_tiles_but_not_the_programs_memory():
+    denoiser = identity()
+    shape = (1, 1000, 1000, 3)
+    on_cpu = denoiser.planned_bytes(shape, 1, denoiser.plan(shape, 1))
+    pixels = 50_000
+    denoiser.__dict__["device_bytes"] = pixels * denoiser.bytes_per_px  # stands for a device with so much free memory
+    plan, halo = denoiser.plan(shape, 1), 2 * denoiser.reach.halo
+    assert pixels / 2 < (plan.rows + halo) * (plan.columns + halo) <= pixels
+    denoiser.__dict__["device_bytes"] = math.inf
+    assert denoiser.plan(shape, 1) >= (1000, 1000)
+    assert denoiser.planned_bytes(shape, 1, Plan(1000, 1000)) < on_cpu
 
 
 def test_the_net_may_be_on_another_device():
