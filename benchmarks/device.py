@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +31,9 @@ GRACE_SECONDS = 10  # for a part that was asked to end
 FIVE = "model=unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid"
 BF16 = "trainer.precision=bf16-mixed"
 TINY_RUN = ("data.train_pairs=16", "data.val_pairs=4", "trainer.max_epochs=1")
-TRAIN, VAL = "photographs/train", "photographs/val"  # folders of links, below the output folder
+TRAIN, VAL = "photographs/train", "photographs/val"  # folders of links, below WORK
 COMMAND = "n2n_lightning.train"
+WORK = "device_parts"  # folder below the output folder, made anew each time
 PHOTOS = (f"data.root={TRAIN}", f"data.val_root={VAL}", "resume=false")
 SCORES = ("model", "status", "epochs", "val/psnr", "images_per_second", "seconds")  # of result.json
 
@@ -129,6 +131,8 @@ def run_part(part: Part, folder: Path, seconds: float, *, tiny: bool) -> dict[st
     words = ["-m", part.module, *part.arguments, *(part.tiny if tiny else part.full)]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     log = folder / f"{part.name.replace(' ', '_')}.log"
+    if not seconds:
+        return {"status": "failed", "reason": "no time was left", "found": []}
     started, reason = time.perf_counter(), ""
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -187,14 +191,19 @@ def main() -> int:
     parser.add_argument("--parts", default="", help="names of the parts to run, with commas between; default: all")
     parser.add_argument("--tiny", action="store_true", help="try every part in a minute on a CPU")
     args = parser.parse_args()
-    link_photographs(args.images, args.output)
-    chosen = [part for part in PARTS if not args.parts or part.name in args.parts.split(",")]
+    names = [name.strip() for name in args.parts.split(",")] if args.parts else [part.name for part in PARTS]
+    if unknown := set(names) - {part.name for part in PARTS}:
+        parser.error(f"--parts must be of {', '.join(part.name for part in PARTS)}, got {', '.join(sorted(unknown))}")
+    chosen = [part for part in PARTS if part.name in names]
+    work = args.output.absolute() / WORK
+    shutil.rmtree(work, ignore_errors=True)  # its results are not this time's
+    link_photographs(args.images, work)
     found: dict[str, dict[str, Any]] = {}
     started = time.perf_counter()
     for part in chosen:
         limit = max(0.0, min(part.seconds, SECONDS - (time.perf_counter() - started)))
         print(f"{part.name}: at most {limit:.0f} s", file=sys.stderr, flush=True)
-        found[part.name] = run_part(part, args.output.absolute(), limit, tiny=args.tiny)
+        found[part.name] = run_part(part, work, limit, tiny=args.tiny)
         write_json(args.output / "device.json", {"machine": machine(), "tiny": args.tiny, "parts": found})
     print(f"{machine()}; {time.perf_counter() - started:.0f} s; {args.output / 'device.json'}")
     show(["part", "found"], [row for name, result in found.items() for row in rows(name, result)], right=False)

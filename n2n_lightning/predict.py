@@ -160,7 +160,8 @@ def prepare(arguments: argparse.Namespace) -> tuple[FileDenoiser, list[FileJob]]
     denoiser.bf16 = suits_bf16(denoiser) if arguments.precision == AUTO else arguments.precision == "bf16"
     options = {"per_channel": denoiser.per_channel, "bf16": denoiser.bf16}
     named = {"axes": arguments.axes} if arguments.axes else {}  # left out otherwise, as by versions without the option
-    manifest = Manifest(folder, checkpoint, options | {"format": arguments.format} | named)
+    free = ["bf16"] if arguments.precision == AUTO else []  # it may be another on the machine that goes on
+    manifest = Manifest(folder, checkpoint, options | {"format": arguments.format} | named, free=free)
     prepare_output(manifest, jobs, overwrite=arguments.overwrite)
     return FileDenoiser(denoiser, manifest, arguments.format, arguments.range, arguments.axes, chosen), jobs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,9 +66,29 @@ def test_a_part_that_takes_too_long_is_ended_with_all_it_started_and_keeps_what_
     assert not is_running(int((folder / "child").read_text()))
 
 
-def test_photographs_are_divided_and_linked_anew(folder: Path, photographs: Path):
-    for _ in range(2):
-        link_photographs(photographs, folder)
+def test_a_second_time_has_its_own_photographs_and_results(
+    folder: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    few = shutil.copytree(photographs / "sub", folder / "few")
+    for text, images, status in (("open('a.found', 'w').close()", photographs, 0), ("raise SystemExit(1)", few, 1)):
+        monkeypatch.setattr(sys, "argv", ["device", "--images", str(images), "--output", "out", "--parts", "works"])
+        monkeypatch.setattr(device, "PARTS", (code("works", text),))
+        assert main() == status
+    assert json.loads((folder / "out/device.json").read_text())["parts"]["works"]["found"] == []
+    linked = {path.resolve() for path in (folder / "out").rglob("0*") if path.is_symlink()}
+    assert linked == {path.resolve() for path in few.rglob("*.*")}
+
+
+def test_an_unknown_part_is_refused(folder: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["device", "--images", str(photographs), "--parts", "steps, walks"])
+    with pytest.raises(SystemExit):
+        main()
+    assert not (folder / "outputs").exists()
+
+
+def test_photographs_are_divided(folder: Path, photographs: Path):
+    link_photographs(photographs, folder)
     train, val = ({path.resolve() for path in (folder / name).iterdir()} for name in (device.TRAIN, device.VAL))
     assert len(train) == 4 and len(val) == 2 and not train & val
 

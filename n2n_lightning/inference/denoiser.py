@@ -44,6 +44,10 @@ DEVICE_SHARE = 0.5  # of the free memory of a device, for a tile; its libraries 
 device_turn = threading.Lock()  # one tile at a time on a device: its memory is planned so
 
 
+class DeviceMemoryError(ValueError):
+    """The memory of the net's device is too small even for the smallest tiles."""
+
+
 class Denoiser:
     """Denoise arrays, and train on pairs of noisy ones.
 
@@ -381,7 +385,14 @@ class Denoiser:
         plan = plan_tiles(height, width, self.reach, fits)
         if plan is None:
             side = self.reach.stride + 2 * self.reach.halo
-            least = needed(min(side, height), min(side, width)) + 1e8
+            least_rows, least_columns = min(side, height), min(side, width)
+            on_device = count * least_rows * least_columns * self.bytes_per_px
+            if on_device > device_bytes:
+                raise DeviceMemoryError(
+                    f"needs {on_device / 1e9:.1f} GB of the device, which has {device_bytes / 1e9:.1f} GB to spare; "
+                    "free some, or give --device cpu"
+                )
+            least = needed(least_rows, least_columns) + 1e8
             raise ValueError(f"needs {least / 1e9:.1f} GB beside the program's own memory")
         return plan
 
@@ -392,7 +403,8 @@ class Denoiser:
         """
         count, _, width, channels = shape
         row_bytes = count * width * channels * itemsize
-        of_net = self.bytes_per_px if self.device_bytes is None else 2 * 4 * channels  # two copies as float32
+        beside_device = 5 * 4 * channels  # scaled, pinned, and back as float64
+        of_net = self.bytes_per_px if self.device_bytes is None else beside_device
         # a band on its way in, its denoised rows as tiles and put together; a tile on its way in and out
         return 3 * rows * row_bytes + count * rows * columns * (of_net + 2 * channels * itemsize)
 

@@ -33,7 +33,7 @@ from n2n_lightning.image_io.value_range import (
     range_text,
     scale_fault,
 )
-from n2n_lightning.inference.denoiser import Denoiser
+from n2n_lightning.inference.denoiser import Denoiser, DeviceMemoryError
 from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.inference.manifest import Manifest
 from n2n_lightning.inference.noise_line import noise_line
@@ -156,9 +156,11 @@ class FileDenoiser:
                     f"{named if image.alphas else ''}--per-channel puts each through it by itself"
                 )
             check_convertible(image, form)
-            held_bytes = image.held_bytes + (0 if form == image.form else 2 * math.prod(image.shape) * itemsize)
+            held_bytes = held_with(image, form)
             try:
                 plan = denoiser.plan(shape, itemsize, held_bytes)
+            except DeviceMemoryError as error:
+                raise ImageError(f"of {shape[2]}x{shape[1]} px {error}") from error
             except ValueError as error:
                 raise ImageError(
                     f"of {shape[2]}x{shape[1]} px {error} of {PROGRAM_BYTES / 1e9:.1f} GB; give --memory their sum"
@@ -298,6 +300,12 @@ class FileDenoiser:
         Values are clipped to ``bounds`` first, if there are any.
         """
         return denoised_bands(self.denoiser, image, group, plan, peak, bounds)
+
+
+def held_with(image: ImageReader, form: str) -> float:
+    """Return the memory that a file takes beside its tiles when it is written in this format."""
+    converting = 0 if form == image.form else 2 * math.prod(image.shape) * image.dtype.itemsize
+    return float(image.held_bytes + converting)
 
 
 def denoised_bands(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.system.atomic import atomic_path
 from n2n_lightning.system.lock import file_lock
 
-PART, LOCK_NAME = ".predict.{}.part", ".predict.lock"
-LEFT_PARTS = ".predict*.part"  # of this version and of earlier ones
+LOCK_NAME = ".predict.lock"
 
 
 class Manifest:
@@ -27,12 +27,23 @@ class Manifest:
         checkpoint: the net's.
         options: all else that decides what the outputs are.
         command: that makes the outputs; it names the file.
+        free: names of options in which finished outputs may differ.
     """
 
-    def __init__(self, folder: Path, checkpoint: Path, options: dict[str, Any], command: str = "predict") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: Path,
+        options: dict[str, Any],
+        command: str = "predict",
+        free: Sequence[str] = (),
+    ) -> None:
         self.folder, self.path = folder, folder / f"{command}.jsonl"
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         self.made_by = {"checkpoint": str(checkpoint), "sha256": digest, **options}
+        self._unseen = dict.fromkeys(("checkpoint", *free))  # not compared
+        place = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:8]
+        self._part = f".predict.{place}"  # of nobody else: the folder is locked
         self._numbers = itertools.count()  # of the files that are written
         self._writing = threading.Lock()  # of lines
         self._made: dict[str, dict[str, Any]] = {}
@@ -58,7 +69,7 @@ class Manifest:
         entry = self._made.get(self._name(job), {})
         if range is not None and entry.get("range") != range:
             return False
-        same = entry.get("made_by", {}) | {"checkpoint": None} == self.made_by | {"checkpoint": None}
+        same = entry.get("made_by", {}) | self._unseen == self.made_by | self._unseen
         return same and entry.get("input") == stamp(job.input) and entry.get("file") == stamp(job.output)
 
     def locked(self) -> AbstractContextManager[None]:
@@ -71,7 +82,8 @@ class Manifest:
     @contextmanager
     def finishing(self, job: FileJob, **facts: Any) -> Iterator[Path]:
         """Give a path to write the output to; it gets its own name, and its line here, once it is complete."""
-        part = job.output.with_name(PART.format(next(self._numbers)))  # the output's own name may have no room for it
+        # not the output's own name, which may have no room for more
+        part = job.output.with_name(f"{self._part}.{next(self._numbers)}.part")
         source = stamp(job.input)
 
         def add_line() -> None:  # before the rename, which changes neither size nor time
@@ -87,8 +99,9 @@ class Manifest:
     def remove_parts(self, jobs: Iterable[FileJob]) -> None:
         """Remove what a command that was killed left beside the outputs."""
         for folder in {job.output.parent for job in jobs}:
-            for part in folder.glob(LEFT_PARTS):
-                part.unlink()
+            for part in folder.glob(f"{self._part}.*.part"):
+                with suppress(OSError):  # another's
+                    part.unlink()
 
     def _name(self, job: FileJob) -> str:
         return job.output.relative_to(self.folder).as_posix()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import torch
@@ -67,9 +67,25 @@ class Progress(NamedTuple):
 
     def finish(self) -> None:
         """Show what the task says, as soon as it says it, until it is done; raise the exception that ended it."""
-        for message in iter(self.reporter.said.get, None):
-            message.show()
+        while not self.show_next():
+            pass
         self.future.result()
+
+    def show_next(self) -> bool:
+        """Show the next message, if there is one soon; return whether it was the last."""
+        try:
+            message = self.reporter.said.get(timeout=0.5)  # Windows answers no Ctrl-C while it waits
+        except Empty:
+            return False
+        if message is not None:
+            message.show()
+        return message is None
+
+    def show_rest(self) -> None:
+        """Show what a task that was done in time has said, and nobody has heard."""
+        if self.future.done() and not self.future.cancelled() and self.future.exception() is None:
+            while not self.reporter.said.empty() and not self.show_next():
+                pass
 
 
 class Shares:
@@ -152,12 +168,16 @@ def side_by_side(tasks: Sequence[Task], working_bytes: float) -> Iterator[list[P
 
     hook = register_module_forward_pre_hook(shares.before_layer)  # of all modules: no others run meanwhile
     pool = ThreadPoolExecutor(max(min(len(tasks), cores), 1))
+    started: list[Progress] = []
     try:
-        reporters = [Reporter(shares) for _ in tasks]
-        jobs = enumerate(zip(tasks, reporters, strict=True))
-        yield [Progress(reporter, pool.submit(run, number, task, reporter)) for number, (task, reporter) in jobs]
+        for number, task in enumerate(tasks):
+            reporter = Reporter(shares)
+            started.append(Progress(reporter, pool.submit(run, number, task, reporter)))
+        yield started
     finally:
         shares.stop()
         pool.shutdown(cancel_futures=True)
+        for progress in started:
+            progress.show_rest()
         hook.remove()
         torch.set_num_threads(cores)  # torch takes the last number for threads that it has not seen yet

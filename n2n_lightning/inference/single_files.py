@@ -10,8 +10,15 @@ from typing import Any
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file
 from n2n_lightning.image_io.value_range import Limits, finite_limits
-from n2n_lightning.inference.denoiser import Denoiser
-from n2n_lightning.inference.file_runner import FileDenoiser, InspectedFile, check_finite, denoised_bands, progress_bar
+from n2n_lightning.inference.denoiser import Denoiser, DeviceMemoryError
+from n2n_lightning.inference.file_runner import (
+    FileDenoiser,
+    InspectedFile,
+    check_finite,
+    denoised_bands,
+    held_with,
+    progress_bar,
+)
 from n2n_lightning.inference.side_by_side import Reporter
 from n2n_lightning.inference.single_image import Treatment, choose_treatment, kinds, read_windows, use_adapted
 from n2n_lightning.inference.tiling import Plan
@@ -109,14 +116,16 @@ class SingleFileDenoiser(FileDenoiser):
                     check_finite(rows, group, top)
                 yield top, rows
         else:
-            plan = plan_for(treatment.denoiser, image)
+            plan = plan_for(treatment.denoiser, image, self.form or image.form)
             yield from denoised_bands(treatment.denoiser, image, group, plan, peak, bounds)
 
 
-def plan_for(denoiser: Denoiser, image: ImageReader) -> Plan:
-    """Return the tiles for a file; an ImageError where there is too little memory."""
+def plan_for(denoiser: Denoiser, image: ImageReader, form: str) -> Plan:
+    """Return the tiles for a file that is written in this format; an ImageError where there is too little memory."""
     _, height, width, _ = image.shape
     try:
-        return denoiser.plan(image.colour_shape, image.dtype.itemsize, image.held_bytes)
+        return denoiser.plan(image.colour_shape, image.dtype.itemsize, held_with(image, form))
+    except DeviceMemoryError as error:
+        raise ImageError(f"{image.path} of {width}x{height} px {error}") from error
     except ValueError as error:
         raise ImageError(f"{image.path} of {width}x{height} px {error}; give more --memory") from error

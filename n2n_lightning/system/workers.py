@@ -43,7 +43,7 @@ def worker_processes(count: int) -> Iterator[Callable[..., Any]]:
 
     try:
         for _ in range(count):
-            command, pipe = [sys.executable, "-c", SERVE], subprocess.PIPE
+            command, pipe = [sys.executable, "-P", "-c", SERVE], subprocess.PIPE
             # in a session of its own, so that Ctrl-C reaches only the parent, which ends the workers
             worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
             workers.append(worker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -253,14 +254,15 @@ def test_a_link_to_itself_in_the_output_is_refused(command: Command):
     assert ended.code == 2 and "out/a.png is a link that leads nowhere" in ended.err
 
 
-@pytest.mark.parametrize("name", [".predict.part", ".predict.0.part", "predict.jsonl"])
+@pytest.mark.parametrize("name", ["part", "predict.jsonl"])
 def test_nothing_is_written_through_a_link(command: Command, name: str):
     IN.mkdir(parents=True)
     Image.fromarray(noise(20, 24, 3)).save(IN / "a.png")
     Path("out").mkdir()
     precious = Path("given/precious")
     precious.write_text("work")
-    Path("out", name).symlink_to(precious.absolute())
+    place = hashlib.sha256(os.fsencode(Path("out").absolute())).hexdigest()[:8]
+    Path("out", f".predict.{place}.0.part" if name == "part" else name).symlink_to(precious.absolute())
     ended = denoise(command, IN)
     assert precious.read_text() == "work"
     if name == "predict.jsonl":
