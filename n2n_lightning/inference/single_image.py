@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.diagnosis.single_image import MIN_SIDE_PX, ImageNoise, find_noise, whole_patches
+from n2n_lightning.diagnosis.single_image import CORRELATED, MIN_SIDE_PX, ImageNoise, find_noise, whole_patches
 from n2n_lightning.diagnosis.single_quality import SingleNoise, as_db, sure_db
 from n2n_lightning.diagnosis.spacing import NoiseSpacing, find_spacing
 from n2n_lightning.image_io.image_file import ImageReader
@@ -166,8 +166,10 @@ class Treatment:
         values = f"values {low:.5g} to {high:.5g}"
         if self.spacing is None:
             text = {"constant": f"every value is {high:.5g}", "small": f"fewer than {MIN_SIDE_PX} px a side"}.get(
-                self.noise.kind, f"hardly any ({values})"
+                self.noise.kind, f"hardly any that differs from pixel to pixel ({values})"
             )
+            if self.noise.kind == "clean" and self.noise.correlation > CORRELATED:
+                text += "; blotchy noise, as of a camera's JPEG, looks like texture: predict general removes some of it"
         else:
             rho = ", ".join(f"{value:.2f}" for value in self.spacing.correlation)
             form = "independent" if self.spacing.spacing == 1 else "correlated"
