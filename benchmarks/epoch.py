@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measuring import configuration, forget_peak, machine, resident_mb, save
 from benchmarks.tables import show
-from benchmarks.turns import InTurns, train_with
+from benchmarks.turns import InTurns, train_in_temporary_folder
 
 SHOWN = 15
 
@@ -54,7 +54,7 @@ class Profiled(pl.Callback):
 def measure(model: str, config: dict[str, Any], epochs: int) -> dict[str, Any]:
     turns = InTurns()
     forget_peak()
-    train_with(config | {"trainer": config["trainer"] | {"max_epochs": epochs + 2}}, turns)
+    train_in_temporary_folder(config | {"trainer": config["trainer"] | {"max_epochs": epochs + 2}}, turns)
     ours, bare = zip(*turns.epochs[1:], strict=True)
     ratios = sorted(a / b for a, b in turns.epochs[1:])
     return {
@@ -87,7 +87,7 @@ def main() -> None:
         config = configuration(f"model={model}", f"data.cache_dir={Path('outputs/cache').absolute()}", *args.overrides)
         if args.profile:
             profiled = Profiled()
-            train_with(config | {"trainer": config["trainer"] | {"max_epochs": 2}}, profiled)
+            train_in_temporary_folder(config | {"trainer": config["trainer"] | {"max_epochs": 2}}, profiled)
             rows.append({"model": model, "profile": profiled.rows()})
         else:
             rows.append(measure(model, config, args.epochs))

@@ -22,7 +22,7 @@ import pytorch_lightning as pl
 
 from benchmarks.measuring import configuration, machine, save
 from benchmarks.tables import show
-from benchmarks.turns import train_with
+from benchmarks.turns import train_in_temporary_folder
 
 TARGET_DB = 25.55  # the U-Net of the course report
 
@@ -49,7 +49,7 @@ class UntilTarget(pl.Callback):
 def measure(seed: int, target: float, overrides: list[str]) -> dict[str, Any]:
     """Train once; return the PSNR that was reached and the time that it took."""
     until = UntilTarget(target)
-    train_with(configuration(*overrides, f"seed={seed}"), until)
+    train_in_temporary_folder(configuration(*overrides, f"seed={seed}"), until)
     psnr, seconds, processor = until.validations[-1]
     return {"seed": seed, "psnr": psnr, "seconds": seconds, "processor_seconds": processor}
 

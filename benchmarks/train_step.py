@@ -15,7 +15,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py does
 
 from benchmarks.measuring import configuration, forget_peak, machine, ratio, ratio_text, resident_mb, save
 from benchmarks.tables import show
-from benchmarks.turns import InTurns, train_with
+from benchmarks.turns import InTurns, train_in_temporary_folder
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.run_metadata import count_gmac
 from n2n_lightning.training.settings import RunSettings
@@ -31,7 +31,7 @@ def measure(model: str, steps: int, batch_size: int) -> dict[str, Any]:
     config = configuration(f"model={model}", f"trainer.max_epochs={epochs}", f"data.batch_size={batch_size}")
     turns = InTurns(convolutions=True)
     forget_peak()
-    train_with(config, turns)
+    train_in_temporary_folder(config, turns)
     ours, bare = zip(*turns.over_bare[WARM_UP : WARM_UP + steps], strict=True)
     beside, alone = zip(*turns.over_convolutions[WARM_UP : WARM_UP + steps], strict=True)
     module = build_module(RunSettings.unchecked(config), SHAPE[0])

@@ -126,7 +126,7 @@ class InTurns(pl.Callback):
         self.since = time.perf_counter()
 
 
-def train_with(config: dict[str, Any], callback: pl.Callback) -> None:
+def train_in_temporary_folder(config: dict[str, Any], callback: pl.Callback) -> None:
     """Train with this callback in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         train(config, Path(folder) / "run", {"model": config["model"]["family"]}, callbacks=[callback])

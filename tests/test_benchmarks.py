@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks import bf16, cost
 from benchmarks.measuring import ratio
 from benchmarks.time_to_quality import UntilTarget
-from benchmarks.turns import Convolutions, InTurns, train_with
+from benchmarks.turns import Convolutions, InTurns, train_in_temporary_folder
 from n2n_lightning import Denoiser
 
 
@@ -53,7 +53,7 @@ def test_convolutions_alone_are_those_of_the_net():
 def test_loops_take_turns_and_epochs_add_up(course_data: str):
     turns = InTurns(convolutions=True)
     overrides = ("model=convtrans_relu", "data=ee559", f"data.root={course_data}", "data.batch_size=32")
-    train_with(compose_config(*overrides, "trainer.max_epochs=3", "trainer.accelerator=cpu"), turns)
+    train_in_temporary_folder(compose_config(*overrides, "trainer.max_epochs=3", "trainer.accelerator=cpu"), turns)
     assert turns.images == 96
     # 3 steps an epoch: after a bare one, after the convolutions, and the last, which validation follows
     assert len(turns.over_bare) == len(turns.over_convolutions) == 3
@@ -65,7 +65,7 @@ def test_loops_take_turns_and_epochs_add_up(course_data: str):
 def test_the_clock_stops_at_the_validation_that_reaches_the_target(course_data: str, target: float, epochs: int):
     until = UntilTarget(target)
     overrides = ("model=convtrans_relu", "data=ee559", f"data.root={course_data}", "data.batch_size=32")
-    train_with(compose_config(*overrides, "trainer.max_epochs=3", "trainer.accelerator=cpu"), until)
+    train_in_temporary_folder(compose_config(*overrides, "trainer.max_epochs=3", "trainer.accelerator=cpu"), until)
     assert len(until.validations) == epochs
     seconds = [seconds for _, seconds, _ in until.validations]
     assert seconds == sorted(seconds) and seconds[0] > 0

@@ -27,10 +27,8 @@ from n2n_lightning.system.workers import worker_processes
 
 PHOTO_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 BUNDLED = {"train": ("astronaut.png", "coffee.png", "rocket.jpg"), "val": ("chelsea.png", "motorcycle_left.png")}
-CACHE_NAMES: dict[Targets, ArrayKind] = {
-    "noisy": "pairs",
-    "clean": "supervised",
-}  # of fixed training pairs, by their targets
+# of fixed training pairs, by their targets
+CACHE_NAMES: dict[Targets, ArrayKind] = {"noisy": "pairs", "clean": "supervised"}
 STALE_SECONDS = 3600.0  # a file that is being built changes all the time
 RECIPE_VERSION = 1  # part of the cache's key: raise it with any change to the pixels
 

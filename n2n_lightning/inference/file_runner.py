@@ -143,6 +143,10 @@ class FileDenoiser:
         """Return what the manifest tells of a file beside its range."""
         return {}
 
+    def lines(self, file: InspectedFile) -> list[str]:
+        """Return what is said of a file after it was denoised, beside its name and time."""
+        return []
+
     def inspect(self, job: FileJob) -> InspectedFile:
         """Check by its header that a file can be denoised; raise an ImageError where it cannot."""
         denoiser, path = self.denoiser, job.input
@@ -282,6 +286,8 @@ class FileDenoiser:
             raise ImageError(f"{job.output} cannot be written ({type(error).__name__}: {error})") from error
         if not sys.stderr.isatty():
             reporter.say(f"{job.output} ({time.perf_counter() - start:.1f} s)")
+        if lines := self.lines(file):
+            reporter.say("\n".join(lines))
 
     def checked_output(self, image: ImageReader, part: Path, reporter: Reporter) -> AbstractContextManager[WriteRows]:
         """Open the output; refuse a TIFF file, or warn of another, whose opacity is like a channel of an image."""

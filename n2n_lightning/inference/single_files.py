@@ -19,7 +19,6 @@ from n2n_lightning.inference.file_runner import (
     held_with,
     progress_bar,
 )
-from n2n_lightning.inference.side_by_side import Reporter
 from n2n_lightning.inference.single_image import Treatment, choose_treatment, kinds, read_windows, use_adapted
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.training.adaptation import adapt
@@ -91,16 +90,9 @@ class SingleFileDenoiser(FileDenoiser):
             return 0.0
         return treatment.denoiser.planned_bytes(file.shape, file.dtype.itemsize, plan) + file.held_bytes
 
-    def denoise(
-        self,
-        file: InspectedFile,
-        ranges: Mapping[str, float],
-        advance: Callable[[float], None],
-        reporter: Reporter,
-    ) -> None:
-        super().denoise(file, ranges, advance, reporter)
-        if treatment := self.treatments.get(file.job.input):
-            reporter.say("\n".join([str(file.job.input), *(f"  {line}" for line in treatment.lines())]))
+    def lines(self, file: InspectedFile) -> list[str]:
+        treatment = self.treatments.get(file.job.input)
+        return [] if treatment is None else [str(file.job.input), *(f"  {line}" for line in treatment.lines())]
 
     def bands(
         self, image: ImageReader, group: int, plan: Plan, peak: float, bounds: Limits | None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from n2n_lightning.nets.padding import crop_to, pad_to_multiple
+from n2n_lightning.nets.levels import ResidualLevels
 
 
 class ResidualBlock(nn.Module):
@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
         return refined
 
 
-class DruNet(nn.Module):
+class DruNet(ResidualLevels):
     """Residual blocks at full size, half size, quarter size and so on; their output is added to the noisy image.
 
     The paper's net has a width of 64, three levels of 4 blocks, 4 in the middle, and no biases. Its input has a map of
@@ -60,18 +60,3 @@ class DruNet(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose2d(2 * m, m, 2, stride=2) for m in maps[-2::-1])
         self.decoders = nn.ModuleList(level(m, number) for m, number in zip(maps[-2::-1], blocks[::-1], strict=True))
         self.ending = nn.Conv2d(width, channels, 3, padding=1)
-
-    def forward(self, noisy: Tensor) -> Tensor:
-        """Denoise (N, C, H, W) float images, H and W from 1 px -> same shape, unclipped."""
-        padded = pad_to_multiple(noisy, self.stride)
-        x = self.intro(padded)
-        skips = []
-        for level, down in zip(self.encoders, self.downs, strict=True):
-            x = level(x)
-            skips.append(x)
-            x = down(x)
-        x = self.middle(x)
-        for up, level, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
-            x = level(up(x) + skip)
-        estimate: Tensor = self.ending(x) + padded
-        return crop_to(estimate, noisy)

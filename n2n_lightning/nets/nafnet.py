@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2n_lightning.nets.padding import crop_to, pad_to_multiple
+from n2n_lightning.nets.levels import ResidualLevels
 
 
 class ChannelNorm(nn.Module):
@@ -62,7 +62,7 @@ class NafBlock(nn.Module):
         return refined
 
 
-class NafNet(nn.Module):
+class NafNet(ResidualLevels):
     """Blocks at full size, half size, quarter size and so on; their output is added to the noisy image.
 
     Args:
@@ -109,18 +109,3 @@ class NafNet(nn.Module):
         )
         self.decoders = nn.ModuleList(level(m, blocks) for m, blocks in zip(maps[-2::-1], decoder, strict=True))
         self.ending = nn.Conv2d(width, channels, 3, padding=1)
-
-    def forward(self, noisy: Tensor) -> Tensor:
-        """Denoise (N, C, H, W) float images, H and W from 1 px -> same shape, unclipped."""
-        padded = pad_to_multiple(noisy, self.stride)
-        x = self.intro(padded)
-        skips = []
-        for blocks, down in zip(self.encoders, self.downs, strict=True):
-            x = blocks(x)
-            skips.append(x)
-            x = down(x)
-        x = self.middle(x)
-        for up, blocks, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
-            x = blocks(up(x) + skip)
-        estimate: Tensor = self.ending(x) + padded
-        return crop_to(estimate, noisy)
