@@ -1,0 +1,255 @@
+"""``graph=``: steps that are captured and repeated give the run without a graph; in imitation, on a CPU, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from graph_recorder import ImitatedGraphs, NoGraphs, NotCapturable
+from small_runs import (
+    FIVE_MODELS,
+    compose_config,
+    small,
+    timeless_table,
+    tiny_overrides,
+    train_in,
+    weights_of,
+    write_course_data,
+)
+from torch import Tensor
+
+from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.models.module import DenoiserModule
+from n2n_lightning.training.check import check_config
+from n2n_lightning.training.graph_step import WARM_UP, GraphStrategy, Recorder
+from n2n_lightning.training.run import fit, prepare_run
+
+pytestmark = pytest.mark.slow  # nearly all train runs
+
+CPU = torch.device("cpu")
+EPOCHS, BATCHES = 4, 3  # two batches of 8 images and one of 4 in an epoch
+SHORT = ("model=convtrans_relu", f"trainer.max_epochs={EPOCHS}")
+TIMED = {"n2n_trainer", "callbacks"}  # entries of a checkpoint that hold times
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write 20 training pairs, so that the last batch of an epoch is smaller."""
+    return write_course_data(tmp_path_factory.mktemp("course"), train=20, val=8)
+
+
+def train_by(
+    recorder: Recorder, folder: Path, root: Path, *overrides: str, callbacks: Sequence[pl.Callback] = ()
+) -> Path:
+    """Train as a command line would, with steps that go through a recorder."""
+    folder.mkdir(exist_ok=True)
+    settings = check_config(compose_config(*tiny_overrides(root), *overrides))
+    run = prepare_run(settings, folder, {"model": "a", "overrides": {}})
+    fit(replace(run, graph=GraphStrategy(CPU, recorder)), callbacks, ())
+    return folder
+
+
+def assert_same(one: Any, other: Any, place: str = "") -> None:
+    """Assert that two nested values are equal, tensors to the bit."""
+    assert type(one) is type(other), place
+    if isinstance(one, Tensor):
+        assert one.dtype == other.dtype and torch.equal(one, other), place
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), place
+        for key in one:
+            assert_same(one[key], other[key], f"{place}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), place
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{place}/{number}")
+    else:
+        assert one == other, place
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Assert that two runs have the same epochs and checkpoints, counters, schedulers and moments included."""
+    assert timeless_table(one) == timeless_table(other)
+    for name in ("best", "last"):
+        first, second = (torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True) for run in (one, other))
+        assert first["callbacks"].keys() == second["callbacks"].keys()
+        for key in (first.keys() | second.keys()) - TIMED:
+            assert_same(first[key], second[key], key)
+
+
+@pytest.mark.parametrize("model", [*FIVE_MODELS, "nafnet", "drunet", "dncnn"])
+def test_repeated_steps_are_those_of_a_run_without_a_graph(root: Path, tmp_path: Path, model: str):
+    overrides = [*small(model), SHORT[1], "ema=0.9", "scheduler=cosine", "data.augment=[flip,rotate]"]
+    plain = train_in(tmp_path / "plain", root, *overrides)
+    graphs = ImitatedGraphs()
+    assert_same_run(train_by(graphs, tmp_path / "repeated", root, *overrides), plain)
+    assert (graphs.captures, graphs.runs) == (2, 2 * WARM_UP)  # for each size of batch
+    assert graphs.runs + graphs.replays == EPOCHS * BATCHES
+    assert_same_run(train_by(NoGraphs(), tmp_path / "written", root, *overrides), plain)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer=adam", "scheduler=warmup_cosine"],
+        ["optimizer=adamw", "+optimizer.amsgrad=true", "scheduler=step"],
+        ["optimizer=sgd", "optimizer.nesterov=true", "optimizer.weight_decay=0.01", "scheduler=plateau"],
+        ["optimizer=sgd", "optimizer.momentum=0", "scheduler=rampdown", "loss=l1"],
+        ["loss=l2_by_noise", "data.augment=[swap,grey]"],
+        ["loss=hdr", "trainer.precision=bf16-mixed", "ema=0.5"],
+        ["loss=charbonnier", "data.resident=true"],
+    ],
+    ids=" ".join,
+)
+def test_so_are_those_of_other_settings(root: Path, tmp_path: Path, overrides: list[str]):
+    plain = train_in(tmp_path / "plain", root, *SHORT, *overrides)
+    assert_same_run(train_by(ImitatedGraphs(), tmp_path / "repeated", root, *SHORT, *overrides), plain)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_within_the_step(root: Path, tmp_path: Path, algorithm: str):
+    """Without a graph, an optimizer that clips is not fused, so its last digits differ."""
+    clip = ["trainer.gradient_clip_val=0.01", f"+trainer.gradient_clip_algorithm={algorithm}", "optimizer=adam"]
+    plain = train_in(tmp_path / "plain", root, *SHORT, *clip)
+    written = train_by(NoGraphs(), tmp_path / "written", root, *SHORT, *clip)
+    assert_same_run(train_by(ImitatedGraphs(), tmp_path / "repeated", root, *SHORT, *clip), written)
+    free = train_in(tmp_path / "free", root, *SHORT, "optimizer=adam")
+    last = "checkpoints/last.ckpt"
+    for name, weight in weights_of(plain / last).items():
+        torch.testing.assert_close(weights_of(written / last)[name], weight, rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(weights_of(free / last)[name], weight, rtol=1e-4, atol=1e-6)
+
+
+class Stopped(pl.Callback):
+    """Break off after a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("stopped")
+
+
+@pytest.mark.parametrize("second", [ImitatedGraphs(), None], ids=["graph", "no graph"])
+@pytest.mark.parametrize("clip", [[], ["trainer.gradient_clip_val=1e9"]], ids=["fused", "not fused"])
+def test_a_run_resumes_within_an_epoch_with_and_without_a_graph(
+    root: Path, tmp_path: Path, second: Recorder | None, clip: list[str]
+):
+    overrides = (*SHORT, "optimizer=adam", "scheduler=cosine", "ema=0.9", "save_steps=1", *clip)
+    whole = train_by(ImitatedGraphs(), tmp_path / "whole", root, *overrides)
+    with pytest.raises(RuntimeError, match="stopped"):
+        train_by(ImitatedGraphs(), tmp_path / "run", root, *overrides, callbacks=[Stopped(BATCHES + 2)])
+    if second is not None or clip:
+        train_by(second or NoGraphs(), tmp_path / "run", root, *overrides)
+    else:
+        train_in(tmp_path / "run", root, *overrides)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(root: Path, tmp_path: Path):
+    class Infinite(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: NoisyPair, batch_idx: int) -> None:
+            if trainer.global_step == 7:
+                assert batch.target is not None
+                batch.target.fill_(torch.inf)
+
+    with pytest.raises(FloatingPointError, match=r"training loss became inf in step 8 \(epoch 3, batch 2\)"):
+        train_by(ImitatedGraphs(), tmp_path / "run", root, *SHORT, callbacks=[Infinite()])
+
+
+def test_a_step_takes_only_what_stays_in_its_place(root: Path, tmp_path: Path):
+    """A graph has addresses. Memory that is freed after the capture would be another tensor's at the replay."""
+    graphs, staying = ImitatedGraphs(), Staying()
+    overrides = (*SHORT, "optimizer=adam", "ema=0.9", "trainer.gradient_clip_val=1")
+    train_by(graphs, tmp_path / "run", root, *overrides, callbacks=[staying])
+    assert graphs.outside and {x.untyped_storage().data_ptr() for x in graphs.outside} <= staying.places
+
+
+class Staying(pl.Callback):
+    """Notes the memory of what a run keeps: weights, moments, averages, and where batches and rates are copied to."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        strategy = trainer.strategy
+        assert isinstance(strategy, GraphStrategy) and strategy.averaging is not None
+        average: Any = strategy.averaging._average_model
+        kept = [*pl_module.parameters(), *pl_module.buffers(), *average.parameters(), *average.buffers()]
+        kept += [x for state in trainer.optimizers[0].state.values() for x in state.values()] + strategy.rates
+        kept += [x for steps in strategy.shapes.values() for x in steps.pair if isinstance(x, Tensor)]
+        self.places = {x.untyped_storage().data_ptr() for x in kept}
+
+
+def test_the_loss_alone_changes_nothing(root: Path, tmp_path: Path):
+    """What is captured cannot count: the mean of the losses is begun anew in each epoch, in other memory."""
+    settings = check_config(compose_config(*tiny_overrides(root), *SHORT))
+    module = prepare_run(settings, tmp_path / "run", {"model": "a", "overrides": {}}).module
+    assert isinstance(module, DenoiserModule)
+    module.training_loss(NoisyPair(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)))
+    assert module.train_loss.weight == 0
+
+
+# The imitation itself
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x.sum().item()",
+        "x[x > 0]",
+        "x.nonzero()",
+        "torch.tensor([1.0]) + x",
+        "torch.rand(3)",
+        "torch.nn.functional.dropout(x)",
+        "float(x[0])",
+        "x.masked_fill_(x > 0, 0)[x.bool()]",
+    ],
+)
+def test_the_imitation_refuses_what_a_capture_forbids(line: str):
+    x = torch.arange(3.0)
+    with pytest.raises(NotCapturable):
+        ImitatedGraphs().capture(lambda: eval(line, {"torch": torch, "x": x}))
+
+
+def test_the_imitation_computes_nothing_at_the_capture_and_no_python_at_the_replay():
+    x, calls = torch.ones(2), []
+
+    def step() -> Tensor:
+        calls.append(x.clone())
+        x.add_(1)
+        return x.view(1, 2).sum() * 2
+
+    repeat = ImitatedGraphs().capture(step)
+    assert x.tolist() == [1, 1] and len(calls) == 1
+    assert repeat().item() == 8 and repeat().item() == 12
+    assert x.tolist() == [3, 3] and len(calls) == 1
+
+
+# On a device
+
+
+CUDA = ("trainer.accelerator=gpu", "trainer.max_epochs=5", "ema=0.9", "scheduler=cosine")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("model", ["convtrans_relu", "unet", "nafnet", "dncnn"])
+def test_graphs_train_as_launches_do_on_cuda(root: Path, tmp_path: Path, model: str, precision: str):
+    options = (*small(model), *CUDA, f"trainer.precision={precision}", "data.augment=[flip,rotate]")
+    eager, graph = (train_in(tmp_path / on, root, *options, f"graph={on}") for on in ("false", "true"))
+    bar = 1e-3 if precision == "32-true" else 0.05
+    for name, weight in weights_of(eager / "checkpoints/last.ckpt").items():
+        other = weights_of(graph / "checkpoints/last.ckpt")[name]
+        assert (other - weight).abs().max() <= bar * weight.abs().max(), name
+
+
+@pytest.mark.cuda
+def test_a_cuda_run_resumes_with_a_graph_and_without(root: Path, tmp_path: Path):
+    for on in ("true", "false", "true"):
+        epochs = len(timeless_table(tmp_path / "run")) + 2 if (tmp_path / "run").exists() else 2
+        options = (*small("convtrans_relu"), *CUDA[:1], "optimizer=adam", f"graph={on}", "trainer.gradient_clip_val=1")
+        run = train_in(tmp_path / "run", root, *options, f"trainer.max_epochs={epochs}")
+    assert len(timeless_table(run)) == 6
