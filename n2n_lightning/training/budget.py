@@ -14,10 +14,11 @@ from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.graph_choice import graph_strategy
+from n2n_lightning.training.graph_step import WARM_UP
 from n2n_lightning.training.settings import RunSettings
 from n2n_lightning.training.trainer_settings import ONE_DEVICE, trainer_arguments
 
-WARM_STEPS = 3  # the first steps are slower
+WARM_STEPS = WARM_UP + 1  # the first steps are slower, and the last of these may capture a graph
 MEASURED_S, MEASURED_STEPS = 4.0, 200  # of steps that are measured, at most
 VALIDATION_SHARE = 0.15  # of the time, at most: there are fewer epochs where it would take more
 SPENT_ON_THE_REST = 0.04  # part of the time: start-up, checkpoints, pictures, filters
@@ -33,6 +34,7 @@ class StepTimes(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        outputs["loss"].item()  # waits for the device
         elapsed, done = time.monotonic() - self.began, batch_idx + 1
         if done <= WARM_STEPS:
             self.step_s, self.began = elapsed, time.monotonic()
