@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import (
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from n2n_lightning.system.safe_load import unsafe_part
-from n2n_lightning.training.graph_step import StepAveraging
+from n2n_lightning.training.averaging import StepAveraging
 from n2n_lightning.training.settings import Config, RunSettings
 from n2n_lightning.training.signatures import Choice, Values
 
