@@ -27,7 +27,7 @@ from n2n_lightning.data.pairs import TensorPairs
 from n2n_lightning.models.module import OPTIMIZERS, DenoiserModule, make_optimizer
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.check import check_config
-from n2n_lightning.training.graph_step import CudaRecorder, GraphStrategy, Recorder, Step
+from n2n_lightning.training.graph_step import CudaRecorder, Recorder, Step
 from n2n_lightning.training.run import fit, prepare_run, train
 from n2n_lightning.training.settings import RunSettings
 
@@ -146,7 +146,7 @@ def measure(net: str, precision: str, data: list[str], steps: int) -> dict[str, 
     if not torch.cuda.is_available():
         row["difference"] = NO_GRAPH
     elif precision == "fp32":
-        row["difference"] = f"{graph_difference(net, data, CudaRecorder(), device_of_choice()):.1e}"
+        row["difference"] = f"{graph_difference(net, data, CudaRecorder()):.1e}"
     else:
         row["difference"] = "-"  # bf16 rounds too coarsely to compare
     return row
@@ -162,7 +162,7 @@ class Launches:
         return step
 
 
-def graph_difference(net: str, data: list[str], recorder: Recorder, device: torch.device) -> float:
+def graph_difference(net: str, data: list[str], recorder: Recorder) -> float:
     """Return by how much weights differ after 100 steps with repeated steps and without, in float32.
 
     It is the largest difference of a weight, relative to the largest weight of its tensor. The optimizer is the same.
@@ -173,7 +173,7 @@ def graph_difference(net: str, data: list[str], recorder: Recorder, device: torc
     for kind in (Launches(), recorder):
         with tempfile.TemporaryDirectory() as folder:
             run = prepare_run(settings, Path(folder), {"model": net, "overrides": {}})
-            fit(replace(run, graph=GraphStrategy(device, kind)), (), ())
+            fit(replace(run, recorder=kind), (), ())
         trained.append([weight.detach().cpu() for weight in run.module.net.parameters()])
     return max(float((one - other).abs().max() / one.abs().max()) for one, other in zip(*trained, strict=True))
 

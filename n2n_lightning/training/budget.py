@@ -13,8 +13,8 @@ from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.training.build import build_module
-from n2n_lightning.training.graph_choice import graph_strategy
-from n2n_lightning.training.graph_step import WARM_UP
+from n2n_lightning.training.graph_choice import graph_recorder
+from n2n_lightning.training.graph_step import WARM_UP, use_graphs
 from n2n_lightning.training.settings import RunSettings
 from n2n_lightning.training.trainer_settings import ONE_DEVICE, trainer_arguments
 
@@ -101,8 +101,8 @@ def measure(settings: RunSettings, datamodule: NoisyPairDataModule) -> StepTimes
     times = StepTimes()
     limits = {"max_epochs": 1, "min_epochs": None, "min_steps": None, "limit_train_batches": MEASURED_STEPS}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "profiler": None, "callbacks": [times]}
-    arguments = trainer_arguments(settings.trainer | ONE_DEVICE) | limits | quiet
-    trainer = pl.Trainer(**arguments | ({"strategy": graph} if (graph := graph_strategy(settings)) else {}))
+    trainer = pl.Trainer(**trainer_arguments(settings.trainer | ONE_DEVICE) | limits | quiet)
+    use_graphs(trainer, graph_recorder(settings))
     loader = dict(settings.data.loader)
     ranks = settings.trainer.get("devices", 1) * settings.trainer.get("num_nodes", 1)
     loader |= {"batch_size": -(-datamodule.batch_size // ranks)}  # a rank's share; the exchange is not measured

@@ -11,10 +11,11 @@ from n2n_lightning.models.module import OPTIMIZERS
 from n2n_lightning.self_supervised.choices import is_annealed
 from n2n_lightning.system.plugin_loading import plugins_of
 from n2n_lightning.training.callback_choices import build_chosen
-from n2n_lightning.training.graph_step import CudaRecorder, GraphStrategy
+from n2n_lightning.training.graph_step import CudaRecorder, Recorder
 from n2n_lightning.training.settings import RunSettings
 
-WITHIN_STEP = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")  # hooks of callbacks
+# hooks of callbacks that Lightning calls within a step
+WITHIN_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 FP16 = ("16-mixed", "16", 16)
 
 
@@ -63,8 +64,8 @@ def reason_for_eager(settings: RunSettings) -> str | None:
     return "; ".join([*obstacles(settings), *(f"{choice} is a plugin's" for choice in used)]) or None
 
 
-def graph_strategy(settings: RunSettings) -> GraphStrategy | None:
-    """Return the strategy that captures the steps of a run, if its settings ask for it and nothing stands against."""
+def graph_recorder(settings: RunSettings) -> Recorder | None:
+    """Return what captures the steps of a run, if its settings ask for it and nothing stands against."""
     if not settings.graph or not trains_on_cuda(settings) or reason_for_eager(settings):
         return None
-    return GraphStrategy(torch.device("cuda", 0), CudaRecorder())
+    return CudaRecorder()

@@ -1,20 +1,21 @@
 """The whole training step as one CUDA graph: captured once for each shape of batch, then replayed.
 
 Launching each kernel of a small net from Python takes longer than the kernels themselves. A graph launches all at once:
-forward, loss, backward, gradient clipping, optimizer and averaged weights. Lightning calls the same hooks as without a
-graph, so steps, schedulers, checkpoints and callbacks are counted and called as ever.
+forward, loss, backward, gradient clipping, optimizer and averaged weights. Everything around the step stays Lightning's
+automatic optimization: counters, schedulers, checkpoints and callbacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimization
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -64,54 +65,53 @@ class CudaRecorder:
 
 @dataclass
 class ShapeSteps:
-    """The steps of one shape of batch: the tensors that each batch is copied into, and what repeats the step."""
+    """The steps of one shape of batch."""
 
-    pair: NoisyPair
+    pair: NoisyPair  # the tensors that each batch is copied into
     warm: int = 0  # steps before the capture
-    repeat: Step | None = None
+    repeat: Step | None = None  # the captured step
 
 
-class GraphStrategy(SingleDeviceStrategy):
-    """Lightning's strategy for one device, with steps that are captured and repeated.
+class GraphLoop(_AutomaticOptimization):
+    """The part of Lightning's automatic optimization that makes a step, as one call that can be captured.
 
     Args:
-        device: that trains.
+        trainer: of the run.
         recorder: captures the steps.
     """
 
-    def __init__(self, device: torch.device, recorder: Recorder) -> None:
-        super().__init__(device)
+    def __init__(self, trainer: pl.Trainer, recorder: Recorder) -> None:
+        super().__init__(trainer)
         self.recorder = recorder
         self.shapes: dict[tuple[Any, ...], ShapeSteps] = {}
         self.rates: list[Tensor] = []  # learning rate of each group of weights, on the device
 
-    def training_step(self, pair: NoisyPair, batch_idx: int) -> Tensor:
-        """Make the whole step, and return its loss. (N, C, H, W) float32 -> scalar."""
-        self.set_rates()
-        loss = self.step(pair)
+    def run(self, optimizer: Optimizer, batch_idx: int, kwargs: OrderedDict[str, Any]) -> dict[str, Any]:
+        """Make a step with the batch in ``kwargs``, and count it; return its loss as Lightning does."""
+        counts = self.optim_progress.optimizer
+        counts.step.increment_ready()
+        counts.zero_grad.increment_ready()
+        counts.zero_grad.increment_started()
+        self.set_rates(optimizer)
+        pair: NoisyPair = kwargs["batch"]
+        loss = self.step(optimizer, pair)
         self.module.train_loss.update(loss, pair.counted)
-        return loss
-
-    def backward(self, closure_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Do nothing: ``training_step`` has done it."""
-        return closure_loss
-
-    def optimizer_step(self, optimizer: Optimizer, closure: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
-        """Let Lightning call ``training_step``, which makes the optimizer's step too."""
-        return closure()
+        counts.zero_grad.increment_completed()
+        counts.step.increment_completed()
+        return {"loss": loss.clone()}  # the next step writes where this one's loss is
 
     @property
     def module(self) -> DenoiserModule:
-        assert isinstance(self.lightning_module, DenoiserModule)
-        return self.lightning_module
+        assert isinstance(self.trainer.lightning_module, DenoiserModule)
+        return self.trainer.lightning_module
 
     @property
     def averaging(self) -> StepAveraging | None:
         """The callback that averages the weights, if there is one."""
-        callbacks: list[pl.Callback] = self.module.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         return next((callback for callback in callbacks if isinstance(callback, StepAveraging)), None)
 
-    def step(self, pair: NoisyPair) -> Tensor:
+    def step(self, optimizer: Optimizer, pair: NoisyPair) -> Tensor:
         """Copy the batch to where its shape's steps take it from, and make a step there."""
         tensors = {name: getattr(pair, name) for name in ("source", "target", "mask")}  # what a loss of pairs uses
         key = tuple(None if x is None else (x.shape, x.stride(), x.dtype) for x in tensors.values())
@@ -126,36 +126,38 @@ class GraphStrategy(SingleDeviceStrategy):
             averaging.in_step = is_warm
         if not is_warm:
             steps.warm += 1
-            return self.recorder.run(lambda: self.whole_step(steps.pair, captured=False))
+            return self.recorder.run(lambda: self.whole_step(optimizer, steps.pair, captured=False))
         if steps.repeat is None:
-            steps.repeat = self.recorder.capture(lambda: self.whole_step(steps.pair, captured=True))
+            steps.repeat = self.recorder.capture(lambda: self.whole_step(optimizer, steps.pair, captured=True))
         return steps.repeat()
 
-    def whole_step(self, pair: NoisyPair, *, captured: bool) -> Tensor:
+    def whole_step(self, optimizer: Optimizer, pair: NoisyPair, *, captured: bool) -> Tensor:
         """Make the step that is captured: forward, loss, backward, clipping, optimizer, averaged weights."""
-        module, (optimizer,) = self.module, self.optimizers
         optimizer.zero_grad()
-        with self.precision_plugin.train_step_context():
-            loss = module.training_loss(pair)
+        with self.trainer.precision_plugin.train_step_context():
+            loss = self.module.training_loss(pair)
         loss.backward()
-        if limit := module.trainer.gradient_clip_val:
-            by_value = module.trainer.gradient_clip_algorithm == "value"
+        if limit := self.trainer.gradient_clip_val:
+            by_value = self.trainer.gradient_clip_algorithm == "value"
             clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
-            clip(module.net.parameters(), limit)
+            clip(self.module.net.parameters(), limit)
         with self.on_device(optimizer, captured=captured):
             optimizer.step()
         if captured and (averaging := self.averaging):
-            averaging.update(module)
+            averaging.update(self.module)
         return loss.detach()
 
-    def set_rates(self) -> None:
+    def set_rates(self, optimizer: Optimizer) -> None:
         """Write the learning rates, which the schedulers set as numbers, to where captured steps read them."""
-        groups = self.optimizers[0].param_groups
         if not self.rates:
+            device = self.module.device
             # fused kernels of CUDA read a rate of 32 bits; a CPU has the bits of a number with one of 64
-            dtype = torch.float32 if self.root_device.type == "cuda" else torch.float64
-            self.rates = [torch.empty((), dtype=dtype, device=self.root_device) for _ in groups]
-        for rate, group in zip(self.rates, groups, strict=True):
+            dtype = torch.float32 if device.type == "cuda" else torch.float64
+            self.rates = [torch.empty((), dtype=dtype, device=device) for _ in optimizer.param_groups]
+            for state in optimizer.state.values():  # of a checkpoint: fused kernels count steps on the device
+                if "step" in state:
+                    state["step"] = state["step"].to(device)
+        for rate, group in zip(self.rates, optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
 
     @contextmanager
@@ -172,14 +174,9 @@ class GraphStrategy(SingleDeviceStrategy):
             for group, before in zip(optimizer.param_groups, own, strict=True):
                 group.update(before)
 
-    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load the state, with the count of steps on the device; Lightning leaves it where it was."""
-        super().load_optimizer_state_dict(checkpoint)
-        for state in self.optimizers[0].state.values():
-            if "step" in state:
-                state["step"] = state["step"].to(self.root_device)
 
-    def teardown(self) -> None:
-        """Free the memory of the graphs."""
-        self.shapes.clear()
-        super().teardown()
+def use_graphs(trainer: pl.Trainer, recorder: Recorder | None) -> pl.Trainer:
+    """Let a Trainer make its steps through a recorder; None changes nothing."""
+    if recorder is not None:
+        trainer.fit_loop.epoch_loop.automatic_optimization = GraphLoop(trainer, recorder)
+    return trainer

@@ -36,8 +36,8 @@ from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import BEST, AtomicCheckpointIO, FiniteLoss, RunCheckpoints
 from n2n_lightning.training.filter_comparison import compare_filters
 from n2n_lightning.training.filter_scores import ADVICE, FilterScores
-from n2n_lightning.training.graph_choice import graph_strategy, reason_for_eager
-from n2n_lightning.training.graph_step import GraphStrategy
+from n2n_lightning.training.graph_choice import graph_recorder, reason_for_eager
+from n2n_lightning.training.graph_step import Recorder, use_graphs
 from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.loggers import open_loggers
@@ -73,7 +73,7 @@ class PreparedRun:
     resume_from: Path | None
     resume_step: int  # global step of resume_from; 0 without one
     callbacks: list[pl.Callback]  # that the configuration chooses
-    graph: GraphStrategy | None  # that captures the training step
+    recorder: Recorder | None  # of the training step, as a CUDA graph
     metadata: dict[str, Any]  # for result.json
     warnings: list[str]
 
@@ -233,11 +233,11 @@ def prepare_run(
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
     if resume_from and plan is None:
         check_fingerprint(metadata["data"]["fingerprint"], folder)
-    callbacks, graph = build_callbacks(settings, datamodule.monitor), graph_strategy(settings)
+    callbacks, recorder = build_callbacks(settings, datamodule.monitor), graph_recorder(settings)
     if plan is None and (reason := reason_for_eager(settings)):
         print(f"graph=auto: no graph, as {reason}", flush=True)
     return PreparedRun(
-        settings, folder, module, datamodule, resume_from, resume_step, callbacks, graph, metadata, warnings
+        settings, folder, module, datamodule, resume_from, resume_step, callbacks, recorder, metadata, warnings
     )
 
 
@@ -323,9 +323,7 @@ def build_trainer(
     ours["plugins"] = [AtomicCheckpointIO(), *arguments.get("plugins", ())]
     if run.settings.trainer.get("devices", 1) * run.settings.trainer.get("num_nodes", 1) > 1:
         ours["limit_val_batches"] = None  # the data module applies it, as the ranks share the images
-    if run.graph is not None:
-        ours["strategy"] = run.graph
-    return pl.Trainer(**arguments | ours)
+    return use_graphs(pl.Trainer(**arguments | ours), run.recorder)
 
 
 def silent_logger(run: PreparedRun) -> TensorBoardLogger:

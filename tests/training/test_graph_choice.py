@@ -13,7 +13,7 @@ from small_runs import compose_config, compose_settings, tiny_overrides
 
 from n2n_lightning.training.callback_choices import CALLBACKS
 from n2n_lightning.training.check import check_config
-from n2n_lightning.training.graph_choice import graph_strategy, obstacles, reason_for_eager
+from n2n_lightning.training.graph_choice import graph_recorder, obstacles, reason_for_eager
 
 
 class Peeks(pl.Callback):
@@ -41,7 +41,7 @@ def test_what_stands_against_a_graph_is_named(monkeypatch: pytest.MonkeyPatch, o
     assert reason in found
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     settings = compose_settings(*overrides, "graph=auto")
-    assert reason_for_eager(settings) == found and graph_strategy(settings) is None
+    assert reason_for_eager(settings) == found and graph_recorder(settings) is None
 
 
 @pytest.mark.parametrize(
