@@ -6,7 +6,6 @@ same operators again, and each writes into the same tensors as before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,13 +112,3 @@ class ImitatedGraphs:
             return loss
 
         return replay
-
-
-class NoGraphs:
-    """A ``graph_step.Recorder`` that makes every step as it is written."""
-
-    def run(self, step: Step) -> Tensor:
-        return step()
-
-    def capture(self, step: Step) -> Callable[[], Tensor]:
-        return step
