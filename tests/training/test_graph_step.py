@@ -48,8 +48,8 @@ def short(root: Path) -> list[str]:
     return [*tiny_overrides(root), "model=convtrans_relu", f"trainer.max_epochs={EPOCHS}"]
 
 
-def train_by(recorder: Recorder, folder: Path, *overrides: str, callbacks: Sequence[pl.Callback] = ()) -> Path:
-    """Train as a command line would, with steps that go through a recorder."""
+def train_by(recorder: Recorder | None, folder: Path, *overrides: str, callbacks: Sequence[pl.Callback] = ()) -> Path:
+    """Train as a command line would, with steps that go through a recorder, if there is one."""
     folder.mkdir(exist_ok=True)
     settings = check_config(compose_config(*overrides))
     run = prepare_run(settings, folder, {"model": "a", "overrides": {}})
@@ -175,6 +175,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(short: list[str], 
 
     with pytest.raises(FloatingPointError, match=r"training loss became inf in step 8 \(epoch 3, batch 2\)"):
         train_by(ImitatedGraphs(), tmp_path / "run", *short, callbacks=[Infinite()])
+
+
+def test_callbacks_get_the_loss_of_each_step(short: list[str], tmp_path: Path):
+    class Losses(pl.Callback):
+        def __init__(self) -> None:
+            self.seen: list[Tensor] = []
+
+        def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, *_: Any) -> None:
+            self.seen.append(outputs["loss"])
+
+    plain, repeated = Losses(), Losses()
+    train_by(None, tmp_path / "plain", *short, callbacks=[plain])
+    train_by(ImitatedGraphs(), tmp_path / "repeated", *short, callbacks=[repeated])
+    assert len(plain.seen) == EPOCHS * BATCHES and torch.equal(torch.stack(plain.seen), torch.stack(repeated.seen))
 
 
 def test_a_step_takes_only_what_stays_in_its_place(short: list[str], tmp_path: Path):
