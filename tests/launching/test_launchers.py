@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
@@ -103,13 +102,24 @@ def test_each_job_has_its_devices(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     slots = device_slots(None, ["3", "5", "6"])
     assert list(slots.names) == ["3", "5", "6"]
-    assert slots.environment(["3", "6"])["CUDA_VISIBLE_DEVICES"] == "3,6"
+    assert slots.environment(["3", "6"], 2)["CUDA_VISIBLE_DEVICES"] == "3,6"
     assert list(device_slots(2, ["3", "5", "6"]).names) == ["3", "5"]
     on_cpu = device_slots(4, [])
-    assert len(on_cpu.names) == 4 and "CUDA_VISIBLE_DEVICES" not in on_cpu.environment([""])
-    assert on_cpu.environment([""])["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 4))
+    assert len(on_cpu.names) == 4 and "CUDA_VISIBLE_DEVICES" not in on_cpu.environment([""], 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "9")
-    assert device_slots(4, []).environment([""])["OMP_NUM_THREADS"] == "9"
+    assert device_slots(4, []).environment([""], 1)["OMP_NUM_THREADS"] == "9"
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "taken", "asked", "threads"),
+    [(1, 1, 1, 8), (4, 1, 1, 2), (16, 1, 1, 1), (1, 1, 2, 4), (4, 2, 2, 2), (2, 2, 8, 1), (None, 2, 2, 1)],
+)
+def test_the_processes_of_a_job_divide_its_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch, n_jobs: int | None, taken: int, asked: int, threads: int
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    assert device_slots(n_jobs, []).environment([""] * taken, asked) == {"OMP_NUM_THREADS": str(threads)}
 
 
 @pytest.mark.parametrize(
