@@ -96,12 +96,13 @@ def run_job(
         save: called with the configuration when the input has been checked, before anything else is written.
     """
     from n2n_lightning.system.lock import file_lock
+    from n2n_lightning.training.rank_roles import leading
     from n2n_lightning.training.run import train
 
     busy = f"{folder} is being trained in by another process; wait for it to end, or set another study=NAME"
     try:
         config = make_config()
-        with file_lock(folder / LOCK, busy):
+        with leading(config), file_lock(folder / LOCK, busy):
             trained = train(config, folder, labels, save, pruning=search_pruning(folder))
             status, text = best_text(folder)
     except errors.InputError as error:
@@ -127,8 +128,8 @@ def run_job(
 
 def follow_job(make_config: Callable[[], dict[str, Any]]) -> int:
     """Train as a rank other than 0, without a word; return 0 unless this rank alone has failed."""
+    from n2n_lightning.training.rank_roles import follow
     from n2n_lightning.training.ranks import lost_rank
-    from n2n_lightning.training.run import follow
 
     told = sys.__stderr__ or sys.stderr
     ranks.silence()

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
+import threading
+import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import Command
+from noisy_files import ALL, source
 from small_runs import compose_config, compose_settings, read_json, timeless_table, tiny_overrides, train_in, weights_of
 from warm_processes import SECONDS, warm_context
 
+from n2n_lightning import train
 from n2n_lightning.data import datamodule
 from n2n_lightning.data.batches import EpochBatches, Share, take_share
 from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.data.single import SingleData
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.self_supervised.draws import draw
+from n2n_lightning.system.lock import file_lock
 from n2n_lightning.system.ranks import follows
 from n2n_lightning.system.run_names import run_name
-from n2n_lightning.training.run import follow
+from n2n_lightning.train import LOCK
+from n2n_lightning.training.rank_roles import follow
+from n2n_lightning.training.ranks import RankPlan
+from n2n_lightning.training.run import prepare_run
+from n2n_lightning.training.single_noise import MeasuredNoise
 from n2n_lightning.training.trainer_settings import trainer_faults
 
 RECIPE = (
@@ -47,10 +60,14 @@ def train_rank(rank: int, ranks: int, port: int, folder: Path, root: Path) -> No
         follow(compose_config(*tiny_overrides(root), *overrides))
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def train_with_ranks(ranks: int, folder: Path, root: Path) -> Path:
     """Train in so many processes; return the run's folder."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     start = warm_context().Process
     processes = [start(target=train_rank, args=(rank, ranks, port, folder, root)) for rank in range(ranks)]
     for process in processes:
@@ -164,3 +181,52 @@ def test_the_rank_is_told_by_the_launcher(environment: dict[str, str], following
 def test_a_run_has_one_folder_for_any_number_of_devices():
     several = ["trainer=ddp", "trainer.devices=2", "trainer.num_nodes=2", "seed=1"]
     assert run_name("unet", several) == run_name("unet", ["seed=1"])
+
+
+def run_rank(rank: int, port: int, folder: Path, words: list[str], seconds: float | None = None) -> None:
+    """Run ``train`` as one of two processes of torchrun; after so many seconds it gets SIGTERM. Exit with its code."""
+    os.chdir(folder)
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+    os.environ |= {name: str(number) for name, number in numbers.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+    sys.argv = ["train", *words, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=run"]
+    if seconds is not None:
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    sys.exit(train.main())
+
+
+def exit_codes(*processes: BaseProcess, seconds: float = SECONDS) -> list[int | None]:
+    """Start the processes and return their exit codes; None for one that has not ended in time."""
+    for process in processes:
+        process.start()
+    ends = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(ends - time.monotonic(), 0))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_ends_a_rank_that_waits_for_the_other(rank: int, tmp_path: Path, course_data: Path):
+    line = [*tiny_overrides(course_data), "model=convtrans_relu"]
+    process = warm_context().Process(target=run_rank, args=(rank, free_port(), tmp_path, line, 8.0))
+    assert exit_codes(process) == [143]
+
+
+@pytest.mark.slow
+def test_a_locked_run_sends_the_other_rank_away(tmp_path: Path, course_data: Path):
+    line, port = [*tiny_overrides(course_data), "model=convtrans_relu"], free_port()
+    with file_lock(tmp_path / "run" / LOCK, None):
+        start = warm_context().Process
+        assert exit_codes(*(start(target=run_rank, args=(rank, port, tmp_path, line)) for rank in (0, 1))) == [2, 0]
+
+
+def test_a_rank_takes_the_measured_noise_from_rank_0(noisy_images: Path, tmp_path: Path):
+    settings = compose_settings(*source("single", noisy_images), *ALL)
+    noise = MeasuredNoise("noise: as told", ([0.1] * 3, [0.2] * 3), is_trusted=True)
+    run = prepare_run(settings, tmp_path, {}, RankPlan(settings, tmp_path, None, 0, noise))
+    data = run.datamodule.data
+    assert isinstance(data, SingleData) and data.variance == noise.variance and data.variance_is_trusted
