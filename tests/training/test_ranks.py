@@ -135,11 +135,16 @@ def test_what_a_loss_draws_for_a_batch_does_not_depend_on_the_division():
         (("trainer=ddp", "trainer.devices=0"), "devices must be an integer of 1 or more, got 0"),
         (("trainer=ddp", "trainer.num_nodes=0"), "num_nodes must be an integer of 1 or more, got 0"),
         (("trainer=ddp", "trainer.accelerator=mps"), "got mps; set trainer.accelerator=cpu"),
+        (("trainer=ddp", "trainer.devices=999", "trainer.accelerator=cpu"), "at most 8, 4 processes for each core"),
+        (("trainer=ddp", "trainer.devices=2", "trainer.accelerator=gpu"), "no GPU that torch can use; set trainer.acc"),
     ],
 )
-def test_wrong_numbers_of_devices_are_refused(overrides: tuple[str, ...], words: str):
-    faults = trainer_faults(compose_settings(*overrides).trainer)
-    assert any(words in fault for fault in faults)
+def test_wrong_numbers_of_devices_are_refused(overrides: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    (fault,) = trainer_faults(compose_settings(*overrides).trainer)
+    assert words in fault
 
 
 def test_a_launcher_with_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch):
