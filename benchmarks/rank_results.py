@@ -1,7 +1,7 @@
 """Compare what several processes train with what one trains: ``python -m benchmarks.rank_results model=unet``.
 
 The runs have augmentation, averaged weights and a cosine schedule. After 10 steps it compares losses and weights, after
-3 epochs the scores.
+3 epochs the scores. A process of two threads is compared too, because it rounds differently.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ LENGTHS = {
 SCORES = ("val/psnr", "val/psnr_pairs")
 
 
-def train(ranks: int, words: list[str], folder: Path) -> Path:
-    """Train in so many processes of one thread; return the run's folder."""
+def train(ranks: int, threads: int, words: list[str], folder: Path) -> Path:
+    """Train in so many processes of so many threads; return the run's folder."""
     line = [sys.executable, "-m", "n2n_lightning.train", *RECIPE, *words, f"hydra.run.dir={folder}"]
     line += ["trainer=ddp", f"trainer.devices={ranks}"] if ranks > 1 else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL)
     return folder
 
@@ -85,20 +85,21 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=4, help="the most processes; default: %(default)s")
     parser.add_argument("words", nargs="*", help="settings of the run: model=unet data.val_pairs=401 ...")
     args = parser.parse_args()
-    found: dict[int, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        runs: dict[int, dict[str, Path]] = {}
-        for ranks in range(1, args.most + 1):
-            runs[ranks] = {
-                name: train(ranks, [*args.words, *length], Path(folder) / f"{ranks} {name}")
-                for name, length in LENGTHS.items()
-            }
-            if ranks > 1:
-                found[ranks] = compare(runs[1], runs[ranks])
-                print(f"{ranks} processes: {found[ranks]}", flush=True)
-    names = list(found[2])
-    show(["processes", *names], [(str(ranks), *(f"{row[name]:.1e}" for name in names)) for ranks, row in found.items()])
-    save("rank_results", {"words": args.words, "differences": {str(ranks): row for ranks, row in found.items()}})
+
+        def train_both(ranks: int, threads: int) -> dict[str, Path]:
+            place = Path(folder) / f"{ranks} {threads}"
+            return {name: train(ranks, threads, [*args.words, *LENGTHS[name]], place / name) for name in LENGTHS}
+
+        one = train_both(1, 1)
+        for ranks, threads in ((1, 2), *((ranks, 1) for ranks in range(2, args.most + 1))):
+            name = f"{ranks}, {threads} thread{'s' if threads > 1 else ''} each"
+            found[name] = compare(one, train_both(ranks, threads))
+            print(f"{name}: {found[name]}", flush=True)
+    columns = list(next(iter(found.values())))
+    show(["processes", *columns], [(name, *(f"{row[key]:.1e}" for key in columns)) for name, row in found.items()])
+    save("rank_results", {"words": args.words, "differences": found})
 
 
 if __name__ == "__main__":
