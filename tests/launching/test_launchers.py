@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +153,43 @@ def test_a_launcher_that_cannot_start_is_one_message(
     ended = command("-m", "model=convtrans_relu", "seed=0,1", f"hydra/launcher={words[0]}", *words[1:])
     assert ended.code == errors.BAD_INPUT and message in ended.err
     assert ended.err.count("error: ") == 1 and ended.err.startswith("error: ") and not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_a_job_drops_is_sent_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Submitit's process drops SIGTERM until it has started the job."""
+    cluster = pytest.importorskip("n2n_lightning.launching.cluster", reason="needs the extra cluster")
+    text = "trap 'trap - TERM' TERM; touch ready; while :; do sleep 0.05; done"
+    job = SweepJob(3, tmp_path, (), tmp_path)
+    with subprocess.Popen(["sh", "-c", text], cwd=tmp_path) as process:
+
+        class Submitted:
+            job_id = str(process.pid)
+
+            def done(self) -> bool:
+                if (tmp_path / "ready").exists() and not sent:
+                    sent.append(os.kill(os.getpid(), signal.SIGTERM))
+                return process.poll() is not None
+
+        sent: list[None] = []
+        ended: list[int] = []
+        monkeypatch.setattr(cluster, "REPEAT_SECONDS", 0.1)
+        monkeypatch.setattr(cluster, "submit", lambda jobs, *_: [Submitted()])
+        monkeypatch.setattr(cluster, "outcome_of", lambda *_, interrupted: interrupted)
+        limit = threading.Timer(SECONDS, process.kill)
+        limit.start()
+        options = {"cluster": "local", "folder": "", "max_num_timeout": 0, "parameters": {}}
+        assert cluster.submit_jobs([job], lambda number, _: ended.append(number), **options) == signal.SIGTERM
+        limit.cancel()
+        assert process.returncode == -signal.SIGTERM and ended == [3]
+
+
+def test_a_ray_cluster_that_does_not_answer_is_refused():
+    ray_cluster = pytest.importorskip("n2n_lightning.launching.ray_cluster", reason="needs the extra ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert all(map(ray_cluster.answers, (address, f"ray://{address}", "auto", "local")))
+    with pytest.raises(errors.InputError, match=f"no Ray cluster at {address}: nothing listens there"):
+        ray_cluster.connect(address)
 
 
 @pytest.mark.slow
