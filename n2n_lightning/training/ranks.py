@@ -56,7 +56,6 @@ class RankStrategy(DDPStrategy):
     has_met = False  # in this process, whichever strategy it was
     plan: RankPlan | None = None
     watch: RankWatch | None = None
-    store: Store | None = None
 
     def on_wait(self) -> None:
         """Do nothing while other ranks are missing; a run may set what ends it after a signal."""
@@ -74,20 +73,22 @@ class RankStrategy(DDPStrategy):
         self.plan = self.broadcast(self.plan)
 
     def setup_distributed(self) -> None:
-        """Wait for the other ranks, and then connect to them."""
-        self.set_world_ranks()
-        assert self.cluster_environment is not None
-        self.store = await_ranks(self.cluster_environment, self._timeout or timedelta(0), self.on_wait)
-        RankStrategy.has_met = True
+        """Wait for the other ranks, and then connect to them, unless this process has done so before."""
+        store = None
+        if not dist.is_initialized():
+            self.set_world_ranks()
+            assert self.cluster_environment is not None and self._timeout is not None
+            store = await_ranks(self.cluster_environment, self._timeout, self.on_wait)
+            RankStrategy.has_met = True
         super().setup_distributed()
+        del store  # rank 0 serves it, until torch does
 
     def leave(self) -> None:
         """Leave the other ranks, and wait until those that were started here have ended."""
         if dist.is_initialized():
             dist.destroy_process_group()
         if self.watch is not None:
-            self.watch.end(stop=self.store is None)
-        self.store = None
+            self.watch.end(stop=not RankStrategy.has_met)
 
 
 def await_ranks(environment: ClusterEnvironment, limit: timedelta, on_wait: Callable[[], None]) -> Store:
