@@ -150,6 +150,15 @@ def largest(trainer: pl.Trainer, *values: int) -> list[int]:
     return numbers
 
 
+def gather(values: torch.Tensor) -> torch.Tensor:
+    """Return the values of each rank: (n,) -> (ranks, n)."""
+    if not dist.is_initialized():
+        return values[None]
+    found = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, values)
+    return torch.stack(found)
+
+
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Return the mean of each value over all ranks: (n,) -> (n,)."""
     if dist.is_initialized():

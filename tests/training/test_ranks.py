@@ -10,6 +10,8 @@ import threading
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -23,12 +25,14 @@ from n2n_lightning.data import datamodule
 from n2n_lightning.data.batches import EpochBatches, Share, take_share
 from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.data.single import SingleData
+from n2n_lightning.metrics import WeightedMean
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.self_supervised.draws import draw
 from n2n_lightning.system.lock import file_lock
 from n2n_lightning.system.ranks import follows
 from n2n_lightning.system.run_names import run_name
 from n2n_lightning.train import LOCK
+from n2n_lightning.training.checkpointing import RunCheckpoints
 from n2n_lightning.training.rank_roles import follow
 from n2n_lightning.training.ranks import RankPlan
 from n2n_lightning.training.run import prepare_run
@@ -211,6 +215,20 @@ def exit_codes(*processes: BaseProcess, seconds: float = SECONDS) -> list[int | 
     for process in processes:
         process.kill()
     return codes
+
+
+@pytest.mark.parametrize(("ranks", "sums"), [(2, [(1, 2), (3, 4)]), (1, [(4, 6)]), (3, [(4, 6), (0, 0), (0, 0)])])
+def test_ranks_go_on_with_their_own_sums_of_the_loss(ranks: int, sums: list[tuple[float, float]], tmp_path: Path):
+    """Added up over the ranks first, they would be rounded in another way than in an uninterrupted run."""
+    for rank, expected in enumerate(sums):
+        loss = WeightedMean()
+        loss.mean_value, loss.weight = torch.tensor(4.0), torch.tensor(6.0)  # as in the checkpoint: of all ranks
+        checkpoints = RunCheckpoints(tmp_path, Mock(), Mock(), minutes=None, steps=None)
+        checkpoints.restored = {"sums": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+        module = SimpleNamespace(train_loss=loss)
+        trainer = Mock(world_size=ranks, global_rank=rank, is_global_zero=rank == 0, lightning_module=module)
+        checkpoints.restore_sums(trainer)
+        assert (loss.mean_value.item(), loss.weight.item()) == expected
 
 
 @pytest.mark.slow
