@@ -240,8 +240,9 @@ def test_a_signal_ends_a_rank_that_waits_for_the_other(rank: int, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_locked_run_sends_the_other_rank_away(tmp_path: Path, course_data: Path):
-    line, port = [*tiny_overrides(course_data), "model=convtrans_relu"], free_port()
+@pytest.mark.parametrize("words", [(), ("hydra/sweeper=optuna",)], ids=["locked", "search without -m"])
+def test_a_refusal_before_training_ends_the_other_rank(words: tuple[str, ...], tmp_path: Path, course_data: Path):
+    line, port = [*tiny_overrides(course_data), "model=convtrans_relu", *words], free_port()
     with file_lock(tmp_path / "run" / LOCK, None):
         start = warm_context().Process
         assert exit_codes(*(start(target=run_rank, args=(rank, port, tmp_path, line)) for rank in (0, 1))) == [2, 0]
