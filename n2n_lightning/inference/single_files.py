@@ -32,9 +32,11 @@ class SingleFileDenoiser(FileDenoiser):
 
     Args:
         minutes: of adaptation, for all images of one kind together; 0 for none.
+        spacing: at which the noise of all files is known to be independent, px; None measures it.
     """
 
     minutes: float = 1.0
+    spacing: int | None = None
     treatments: dict[Path, Treatment] = field(default_factory=dict)  # by the file's path
 
     def prepare(self, files: Sequence[InspectedFile], ranges: Mapping[str, float]) -> None:
@@ -63,7 +65,7 @@ class SingleFileDenoiser(FileDenoiser):
             return None
         if finite_limits(windows) is None:
             return None
-        treatment = choose_treatment(self.denoiser, windows, peak, file.pixels, kept=kept)
+        treatment = choose_treatment(self.denoiser, windows, peak, file.pixels, kept=kept, spacing=self.spacing)
         if treatment.noise.kind == "constant" and self.span(file)[0] < self.span(file)[1]:  # beside the windows
             treatment.noise = treatment.noise._replace(kind="clean")
         return treatment

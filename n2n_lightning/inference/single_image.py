@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from n2n_lightning.diagnosis.removed import Removed, measure_removed
 from n2n_lightning.diagnosis.single_image import CORRELATED, MIN_SIDE_PX, ImageNoise, find_noise, whole_patches
 from n2n_lightning.diagnosis.single_quality import SingleNoise, as_db, sure_db
 from n2n_lightning.diagnosis.spacing import NoiseSpacing, find_spacing
@@ -169,7 +170,7 @@ class Treatment:
                 self.noise.kind, f"hardly any that differs from pixel to pixel ({values})"
             )
             if self.noise.kind == "clean" and self.noise.correlation > CORRELATED:
-                text += "; blotchy noise, as of a camera's JPEG, looks like texture: predict general removes some of it"
+                text += "; a camera's blotchy noise looks like texture: if you see it, add --spacing 2"
         else:
             rho = ", ".join(f"{value:.2f}" for value in self.spacing.correlation)
             form = "independent" if self.spacing.spacing == 1 else "correlated"
@@ -208,7 +209,9 @@ def rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
-def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: int, *, kept: int) -> Treatment:
+def choose_treatment(
+    general: Denoiser, windows: Tensor, peak: float, pixels: int, *, kept: int, spacing: int | None = None
+) -> Treatment:
     """Look at windows of a file, and choose how to denoise it, without adaptation.
 
     Args:
@@ -217,29 +220,46 @@ def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: in
         peak: the value that is 1.
         pixels: of the file.
         kept: at most so many windows stay in memory, for adaptation.
+        spacing: at which the noise is known to be independent, px; None measures it.
     """
     noise = find_noise(torch.cat(list(windows), -1).numpy())
     treatment = Treatment(windows.shape[1], peak, noise)
-    if noise.kind in ("small", "constant", "clean"):
+    if noise.kind in ("small", "constant"):
         return treatment
 
     def denoise_at(images: np.ndarray, spacing: int) -> np.ndarray:
         return general.with_passes(Passes((spacing,))).estimate(torch.from_numpy(images)).numpy()
 
-    treatment.spacing = find_spacing(windows.numpy(), denoise_at)
-    if treatment.spacing.spacing > 1 and treatment.spacing.sd <= LEAST_CORRELATED * (noise.high - noise.low):
-        treatment.noise, treatment.spacing = noise._replace(kind="clean"), None  # texture
+    found = find_spacing(windows.numpy(), denoise_at)
+    if spacing is not None:
+        found = found._replace(spacing=spacing)
+    elif found.spacing > 1 and not is_correlated(general, windows, noise, found):
+        found = found._replace(spacing=1)
+    if found.spacing > 1:
+        treatment.spacing, treatment.denoiser = found, general.with_passes(PASSES[found.spacing])
         return treatment
-    if treatment.spacing.spacing > 1:
-        treatment.denoiser = general.with_passes(PASSES[treatment.spacing.spacing])
+    if spacing is None and not removed_by(general, windows).is_noise:
+        treatment.noise = noise._replace(kind="clean")
         return treatment
     turns = next((turns for most, turns in TURNS if pixels <= most), 1)
-    treatment.denoiser = general.with_passes(Passes(turns=turns))
+    treatment.spacing, treatment.denoiser = found, general.with_passes(Passes(turns=turns))
     noisy = [window for window in windows if find_noise(window.numpy()).kind == "independent"]
     treatment.measured = torch.stack(noisy) if noisy else windows
     treatment.quality = SingleNoise.measure(general.estimate, treatment.measured)
     treatment.measured = treatment.measured[:kept].clone()
     return treatment
+
+
+def is_correlated(general: Denoiser, windows: Tensor, noise: ImageNoise, found: NoiseSpacing) -> bool:
+    """Return whether what looks like correlated noise is noise. At a spacing, fine texture looks like noise, too."""
+    if noise.kind == "clean" or found.sd <= LEAST_CORRELATED * (noise.high - noise.low):
+        return False
+    return removed_by(general.with_passes(PASSES[found.spacing]), windows).is_even
+
+
+def removed_by(denoiser: Denoiser, windows: Tensor) -> Removed:
+    """Measure what a denoiser removes from windows, (N, C, h, w)."""
+    return measure_removed(windows.numpy(), denoiser.estimate(windows).numpy())
 
 
 def kinds(treatments: Sequence[Treatment]) -> list[list[Treatment]]:
