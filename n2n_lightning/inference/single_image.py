@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.diagnosis.removed import Removed, measure_removed
-from n2n_lightning.diagnosis.single_image import CORRELATED, MIN_SIDE_PX, ImageNoise, find_noise, whole_patches
+from n2n_lightning.diagnosis.single_image import MIN_SIDE_PX, ImageNoise, find_noise, whole_patches
 from n2n_lightning.diagnosis.single_quality import SingleNoise, as_db, sure_db
 from n2n_lightning.diagnosis.spacing import NoiseSpacing, find_spacing
 from n2n_lightning.image_io.image_file import ImageReader
@@ -167,10 +167,10 @@ class Treatment:
         values = f"values {low:.5g} to {high:.5g}"
         if self.spacing is None:
             text = {"constant": f"every value is {high:.5g}", "small": f"fewer than {MIN_SIDE_PX} px a side"}.get(
-                self.noise.kind, f"hardly any that differs from pixel to pixel ({values})"
+                self.noise.kind,
+                f"hardly any that can be told from texture ({values}); if you see noise, add --spacing 1, "
+                "or --spacing 2 for a camera's JPEG",
             )
-            if self.noise.kind == "clean" and self.noise.correlation > CORRELATED:
-                text += "; a camera's blotchy noise looks like texture: if you see it, add --spacing 2"
         else:
             rho = ", ".join(f"{value:.2f}" for value in self.spacing.correlation)
             form = "independent" if self.spacing.spacing == 1 else "correlated"
