@@ -24,6 +24,7 @@ class Removed(NamedTuple):
     """What was removed from an image."""
 
     strength: float  # standard deviation as a part of the contrast, in the class of brightness with the most
+    usual: float  # median of the standard deviations of patches, as a part of the contrast
     unevenness: float  # ratio of the quartiles of standard deviations of patches of one brightness, at least 1
 
     @property
@@ -44,18 +45,21 @@ def measure_removed(noisy: np.ndarray, estimate: np.ndarray) -> Removed:
     """
     bottom, top = np.quantile(noisy, (0.001, 0.999))
     contrast = float(top - bottom) or float(np.ptp(noisy)) or 1.0
-    strengths, ratios = [0.0], []
+    strengths, ratios, spreads = [0.0], [], []
     for channel in range(noisy.shape[1]):
         seen, kept = (patches_of(images[:, channel]) for images in (noisy, estimate))
         varies = without_plane(seen).var(axis=(1, 2)) > LEAST_VARIANCE * contrast**2
         spread = without_plane(seen - kept)[varies].std(axis=(1, 2))
+        spreads.append(spread)
         order = np.argsort(kept[varies].mean(axis=(1, 2)))
         for members in np.array_split(order, np.clip(len(order) // CLASS_PATCHES, 1, CLASSES)):
             if len(members):
                 low, high = np.quantile(spread[members], (0.25, 0.75))
                 strengths.append(float(low) / contrast)
                 ratios.append(float(high / max(low, 1e-9 * contrast)))
-    return Removed(max(strengths), float(np.median(ratios)) if ratios else 1.0)
+    if not ratios:
+        return Removed(0.0, 0.0, 1.0)
+    return Removed(max(strengths), float(np.median(np.concatenate(spreads))) / contrast, float(np.median(ratios)))
 
 
 def patches_of(images: np.ndarray) -> np.ndarray:

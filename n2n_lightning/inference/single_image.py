@@ -25,6 +25,7 @@ MOST_PAGES = 3
 PASSES = {2: Passes((1, 2), again=True), 3: Passes((3, 4), again=True), 4: Passes((4, 5), again=True)}  # by spacing
 TURNS = ((2e6, 8), (8e6, 4), (30e6, 2))  # up to so many px in a file, so many flips and rotations; 1 beyond
 LEAST_CORRELATED = 0.006  # sd as a part of the values' span: less is texture, 1.5 of 255
+LEAST_SHARE, MOST_SHARE = 0.3, 0.45  # that the net removes without spacing: 0.4 to 0.9 and 0.04 to 0.4 of real noise
 LEAST_ERROR_DB = 1.0  # of an estimated PSNR; 0.9 was seen on a photograph of floats
 DOUBTS = {
     "small": "the image is too small",
@@ -233,13 +234,15 @@ def choose_treatment(
     found = find_spacing(windows.numpy(), denoise_at)
     if spacing is not None:
         found = found._replace(spacing=spacing)
-    elif found.spacing > 1 and not is_correlated(general, windows, noise, found):
-        found = found._replace(spacing=1)
+    else:
+        alone = removed_by(general, windows)
+        if found.spacing > 1 and not is_correlated(general, windows, noise, found, alone):
+            found = found._replace(spacing=1)
+        if found.spacing == 1 and not alone.is_noise:
+            treatment.noise = noise._replace(kind="clean")
+            return treatment
     if found.spacing > 1:
         treatment.spacing, treatment.denoiser = found, general.with_passes(PASSES[found.spacing])
-        return treatment
-    if spacing is None and not removed_by(general, windows).is_noise:
-        treatment.noise = noise._replace(kind="clean")
         return treatment
     turns = next((turns for most, turns in TURNS if pixels <= most), 1)
     treatment.spacing, treatment.denoiser = found, general.with_passes(Passes(turns=turns))
@@ -250,11 +253,17 @@ def choose_treatment(
     return treatment
 
 
-def is_correlated(general: Denoiser, windows: Tensor, noise: ImageNoise, found: NoiseSpacing) -> bool:
-    """Return whether what looks like correlated noise is noise. At a spacing, fine texture looks like noise, too."""
+def is_correlated(general: Denoiser, windows: Tensor, noise: ImageNoise, found: NoiseSpacing, alone: Removed) -> bool:
+    """Return whether what looks like correlated noise is noise. At a spacing, fine texture looks like noise, too.
+
+    ``alone`` is what the denoiser removes without spacing: a good part of noise that is independent at 2 px, little of
+    noise that is so at 3 px, and nearly nothing of texture.
+    """
     if noise.kind == "clean" or found.sd <= LEAST_CORRELATED * (noise.high - noise.low):
         return False
-    return removed_by(general.with_passes(PASSES[found.spacing]), windows).is_even
+    removed = removed_by(general.with_passes(PASSES[found.spacing]), windows)
+    share = alone.usual / max(removed.usual, 1e-9)
+    return removed.is_even and (share >= LEAST_SHARE if found.spacing == 2 else share <= MOST_SHARE)
 
 
 def removed_by(denoiser: Denoiser, windows: Tensor) -> Removed:
