@@ -24,8 +24,8 @@ WINDOW_PX, MOST_ACROSS = 256, 3  # sides of the windows that are looked at, and 
 MOST_PAGES = 3
 PASSES = {2: Passes((1, 2), again=True), 3: Passes((3, 4), again=True), 4: Passes((4, 5), again=True)}  # by spacing
 TURNS = ((2e6, 8), (8e6, 4), (30e6, 2))  # up to so many px in a file, so many flips and rotations; 1 beyond
-LEAST_CORRELATED = 0.006  # sd as a part of the values' span: less is texture, 1.5 of 255
-LEAST_SHARE, MOST_SHARE = 0.3, 0.45  # that the net removes without spacing: 0.4 to 0.9 and 0.04 to 0.4 of real noise
+LEAST_CORRELATED = 0.0055  # sd as a part of the contrast: less is texture, 1.4 of 255
+MOST_SHARE = 0.45  # of noise that is independent at 3 px, without spacing: 0.04 to 0.4 were seen
 LEAST_ERROR_DB = 1.0  # of an estimated PSNR; 0.9 was seen on a photograph of floats
 DOUBTS = {
     "small": "the image is too small",
@@ -236,8 +236,7 @@ def choose_treatment(
         found = found._replace(spacing=spacing)
     else:
         alone = removed_by(general, windows)
-        if found.spacing > 1 and not is_correlated(general, windows, noise, found, alone):
-            found = found._replace(spacing=1)
+        found = true_spacing(general, windows, noise, found, alone)
         if found.spacing == 1 and not alone.is_noise:
             treatment.noise = noise._replace(kind="clean")
             return treatment
@@ -253,17 +252,23 @@ def choose_treatment(
     return treatment
 
 
-def is_correlated(general: Denoiser, windows: Tensor, noise: ImageNoise, found: NoiseSpacing, alone: Removed) -> bool:
-    """Return whether what looks like correlated noise is noise. At a spacing, fine texture looks like noise, too.
+def true_spacing(
+    general: Denoiser, windows: Tensor, noise: ImageNoise, found: NoiseSpacing, alone: Removed
+) -> NoiseSpacing:
+    """Return the spacing that was found, or less where it is due to texture, which looks like noise at a spacing.
 
-    ``alone`` is what the denoiser removes without spacing: a good part of noise that is independent at 2 px, little of
-    noise that is so at 3 px, and nearly nothing of texture.
+    ``alone`` is what the denoiser removes without spacing: a correlated part of a camera's noise, little of noise that
+    is independent at 3 px only, and next to nothing of texture.
     """
-    if noise.kind == "clean" or found.sd <= LEAST_CORRELATED * (noise.high - noise.low):
-        return False
-    removed = removed_by(general.with_passes(PASSES[found.spacing]), windows)
-    share = alone.usual / max(removed.usual, 1e-9)
-    return removed.is_even and (share >= LEAST_SHARE if found.spacing == 2 else share <= MOST_SHARE)
+    if found.spacing > 2 and noise.kind != "clean":
+        removed = removed_by(general.with_passes(PASSES[found.spacing]), windows)
+        if removed.is_even and alone.usual <= MOST_SHARE * removed.usual:
+            return found._replace(sd=removed.sd)
+    if alone.is_correlated:
+        removed = removed_by(general.with_passes(PASSES[2]), windows)
+        if removed.is_even and removed.usual > LEAST_CORRELATED:
+            return found._replace(spacing=2, sd=removed.sd)
+    return found._replace(spacing=1)
 
 
 def removed_by(denoiser: Denoiser, windows: Tensor) -> Removed:
