@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
-from n2n_lightning.predict import AUTO, axes_letters, byte_count, move_to, prepare_output, run_jobs, run_on_files
+from n2n_lightning.predict import (
+    AUTO,
+    axes_letters,
+    byte_count,
+    move_to,
+    positive,
+    prepare_output,
+    run_jobs,
+    run_on_files,
+)
 from n2n_lightning.system.arguments import make_parser
 
 PICTURE_NAME = "denoise.png"
@@ -37,6 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=(1, 2, 3, 4),
         help="of pixels whose noise is independent: 1, or 2 for a camera's JPEG, up to 4 (default: measured)",
     )
+    add("--range", type=positive, metavar="VALUE", help="value that is 1 to the net, except for 8 bits")
     add("--format", choices=sorted(FORMAT_SUFFIXES), help="format of the denoised files (default: each file's own)")
     add("--axes", type=axes_letters, metavar="TZYX", help="the files' dimensions, slowest first: T, Z, C, Y, X letters")
     add("--memory", type=byte_count, default=2.5e9, metavar="SIZE", help="memory to use: 4GB, 800MB (default: 2.5GB)")
@@ -77,7 +87,7 @@ def denoise_all(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in ("minutes", "spacing", "format", "axes")}
     manifest = Manifest(arguments.output, checkpoint, options, command="denoise")
     prepare_output(manifest, jobs, overwrite=arguments.overwrite)
-    chosen = {name: getattr(arguments, name) for name in ("axes", "minutes", "spacing")}
+    chosen = {name: getattr(arguments, name) for name in ("axes", "minutes", "range", "spacing")}
     runner = SingleFileDenoiser(denoiser, manifest, arguments.format, **chosen)
     code = run_jobs(runner, jobs)
     picture = arguments.output / PICTURE_NAME

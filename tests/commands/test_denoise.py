@@ -117,6 +117,23 @@ def test_a_spacing_that_is_given_is_used(command: Command):
     assert run(command, IN, "--spacing", "5").code == 2
 
 
+def test_a_file_that_is_passed_through_is_copied(command: Command):
+    IN.mkdir()
+    Image.fromarray(data.coffee()[:128, :128]).save(IN / "a.jpg", quality=90)
+    ended = run(command, IN)
+    assert Path("out/a.jpg").read_bytes() == (IN / "a.jpg").read_bytes()
+    assert "0 of 1 files denoised, 1 passed through" in ended.out
+    run(command, IN, "--format", "png", "--overwrite")
+    np.testing.assert_array_equal(pixels("out/a.png"), pixels(IN / "a.jpg"))
+
+
+def test_a_range_that_is_given_is_used(command: Command):
+    write(IN / "a.tif", noisy(25).astype(np.uint16))
+    assert "range of uint16: 0 to 255, found in" in run(command, IN).out
+    assert "range of" not in run(command, IN, "--range", "1023").out
+    assert json.loads(Path("out/denoise.jsonl").read_text().splitlines()[-1])["range"] == 1023
+
+
 @pytest.mark.slow
 def test_every_type_keeps_its_form_and_alpha(command: Command):
     values = noisy(25)

