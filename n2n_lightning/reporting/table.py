@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.reporting.printing import EMPTY_CELL, TextTable
 from n2n_lightning.reporting.study import STUDY_MODELS
-from n2n_lightning.training.filter_scores import ADVICE, SURE
+from n2n_lightning.training.filter_scores import SURE, advice
 
 MAX_LISTED_GROUPS = 4  # a longer list of names becomes their number
 METRIC_TITLES = {PSNR: "best PSNR (dB)", PAIRS: "PSNR from noisy pairs (dB)", SURE: "PSNR by SURE (dB)"}
@@ -211,11 +211,13 @@ def filter_line(comparison: Comparison) -> str:
 def filter_warning(comparison: Comparison) -> str:
     """Return which nets a filter is better than, and what helps; empty if there is none."""
     scored = [(group, scores) for group in comparison.groups if (scores := group.runs[0].filter_scores)]
-    losing = [f"{group.label}: {scores.difference}" for group, scores in scored if scores.net_loses]
+    losing = [(group, scores) for group, scores in scored if scores.net_loses]
     if not losing:
         return ""
-    which = "; ".join(losing) if len(losing) <= MAX_LISTED_GROUPS else f"{len(losing)} of {len(scored)} rows"
-    return f"A filter that needs no training is better than the net ({which}): {ADVICE}."
+    which = "; ".join(f"{group.label}: {scores.difference}" for group, scores in losing)
+    which = which if len(losing) <= MAX_LISTED_GROUPS else f"{len(losing)} of {len(scored)} rows"
+    helps = advice([group.runs[0].record for group, _ in losing])
+    return f"A filter that needs no training is better than the net ({which}): {helps}."
 
 
 def comparison_csv(comparison: Comparison) -> str:

@@ -339,6 +339,13 @@ def test_a_net_that_loses_to_a_filter_is_named_with_what_helps(tmp_path: Path) -
     assert best_text(tmp_path / "b") == ("done", "best val/psnr_pairs 31.00 dB")
 
 
+def test_the_advice_of_the_report_follows_from_the_run(tmp_path: Path) -> None:
+    done = {"config": {"minutes": 2.0}, "start": "starting from weights/general"}
+    write_run(tmp_path / "a", "unet", 26.13, kind="pairs", images=False, filters=filters_of(29.76), **done)
+    (note,) = (text for text in notes(comparison_of(tmp_path)) if "filter" in text)
+    assert "minutes=" in note and "init_from" not in note and "max_epochs" not in note
+
+
 def test_many_nets_that_lose_are_counted(tmp_path: Path) -> None:
     for model, loss in zip(FIVE_MODELS, range(5), strict=True):
         write_run(tmp_path / model, model, 26.0 - loss, kind="pairs", images=False, filters=filters_of(29.76 + loss))
