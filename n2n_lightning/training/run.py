@@ -229,7 +229,7 @@ def prepare_run(
         mode = settings.compile if isinstance(settings.compile, str) else None
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
     if resume_from and plan is None:
-        check_fingerprint(metadata["data"]["fingerprint"], folder)
+        check_fingerprint(metadata["data"]["fingerprint"], folder, settings.study)
     callbacks = build_callbacks(settings, datamodule.monitor)
     return PreparedRun(settings, folder, module, datamodule, resume_from, resume_step, callbacks, metadata, warnings)
 

@@ -14,6 +14,7 @@ from small_runs import compose_config, compose_settings, read_json, small, tiny_
 from n2n_lightning.training import budget
 from n2n_lightning.training.budget import StepTimes
 from n2n_lightning.training.check import check_config
+from n2n_lightning.training.resuming import is_finished
 
 
 def fixed_times(step_s: float, validation_s: float) -> StepTimes:
@@ -110,6 +111,22 @@ def test_no_time_is_refused(minutes: int):
 def test_two_lengths_are_refused(other: str):
     with pytest.raises(ValueError, match=f"minutes=5 sets the length, and so does {other}"):
         check_config(compose_config("minutes=5", other))
+
+
+@pytest.mark.parametrize(
+    ("place", "fix", "other"),
+    [("cat", "hydra.run.dir=", "study="), ("outputs/runs/cat", "study=NAME", "hydra.run.dir")],
+)
+def test_another_budget_is_refused_by_what_was_set(tmp_path: Path, place: str, fix: str, other: str):
+    (tmp_path / place).mkdir(parents=True)
+    options = ("data=burst", "data.root=there")
+    recorded = compose_config(*options, "minutes=2", "data.train_pairs=8", "trainer.max_epochs=20")
+    (tmp_path / place / "result.json").write_text(json.dumps({"config": recorded, "status": "done"}))
+    with pytest.raises(ValueError, match="holds a run of another configuration") as refusal:
+        is_finished(compose_settings(*options, "minutes=4", "trainer.max_epochs=3"), tmp_path / place)
+    text = str(refusal.value)
+    assert "configuration: minutes (2 there, 4 here);" in text and "resume=false" in text
+    assert fix in text and other not in text
 
 
 def test_a_folder_of_data_without_crops_is_no_length(tmp_path: Path):
