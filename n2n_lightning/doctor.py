@@ -214,11 +214,10 @@ def fault_with(config: dict[str, Any], advised: list[str]) -> str | None:
     from n2n_lightning.training.check import check_data
 
     changes = OmegaConf.from_dotlist([word for word in advised if word.startswith("data.")])
-    changed = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(config), changes))
-    assert isinstance(changed, dict)
+    changed = DictConfig(OmegaConf.merge(OmegaConf.create(config), changes))
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # what is left out was told
-            build_datamodule(check_data(changed)).setup("fit")
+            build_datamodule(check_data(hydra_app.resolve_config(changed))).setup("fit")
     except ValueError as error:
         return str(error).partition("\n")[0].rstrip(":")
     return None

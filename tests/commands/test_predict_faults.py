@@ -76,7 +76,7 @@ BAD: dict[str, Any] = {
 }
 WORDS = {
     "empty.png": "is empty; remove it",
-    "palette.png": "has Pillow's mode P; convert it to RGB or grey",
+    "palette.png": "has a palette of colours instead of RGB; convert it",
     "huge.png": f"has images of {MOST}x{MOST} px, more than a gigapixel",
     "packed_huge.tif": "would grow from ",
     "big.png": "would grow from ",
