@@ -147,7 +147,7 @@ def sampled_scene(scene: Scene) -> FrameReader:
         return image.stack.read(image.number, top, left, height, width)
 
     several_files = len({image.stack.name for image in scene.noisy}) > 1
-    names = [image.stack.name if several_files else f"image {image.number}" for image in scene.noisy]
+    names = [image.stack.name if several_files else f"page {image.number + 1}" for image in scene.noisy]
     return FrameReader(scene.name, tuple(names), scene.noisy[0].stack.shape[1:], read)
 
 

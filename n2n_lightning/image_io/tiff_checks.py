@@ -21,7 +21,7 @@ PILLOW_CODECS = {  # compressions whose segments are images of a format that Pil
     50001: "WEBP",
 }
 JPEG2000_START = b"\xff\x4f\xff\x51"  # of the codestream, which tells its size
-PHOTOMETRIC_FAULTS = {  # kinds of colours that are not read
+PHOTOMETRIC_FAULTS: dict[int | None, str] = {  # kinds of colours that are not read
     PHOTOMETRIC.MINISWHITE: "has values other than unsigned integers where 0 is white",
     PHOTOMETRIC.PALETTE: "has a palette of colours instead of RGB",
     PHOTOMETRIC.SEPARATED: "has colours for printing (CMYK) instead of RGB",
@@ -75,7 +75,7 @@ def check_segments(page: TiffPage | TiffFrame, file_size: int) -> None:
     """Refuse a page that lacks strips or tiles: tifffile fills them in."""
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True) if count]
     if not page.is_contiguous and (len(ends) != math.prod(page.chunked) or max(ends) > file_size):
-        raise ImageError(f"lacks strips or tiles of page {page.index}; fix or remove it")
+        raise ImageError(f"lacks strips or tiles of page {page.index + 1}; fix or remove it")
 
 
 def check_colours(page: TiffPage) -> None:

@@ -117,9 +117,7 @@ class TiffSeries(ImageReader):
         first = self.page.samplesperpixel - len(extras)
         within = [first + i for i, kind in enumerate(extras) if kind in ALPHA_SAMPLES]
         self.alphas = [] if given_axes else [page * samples + i for page in range(pages) for i in within]
-        self.white = (
-            2**self.page.bitspersample - 1 if is_inverted(self.page) else None
-        )  # the value that is 0 in the file
+        self.white = 2**self.page.bitspersample - 1 if is_inverted(self.page) else None  # 0 in the file
         self.is_raw = series.dataoffset is not None  # the pages' values lie in the file one after the other
         in_order = order == list(range(len(axes))) and self.orientation == 1 and not self.alphas and self.white is None
         self.offset = series.dataoffset if in_order else None

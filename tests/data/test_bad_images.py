@@ -68,7 +68,7 @@ FAULTS = [
     ("palette.png", "palette.png has a palette of colours instead of RGB; convert it"),
     ("cmyk.jpg", "cmyk.jpg has colours for printing (CMYK) instead of RGB; convert it"),
     ("cmyk.tif", "cmyk.tif has colours for printing (CMYK) instead of RGB; save it"),
-    ("nan.tif", "nan.tif has 1 pixels that are NaN or infinite, the first at image 0, row 3, column 4"),
+    ("nan.tif", "nan.tif has 1 pixels that are NaN or infinite, the first at image 1, row 3, column 4"),
     ("infinite.npy", "infinite.npy has"),
     ("empty.tif", "empty.tif is empty; remove it"),
     ("no_pages.tif", "no_pages.tif"),

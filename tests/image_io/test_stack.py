@@ -432,6 +432,7 @@ def encoded(suffix: str) -> bytes:
 GREY, RGB = Image.fromarray(noise(H, W)), Image.fromarray(noise(H, W, 3))
 CLEAR = np.dstack([noise(H, W, 3), np.full((H, W), 254, np.uint8)])
 PALETTE = {"photometric": "palette", "colormap": noise(3, 256, dtype="u2")}
+FLOATS: Any = {"data": noise(H, W, dtype="f4"), "photometric": "miniswhite"}
 REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "palette": ("a.png", lambda path: saved(RGB.convert("P"), path), r"palette .* convert it: python -c .*a_rgb\.png"),
     "one bit": ("a.png", lambda path: saved(GREY.convert("1"), path), "1 bit each; give"),
@@ -447,7 +448,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "tiff alpha": ("a.tif", lambda path: tifffile.imwrite(path, CLEAR, photometric="rgb"), "transparent pixels"),
     "tiff palette": ("a.tif", lambda path: tifffile.imwrite(path, noise(H, W), **PALETTE), "palette .* Fiji"),
     "tiff cmyk": ("a.tif", lambda path: tifffile.imwrite(path, CLEAR, photometric="separated"), "CMYK.* Fiji"),
-    "tiff white": ("a.tif", lambda path: tifffile.imwrite(path, noise(H, W, dtype="f4"), photometric="miniswhite"), "white"),
+    "tiff white": ("a.tif", lambda path: tifffile.imwrite(path, **FLOATS), "0 is white"),
     "tiff ycbcr": ("a.tif", lambda path: saved(RGB.convert("YCbCr"), path), "YCBCR; save"),
     "tiff one bit": ("a.tif", lambda path: tifffile.imwrite(path, noise(H, W) > 9, photometric="minisblack"), "bool"),
     "tiff complex": ("a.tif", lambda path: tifffile.imwrite(path, noise(H, W) + 1j), "complex128; convert"),
@@ -507,7 +508,7 @@ def test_a_tiff_whose_tiles_are_not_all_there(tif: Path, cache: Path):
     with tifffile.TiffFile(tif, mode="r+") as file:
         tag = file.pages.first.tags["TileByteCounts"]
         tag.overwrite([*tag.value[:5], 0, *tag.value[6:]])
-    with pytest.raises(ImageError, match=r"a\.tif lacks strips or tiles of page 0"):
+    with pytest.raises(ImageError, match=r"a\.tif lacks strips or tiles of page 1"):
         open_stack(tif, cache)
 
 
@@ -518,7 +519,7 @@ def test_a_tiff_that_claims_any_size(tif: Path, cache: Path, monkeypatch: pytest
         open_stack(tif, cache)
     with tifffile.TiffFile(tif, mode="r+") as file:
         file.pages.first.tags["ImageLength"].overwrite(2**31)
-    with pytest.raises(ImageError, match=r"a\.tif lacks strips or tiles of page 0"):
+    with pytest.raises(ImageError, match=r"a\.tif lacks strips or tiles of page 1"):
         open_stack(tif, cache)
 
 
@@ -536,7 +537,7 @@ def test_pixels_that_are_no_numbers(
         compression = "zlib" if name == "compressed.tif" else None
         settings: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "compression": compression}
         tifffile.imwrite(tmp_path / name, pixels, **settings)
-    message = "has 3 pixels that are NaN or infinite, the first at image 1, row 3, column 5; fix or remove it"
+    message = "has 3 pixels that are NaN or infinite, the first at image 2, row 3, column 5; fix or remove it"
     with pytest.raises(ImageError, match=f"{name} {message}"):
         open_stack(tmp_path / name, cache)
     assert not cache.exists() or not list(cache.iterdir())
