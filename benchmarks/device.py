@@ -89,7 +89,7 @@ PARTS = (
     ),
     Part(
         "steps",
-        *(120, "benchmarks.device_steps", ("--root", TRAIN), ()),
+        *(150, "benchmarks.device_steps", ("--root", TRAIN), ()),
         ("--steps", "2", "--nets", "unet,convtrans_relu", "data.train_pairs=16", "data.batch_size=4"),
         saved("device_steps"),
     ),

@@ -1,7 +1,8 @@
 """Compare training steps of a device: ``python -m benchmarks.device_steps --root FOLDER``.
 
-For each net and precision: a bare loop, the same step as one CUDA graph, and our training. Batches are 64 pairs of
-32x32 px that stay on the device. Part of ``benchmarks.device``.
+For each net and precision: a bare loop, the same step as one CUDA graph, and our training without a graph and with one.
+Batches are 64 pairs of 32x32 px that stay on the device. For two nets, weights after 100 steps with a graph and without
+are compared. Part of ``benchmarks.device``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import inspect
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,15 @@ from benchmarks.tables import show
 from n2n_lightning.data.pairs import TensorPairs
 from n2n_lightning.models.module import OPTIMIZERS, DenoiserModule, make_optimizer
 from n2n_lightning.training.build import build_datamodule, build_module
-from n2n_lightning.training.run import train
+from n2n_lightning.training.check import check_config
+from n2n_lightning.training.graph_step import CudaRecorder, Recorder, Step
+from n2n_lightning.training.run import fit, prepare_run, train
 from n2n_lightning.training.settings import RunSettings
 
 NETS = ("unet", "nn_relu", "nn_sigmoid", "convtrans_relu", "convtrans_sigmoid", "nafnet32")
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
-OURS: dict[str, tuple[str, ...]] = {"ours eager": ()}  # column -> settings of train
+OURS: dict[str, tuple[str, ...]] = {"ours eager": (), "ours graph": ("graph=true",)}  # column -> settings of train
+COMPARED, COMPARED_STEPS = ("unet", "convtrans_relu"), 100  # nets and steps with a graph and without
 NO_GRAPH = "no CUDA"
 WARM_UP = 5
 
@@ -128,6 +133,9 @@ def measure(net: str, precision: str, data: list[str], steps: int) -> dict[str, 
     row["bare eager"] = bare.milliseconds(steps, bare)
     row["bare graph"] = bare.milliseconds(steps, capture(bare)) if torch.cuda.is_available() else NO_GRAPH
     for column, settings in OURS.items():
+        if "graph=true" in settings and not torch.cuda.is_available():
+            row[column] = NO_GRAPH
+            continue
         clock = StepClock()
         with tempfile.TemporaryDirectory() as folder:
             ours = configuration(
@@ -135,7 +143,38 @@ def measure(net: str, precision: str, data: list[str], steps: int) -> dict[str, 
             )
             train(ours, Path(folder) / "run", {"model": net}, callbacks=[clock])
         row[column] = clock.milliseconds
+    if not torch.cuda.is_available():
+        row["difference"] = NO_GRAPH
+    else:
+        compares = net in COMPARED and precision == "fp32"
+        row["difference"] = f"{graph_difference(net, data, CudaRecorder()):.1e}" if compares else "-"
     return row
+
+
+class Launches:
+    """A ``Recorder`` that makes every step as it is written."""
+
+    def run(self, step: Step) -> torch.Tensor:
+        return step()
+
+    def capture(self, step: Step) -> Step:
+        return step
+
+
+def graph_difference(net: str, data: list[str], recorder: Recorder) -> float:
+    """Return by how much weights differ after 100 steps with repeated steps and without, in float32.
+
+    It is the largest difference of a weight, relative to the largest weight of its tensor. The optimizer is the same.
+    """
+    options = (f"trainer.limit_train_batches={COMPARED_STEPS}", "trainer.max_epochs=1", "+trainer.deterministic=warn")
+    settings = check_config(configuration(*data, f"model={net}", *options))
+    trained = []
+    for kind in (Launches(), recorder):
+        with tempfile.TemporaryDirectory() as folder:
+            run = prepare_run(settings, Path(folder), {"model": net, "overrides": {}})
+            fit(replace(run, recorder=kind), (), ())
+        trained.append([weight.detach().cpu() for weight in run.module.net.parameters()])
+    return max(float((one - other).abs().max() / one.abs().max()) for one, other in zip(*trained, strict=True))
 
 
 def cell(value: object) -> str:

@@ -80,7 +80,7 @@ def seconds_of(task: Callable[[], object]) -> float:
 class NotWriting(FileDenoiser):
     """Denoises files, and writes nothing."""
 
-    def denoise(self, file: InspectedFile, ranges: Mapping[str, float], *_: object) -> None:
+    def denoise(self, file: InspectedFile, ranges: Mapping[Path, float], *_: object) -> None:
         peak, bounds = self.scale(file, ranges)
         with open_image_file(file.job.input) as image:
             for group in range(image.count):

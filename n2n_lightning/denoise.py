@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES
-from n2n_lightning.predict import AUTO, axes_letters, byte_count, move_to, prepare_output, run_jobs, run_on_files
+from n2n_lightning.predict import (
+    AUTO,
+    axes_letters,
+    byte_count,
+    move_to,
+    positive,
+    prepare_output,
+    run_jobs,
+    run_on_files,
+)
 from n2n_lightning.system.arguments import make_parser
 
 PICTURE_NAME = "denoise.png"
@@ -31,6 +40,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("inputs", metavar="IMAGE", nargs="+", help="files, folders (their tree is kept), or patterns such as 'a/*.tif'")
     add("--output", metavar="DIR", type=Path, required=True, help="folder for the denoised files")
     add("--minutes", type=duration, default=1.0, help="of adaptation, for all images of one kind (default: 1; 0: none)")
+    add(
+        "--spacing",
+        type=int,
+        choices=(1, 2, 3, 4),
+        help="of pixels whose noise is independent: 1, or 2 for a camera's JPEG, up to 4 (default: measured)",
+    )
+    add("--range", type=positive, metavar="VALUE", help="value that is 1 to the net, except for 8 bits")
     add("--format", choices=sorted(FORMAT_SUFFIXES), help="format of the denoised files (default: each file's own)")
     add("--axes", type=axes_letters, metavar="TZYX", help="the files' dimensions, slowest first: T, Z, C, Y, X letters")
     add("--memory", type=byte_count, default=2.5e9, metavar="SIZE", help="memory to use: 4GB, 800MB (default: 2.5GB)")
@@ -68,10 +84,11 @@ def denoise_all(arguments: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(GENERAL)
     denoiser = Denoiser.load(checkpoint, working_bytes=arguments.memory - PROGRAM_BYTES)
     move_to(denoiser, arguments.device)
-    options = {name: getattr(arguments, name) for name in ("minutes", "format", "axes")}
+    options = {name: getattr(arguments, name) for name in ("minutes", "spacing", "format", "axes")}
     manifest = Manifest(arguments.output, checkpoint, options, command="denoise")
     prepare_output(manifest, jobs, overwrite=arguments.overwrite)
-    runner = SingleFileDenoiser(denoiser, manifest, arguments.format, axes=arguments.axes, minutes=arguments.minutes)
+    chosen = {name: getattr(arguments, name) for name in ("axes", "minutes", "range", "spacing")}
+    runner = SingleFileDenoiser(denoiser, manifest, arguments.format, **chosen)
     code = run_jobs(runner, jobs)
     picture = arguments.output / PICTURE_NAME
     if all(job.output != picture for job in jobs) and save_picture(picture, jobs, arguments.axes):

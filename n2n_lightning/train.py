@@ -50,17 +50,18 @@ def job(cfg: DictConfig) -> float | str:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then uses huge pages: the U-Net trains 5 % faster
     hydra_cfg: Any = HydraConfig.get()
     single = hydra_cfg.mode is RunMode.RUN
-    if single and OmegaConf.select(cfg, "trainer.strategy") == "ddp" and ranks.follows():
-        sys.exit(follow_job(lambda: hydra_app.resolve_config(cfg)))
-    model, task = hydra_cfg.runtime.choices.model, list(hydra_cfg.overrides.task)
-    folder = find_folder(Path(hydra_cfg.runtime.output_dir), model, task)
-    labels = {"model": model, "overrides": named_overrides(task)}
 
     def make_config() -> dict[str, Any]:
         searching = hydra_cfg.runtime.choices["hydra/sweeper"] == "optuna"
         if searching and single and not is_trial():  # a launcher may run a trial so
             raise errors.InputError("a search needs -m; put -m first, or set hydra/sweeper=basic for a single run")
         return hydra_app.resolve_config(cfg)
+
+    if single and OmegaConf.select(cfg, "trainer.strategy") == "ddp" and ranks.follows():
+        sys.exit(follow_job(make_config))
+    model, task = hydra_cfg.runtime.choices.model, list(hydra_cfg.overrides.task)
+    folder = find_folder(Path(hydra_cfg.runtime.output_dir), model, task)
+    labels = {"model": model, "overrides": named_overrides(task)}
 
     def save(config: dict[str, Any]) -> None:
         save_hydra_files(folder, config, task, OmegaConf.to_container(hydra_cfg, resolve=False))
@@ -96,13 +97,14 @@ def run_job(
         save: called with the configuration when the input has been checked, before anything else is written.
     """
     from n2n_lightning.system.lock import file_lock
+    from n2n_lightning.training.rank_roles import leading
     from n2n_lightning.training.run import train
 
     try:
         config = make_config()
         fix = f"wait for it to end, or {another_folder(folder, str(config['study']))}"
         busy = f"{folder} is being trained in by another process; {fix}"
-        with file_lock(folder / LOCK, busy):
+        with leading(config), file_lock(folder / LOCK, busy):
             trained = train(config, folder, labels, save, pruning=search_pruning(folder))
             status, text = best_text(folder)
     except errors.InputError as error:
@@ -128,8 +130,8 @@ def run_job(
 
 def follow_job(make_config: Callable[[], dict[str, Any]]) -> int:
     """Train as a rank other than 0, without a word; return 0 unless this rank alone has failed."""
+    from n2n_lightning.training.rank_roles import follow
     from n2n_lightning.training.ranks import lost_rank
-    from n2n_lightning.training.run import follow
 
     told = sys.__stderr__ or sys.stderr
     ranks.silence()

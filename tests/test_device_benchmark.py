@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from graph_recorder import ImitatedGraphs
 from small_runs import ROOT, compose_settings
 from warm_processes import is_running
 
 from benchmarks import device
 from benchmarks.device import PARTS, Part, link_photographs, main, run_part
 from benchmarks.device_predict import png_files
-from benchmarks.device_steps import NO_GRAPH, BareStep, capture
+from benchmarks.device_steps import NO_GRAPH, BareStep, capture, graph_difference
 from n2n_lightning.data.pairs import TensorPairs
 from n2n_lightning.training.build import build_module
+from n2n_lightning.training.graph_step import Step
 
 SECONDS = 400  # for all parts in tiny, on a busy machine
 
@@ -109,6 +111,16 @@ def test_every_part_runs_in_tiny(folder: Path, photographs: Path):
     assert not {name: part["reason"] for name, part in found.items() if part["reason"]}
     assert all(part["found"] for part in found.values())
     assert (NO_GRAPH in found["steps"]["found"][0]) == (not torch.cuda.is_available())
+
+
+def test_weights_with_a_graph_and_without_are_compared(folder: Path, course_data: Path):
+    class Idle(ImitatedGraphs):
+        def capture(self, step: Step) -> Step:
+            return lambda: torch.zeros(())
+
+    data = ["data=ee559", f"data.root={course_data}", "data.batch_size=8", "trainer.accelerator=cpu"]
+    assert graph_difference("convtrans_relu", data, ImitatedGraphs()) == 0
+    assert graph_difference("convtrans_relu", data, Idle()) > 1e-3
 
 
 def bare_step() -> BareStep:

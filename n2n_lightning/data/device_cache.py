@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.data.crops import CropSampler, CropWindows
+from n2n_lightning.data.pairs import to_device
 from n2n_lightning.data.scenes import Scene, StackImage
 from n2n_lightning.image_io.stack import in_threads
 from n2n_lightning.image_io.value_range import Limits
@@ -44,7 +45,7 @@ class DeviceImages:
         corners: npt.NDArray[np.int64] = (windows.top * columns + windows.left) * channels
         corners += [self.starts[image] for image in images]
         device = self.values.device
-        both = torch.from_numpy(np.stack([corners, columns * channels]))[:, :, None, None].to(device)
+        both = to_device(torch.from_numpy(np.stack([corners, columns * channels])), device)[:, :, None, None]
         rows = torch.arange(windows.height, device=device)[:, None]
         along = torch.arange(windows.width * channels, device=device)
         pixels = self.values[both[0] + rows * both[1] + along]

@@ -94,6 +94,11 @@ def check_at_least(least: int, example: int, **settings: int | None) -> None:
             raise ValueError(f"{name} must be {least} or more, got {value}; set data.{name}={example}")
 
 
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Move values without waiting for what the device still computes, where torch can do so."""
+    return values.to(device, non_blocking=device.type == "cuda")  # MPS would give wrong values (pytorch#83015)
+
+
 class TensorPairs:
     """Pairs held in memory as tensors of one shape and type.
 
@@ -125,6 +130,7 @@ class TensorPairs:
         self.target, self.clean = (None if x is None else x.to(device) for x in (self.target, self.clean))
 
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
+        indices = to_device(indices, self.source.device)
         target, clean = (None if images is None else images[indices] for images in (self.target, self.clean))
         return NoisyPair(self.source[indices], target, clean)
 
@@ -155,7 +161,8 @@ class CellPairs:
         self.cells = self.cells.to(device)
 
     def batch(self, indices: Tensor, rng: torch.Generator) -> NoisyPair:
-        cells, rng = self.cells[indices], generator_on(self.cells.device, rng)
+        device = self.cells.device
+        cells, rng = self.cells[to_device(indices, device)], generator_on(device, rng)
         source = draw_cell_pixels(cells, rng)
         if not self.has_pairs:
             return NoisyPair(source, cells.float().mean(3).round_().permute(0, 3, 1, 2).byte())

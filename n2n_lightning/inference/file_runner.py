@@ -62,7 +62,7 @@ class InspectedFile(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Name of the type: "uint16", "float32", ...; files of one kind have one range."""
+        """Name of the type: "uint16", "float32", ..."""
         return self.dtype.name
 
 
@@ -100,13 +100,9 @@ class FileDenoiser:
             except ImageError as error:
                 failed += 1
                 yield str(error)
-        ranges: dict[str, float] = {}
+        ranges: dict[Path, float] = {}
         todo = self.unfinished(files, ranges)
-        if todo:  # finished files count for the range too, and are denoised again where it has changed
-            unknown = [file for file in files if self.range_of(file, ranges) is None]
-            for kind in sorted({file.kind for file in unknown}):
-                ranges[kind] = self.find_range([file for file in unknown if file.kind == kind])
-            todo = self.unfinished(files, ranges)
+        self.find_ranges([file for file in todo if self.range_of(file, ranges) is None], ranges)
         skipped = len(files) - len(todo)
         faults = {file.job: fault for file in todo if (fault := self.scale_fault(file))}
         failed += len(faults)
@@ -134,14 +130,19 @@ class FileDenoiser:
                 except ImageError as error:
                     failed += 1
                     yield str(error)
-        print(summary(done, skipped, failed, time.perf_counter() - start))
+        unchanged = sum(self.is_unchanged(file.job.input) for file in done)
+        print(summary(done, unchanged, skipped, failed, time.perf_counter() - start))
 
-    def prepare(self, files: Sequence[InspectedFile], ranges: Mapping[str, float]) -> None:
+    def prepare(self, files: Sequence[InspectedFile], ranges: Mapping[Path, float]) -> None:
         """Do what must be done with all files before the first one is denoised."""
 
     def facts(self, file: InspectedFile) -> dict[str, Any]:
         """Return what the manifest tells of a file beside its range."""
         return {}
+
+    def is_unchanged(self, path: Path) -> bool:
+        """Return whether a file's pixels are passed through."""
+        return False
 
     def lines(self, file: InspectedFile) -> list[str]:
         """Return what is said of a file after it was denoised, beside its name and time."""
@@ -192,14 +193,17 @@ class FileDenoiser:
                 flush=True,
             )
 
-    def find_range(self, files: Sequence[InspectedFile]) -> float:
-        """Find the range of files of one kind by their values, and print it."""
-        span = join_spans([self.span(file) for file in files])
-        peak = covering_range(span, files[0].dtype)
-        brightest = max(files, key=lambda file: self.span(file).reach)
-        found = f"range of {brightest.kind}: {range_text(span, peak)}, found in {brightest.job.input}"
-        print(f"{found}; --range sets another", flush=True)
-        return peak
+    def find_ranges(self, files: Sequence[InspectedFile], ranges: dict[Path, float]) -> None:
+        """Find the range of each file by its values, and print a line for those that share type and range."""
+        groups: dict[tuple[str, float], list[InspectedFile]] = {}
+        for file in files:
+            ranges[file.job.input] = covering_range(self.span(file), file.dtype)
+            groups.setdefault((file.kind, ranges[file.job.input]), []).append(file)
+        for (kind, peak), alike in sorted(groups.items()):
+            span = join_spans([self.span(file) for file in alike])
+            others = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+            found = f"range of {kind}: {range_text(span, peak)}, found in {alike[0].job.input}{others}"
+            print(f"{found}; --range sets another", flush=True)
 
     def span(self, file: InspectedFile) -> ValueSpan:
         """Return the values of a file, which is looked through once."""
@@ -223,16 +227,16 @@ class FileDenoiser:
         print(f"warning: {text}", file=sys.stderr)
         return None
 
-    def unfinished(self, files: Sequence[InspectedFile], ranges: Mapping[str, float]) -> list[InspectedFile]:
+    def unfinished(self, files: Sequence[InspectedFile], ranges: Mapping[Path, float]) -> list[InspectedFile]:
         """Return the files that the manifest does not hold as finished."""
         return [file for file in files if not self.manifest.holds(file.job, self.range_of(file, ranges))]
 
-    def range_of(self, file: InspectedFile, ranges: Mapping[str, float]) -> float | None:
+    def range_of(self, file: InspectedFile, ranges: Mapping[Path, float]) -> float | None:
         """Return the value that is 1 to the net: the user's, else the training's, else one of ``ranges``."""
         given = None if file.dtype == np.uint8 else self.range
-        return given or self.denoiser.known_range(file.dtype) or ranges.get(file.kind)
+        return given or self.denoiser.known_range(file.dtype) or ranges.get(file.job.input)
 
-    def scale(self, file: InspectedFile, ranges: Mapping[str, float]) -> tuple[float, Limits | None]:
+    def scale(self, file: InspectedFile, ranges: Mapping[Path, float]) -> tuple[float, Limits | None]:
         """Return the value that is 1 to the net, and what values are clipped to, None for nothing."""
         peak, span = self.range_of(file, ranges), self.spans.get(file.job.input)
         assert peak is not None
@@ -241,7 +245,7 @@ class FileDenoiser:
     def denoise(
         self,
         file: InspectedFile,
-        ranges: Mapping[str, float],
+        ranges: Mapping[Path, float],
         advance: Callable[[float], None],
         reporter: Reporter,
     ) -> None:
@@ -249,7 +253,7 @@ class FileDenoiser:
 
         Args:
             file: what was found by ``inspect``.
-            ranges: by kind.
+            ranges: by the file's path.
             advance: called with the number of megapixels after each band.
             reporter: takes warnings and what was done.
 
@@ -362,9 +366,10 @@ def check_finite(rows: Array, group: int, top: int) -> None:
         )
 
 
-def summary(done: Sequence[InspectedFile], skipped: int, failed: int, seconds: float) -> str:
+def summary(done: Sequence[InspectedFile], unchanged: int, skipped: int, failed: int, seconds: float) -> str:
     """Return the last line of the output: how many files were denoised, and how fast."""
-    parts = [f"{len(done)} of {len(done) + skipped + failed} files denoised"]
+    parts = [f"{len(done) - unchanged} of {len(done) + skipped + failed} files denoised"]
+    parts += [f"{unchanged} passed through"] if unchanged else []
     parts += [f"{skipped} done before"] if skipped else []
     parts += [f"{failed} failed"] if failed else []
     megapixels = sum(file.pixels for file in done) / 1e6

@@ -41,8 +41,8 @@ def noise_text(noise: ImageNoise, chosen: str) -> str:
         "clean": f"hardly any independent noise (sd {noise.sd:.3g}, {values}); using {chosen}, which may smooth detail",
         "independent": f"noise of sd {noise.sd:.3g} ({values}); using {chosen}",
         "correlated": f"noise of sd about {noise.sd:.2g} ({values}), or fine texture, correlated between neighbouring "
-        f"pixels ({noise.correlation:.2f}); using {chosen}, which knows independent noise only: training on several "
-        "frames (data=burst) does better",
+        f"pixels ({noise.correlation:.2f}); using {chosen}, which knows independent noise only: the command "
+        "denoise and training on several frames (data=burst) do better",
     }[noise.kind]
     if noise.saturated:
         text += f"; {100 * noise.saturated:.0f} % of the values are {noise.high:.5g} (saturated), what they hid is lost"

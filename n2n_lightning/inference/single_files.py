@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from n2n_lightning.image_io.conversion import WriteRows
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file
 from n2n_lightning.image_io.value_range import Limits, finite_limits
@@ -19,6 +22,7 @@ from n2n_lightning.inference.file_runner import (
     held_with,
     progress_bar,
 )
+from n2n_lightning.inference.side_by_side import Reporter
 from n2n_lightning.inference.single_image import Treatment, choose_treatment, kinds, read_windows, use_adapted
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.training.adaptation import adapt
@@ -32,12 +36,14 @@ class SingleFileDenoiser(FileDenoiser):
 
     Args:
         minutes: of adaptation, for all images of one kind together; 0 for none.
+        spacing: at which the noise of all files is known to be independent, px; None measures it.
     """
 
     minutes: float = 1.0
+    spacing: int | None = None
     treatments: dict[Path, Treatment] = field(default_factory=dict)  # by the file's path
 
-    def prepare(self, files: Sequence[InspectedFile], ranges: Mapping[str, float]) -> None:
+    def prepare(self, files: Sequence[InspectedFile], ranges: Mapping[Path, float]) -> None:
         """Look at all files, and adapt the net to those whose noise is known."""
         with progress_bar(len(files), "looking", "files") as advance:
             for file in files:
@@ -50,7 +56,7 @@ class SingleFileDenoiser(FileDenoiser):
                 for group in groups:
                     self.adapt(group, advance)
 
-    def look(self, file: InspectedFile, ranges: Mapping[str, float], kept: int) -> Treatment | None:
+    def look(self, file: InspectedFile, ranges: Mapping[Path, float], kept: int) -> Treatment | None:
         """Choose the treatment of a file, and keep at most so many windows; None where it cannot be read.
 
         What cannot be read is reported later.
@@ -63,7 +69,7 @@ class SingleFileDenoiser(FileDenoiser):
             return None
         if finite_limits(windows) is None:
             return None
-        treatment = choose_treatment(self.denoiser, windows, peak, file.pixels, kept=kept)
+        treatment = choose_treatment(self.denoiser, windows, peak, file.pixels, kept=kept, spacing=self.spacing)
         if treatment.noise.kind == "constant" and self.span(file)[0] < self.span(file)[1]:  # beside the windows
             treatment.noise = treatment.noise._replace(kind="clean")
         return treatment
@@ -78,6 +84,20 @@ class SingleFileDenoiser(FileDenoiser):
     def facts(self, file: InspectedFile) -> dict[str, Any]:
         treatment = self.treatments.get(file.job.input)
         return {} if treatment is None else treatment.facts()
+
+    def is_unchanged(self, path: Path) -> bool:
+        treatment = self.treatments.get(path)
+        return treatment is not None and treatment.denoiser is None
+
+    @contextmanager
+    def checked_output(self, image: ImageReader, part: Path, reporter: Reporter) -> Iterator[WriteRows]:
+        """Open the output; a file whose pixels are passed through is copied, unless it gets another format."""
+        if not self.is_unchanged(image.path) or self.form not in (None, image.form):
+            with super().checked_output(image, part, reporter) as write:
+                yield write
+        else:
+            yield lambda *_: None
+            shutil.copyfile(image.path, part)
 
     def needed_bytes(self, file: InspectedFile) -> float:
         """Return the memory that a file's treatment takes."""

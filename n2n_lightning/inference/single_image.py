@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from n2n_lightning.diagnosis.single_image import CORRELATED, MIN_SIDE_PX, ImageNoise, find_noise, whole_patches
+from n2n_lightning.diagnosis.removed import Removed, measure_removed
+from n2n_lightning.diagnosis.single_image import MIN_SIDE_PX, ImageNoise, find_noise, whole_patches
 from n2n_lightning.diagnosis.single_quality import SingleNoise, as_db, sure_db
 from n2n_lightning.diagnosis.spacing import NoiseSpacing, find_spacing
 from n2n_lightning.image_io.image_file import ImageReader
@@ -23,7 +24,8 @@ WINDOW_PX, MOST_ACROSS = 256, 3  # sides of the windows that are looked at, and 
 MOST_PAGES = 3
 PASSES = {2: Passes((1, 2), again=True), 3: Passes((3, 4), again=True), 4: Passes((4, 5), again=True)}  # by spacing
 TURNS = ((2e6, 8), (8e6, 4), (30e6, 2))  # up to so many px in a file, so many flips and rotations; 1 beyond
-LEAST_CORRELATED = 0.006  # sd as a part of the values' span: less is texture, 1.5 of 255
+LEAST_CORRELATED = 0.0055  # sd as a part of the contrast: less is texture, 1.4 of 255
+MOST_SHARE = 0.45  # of noise that is independent at 3 px, without spacing: 0.04 to 0.4 were seen
 LEAST_ERROR_DB = 1.0  # of an estimated PSNR; 0.9 was seen on a photograph of floats
 DOUBTS = {
     "small": "the image is too small",
@@ -166,10 +168,10 @@ class Treatment:
         values = f"values {low:.5g} to {high:.5g}"
         if self.spacing is None:
             text = {"constant": f"every value is {high:.5g}", "small": f"fewer than {MIN_SIDE_PX} px a side"}.get(
-                self.noise.kind, f"hardly any that differs from pixel to pixel ({values})"
+                self.noise.kind,
+                f"hardly any that can be told from texture ({values}); if you see noise, add --spacing 1, "
+                "or --spacing 2 for a camera's JPEG",
             )
-            if self.noise.kind == "clean" and self.noise.correlation > CORRELATED:
-                text += "; blotchy noise, as of a camera's JPEG, looks like texture: predict general removes some of it"
         else:
             rho = ", ".join(f"{value:.2f}" for value in self.spacing.correlation)
             form = "independent" if self.spacing.spacing == 1 else "correlated"
@@ -208,7 +210,9 @@ def rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
-def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: int, *, kept: int) -> Treatment:
+def choose_treatment(
+    general: Denoiser, windows: Tensor, peak: float, pixels: int, *, kept: int, spacing: int | None = None
+) -> Treatment:
     """Look at windows of a file, and choose how to denoise it, without adaptation.
 
     Args:
@@ -217,29 +221,59 @@ def choose_treatment(general: Denoiser, windows: Tensor, peak: float, pixels: in
         peak: the value that is 1.
         pixels: of the file.
         kept: at most so many windows stay in memory, for adaptation.
+        spacing: at which the noise is known to be independent, px; None measures it.
     """
     noise = find_noise(torch.cat(list(windows), -1).numpy())
     treatment = Treatment(windows.shape[1], peak, noise)
-    if noise.kind in ("small", "constant", "clean"):
+    if noise.kind in ("small", "constant"):
         return treatment
 
     def denoise_at(images: np.ndarray, spacing: int) -> np.ndarray:
         return general.with_passes(Passes((spacing,))).estimate(torch.from_numpy(images)).numpy()
 
-    treatment.spacing = find_spacing(windows.numpy(), denoise_at)
-    if treatment.spacing.spacing > 1 and treatment.spacing.sd <= LEAST_CORRELATED * (noise.high - noise.low):
-        treatment.noise, treatment.spacing = noise._replace(kind="clean"), None  # texture
-        return treatment
-    if treatment.spacing.spacing > 1:
-        treatment.denoiser = general.with_passes(PASSES[treatment.spacing.spacing])
+    found = find_spacing(windows.numpy(), denoise_at)
+    if spacing is not None:
+        found = found._replace(spacing=spacing)
+    else:
+        alone = removed_by(general, windows)
+        found = true_spacing(general, windows, noise, found, alone)
+        if found.spacing == 1 and not alone.is_noise:
+            treatment.noise = noise._replace(kind="clean")
+            return treatment
+    if found.spacing > 1:
+        treatment.spacing, treatment.denoiser = found, general.with_passes(PASSES[found.spacing])
         return treatment
     turns = next((turns for most, turns in TURNS if pixels <= most), 1)
-    treatment.denoiser = general.with_passes(Passes(turns=turns))
+    treatment.spacing, treatment.denoiser = found, general.with_passes(Passes(turns=turns))
     noisy = [window for window in windows if find_noise(window.numpy()).kind == "independent"]
     treatment.measured = torch.stack(noisy) if noisy else windows
     treatment.quality = SingleNoise.measure(general.estimate, treatment.measured)
     treatment.measured = treatment.measured[:kept].clone()
     return treatment
+
+
+def true_spacing(
+    general: Denoiser, windows: Tensor, noise: ImageNoise, found: NoiseSpacing, alone: Removed
+) -> NoiseSpacing:
+    """Return the spacing that was found, or less where it is due to texture, which looks like noise at a spacing.
+
+    ``alone`` is what the denoiser removes without spacing: a correlated part of a camera's noise, little of noise that
+    is independent at 3 px only, and next to nothing of texture.
+    """
+    if found.spacing > 2 and noise.kind != "clean":
+        removed = removed_by(general.with_passes(PASSES[found.spacing]), windows)
+        if removed.is_even and alone.usual <= MOST_SHARE * removed.usual:
+            return found._replace(sd=removed.sd)
+    if alone.is_correlated:
+        removed = removed_by(general.with_passes(PASSES[2]), windows)
+        if removed.is_even and removed.usual > LEAST_CORRELATED:
+            return found._replace(spacing=2, sd=removed.sd)
+    return found._replace(spacing=1)
+
+
+def removed_by(denoiser: Denoiser, windows: Tensor) -> Removed:
+    """Measure what a denoiser removes from windows, (N, C, h, w)."""
+    return measure_removed(windows.numpy(), denoiser.estimate(windows).numpy())
 
 
 def kinds(treatments: Sequence[Treatment]) -> list[list[Treatment]]:

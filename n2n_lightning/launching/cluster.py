@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import submitit
@@ -19,6 +18,7 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.processes import handling_signals
 
 POLL_SECONDS = 0.5  # submitit asks SLURM less often
+REPEAT_SECONDS = 30  # until a job of this machine gets the signal again: submitit drops one that comes too early
 COMMON = (  # parameters that all of submitit's clusters have; of others, the cluster's name comes first
     *("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"),
     "stderr_to_stdout",
@@ -65,25 +65,30 @@ def submit_jobs(
     Returns:
         The last signal received; None without one.
     """
-    pending = dict(zip(jobs, submit(jobs, cluster, folder, max_num_timeout, parameters), strict=True))
     received: list[int] = []
-
-    def cancel(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for submitted in pending.values():
-            if cluster == "local":  # SIGTERM, after which the state is saved; ``cancel`` would kill the job
-                os.kill(int(submitted.job_id), signal.SIGTERM)
-            else:
-                submitted.cancel(check=False)
-
-    with handling_signals(cancel):
+    with handling_signals(lambda number, frame: received.append(number)):
+        pending = dict(zip(jobs, submit(jobs, cluster, folder, max_num_timeout, parameters), strict=True))
+        cancelled = None
         while pending:
+            due = cancelled is None or (cluster == "local" and time.monotonic() > cancelled + REPEAT_SECONDS)
+            if received and due:
+                cancel(pending.values(), cluster)
+                cancelled = time.monotonic()
             for job, submitted in list(pending.items()):
                 if submitted.done():
                     del pending[job]
                     on_end(job.number, outcome_of(job, submitted, interrupted=bool(received)))
             time.sleep(POLL_SECONDS)
     return received[-1] if received else None
+
+
+def cancel(jobs: Iterable[submitit.Job[Outcome]], cluster: str) -> None:
+    """Cancel jobs so that they save their state."""
+    for submitted in jobs:
+        if cluster == "local":  # SIGTERM, after which the state is saved; ``cancel`` would kill the job
+            os.kill(int(submitted.job_id), signal.SIGTERM)
+        else:
+            submitted.cancel(check=False)
 
 
 def submit(

@@ -165,10 +165,11 @@ def device_slots(n_jobs: int | None, devices: Sequence[str]) -> Slots:
         names, variable = [""] * (n_jobs or cores), None
     else:
         names, variable = list(devices[:n_jobs]), "CUDA_VISIBLE_DEVICES"
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // len(names))))}
 
-    def environment(taken: Sequence[str]) -> Mapping[str, str]:
-        return threads if variable is None else {**threads, variable: ",".join(taken)}
+    def environment(taken: Sequence[str], asked: int) -> Mapping[str, str]:
+        threads = max(1, cores * len(taken) // (len(names) * asked))  # of each process, one for each slot asked for
+        shared = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        return shared if variable is None else {**shared, variable: ",".join(taken)}
 
     return Slots(names, environment)
 

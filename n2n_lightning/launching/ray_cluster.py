@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 
 import ray
@@ -14,6 +15,8 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.processes import handling_signals
 
 POLL_SECONDS = 0.5
+CONNECT_SECONDS = 10
+FIX = "start one with `ray start --head`, or set hydra.launcher.address=null"
 
 
 def run_on_ray(
@@ -57,12 +60,25 @@ def connect(address: str | None) -> None:
     """Connect to a cluster, or start one; its processes have our variables of the environment."""
     if ray.is_initialized():  # by an earlier part of the sweep
         return
+    if address and not answers(address):
+        raise errors.InputError(f"no Ray cluster at {address}: nothing listens there; {FIX}")
     variables = {key: value for key, value in os.environ.items() if key.startswith(("N2N_", "HYDRA_", "GOMP_"))}
     try:
         ray.init(address, include_dashboard=False, configure_logging=False, runtime_env={"env_vars": variables})
     except (ConnectionError, ValueError, RuntimeError) as error:
-        fix = "start one with `ray start --head`, or set hydra.launcher.address=null"
-        raise errors.InputError(f"no Ray cluster at {address}: {errors.one_line(error)}; {fix}") from error
+        raise errors.InputError(f"no Ray cluster at {address}: {errors.one_line(error)}; {FIX}") from error
+
+
+def answers(address: str) -> bool:
+    """Return whether something listens at HOST:PORT, which Ray would try for minutes; True for "auto" and the like."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def outcome_of(job: SweepJob, task: ray.ObjectRef[tuple[Outcome, int | None]], *, interrupted: bool) -> Outcome:

@@ -197,12 +197,15 @@ class DenoiserModule(pl.LightningModule):
         if "progress" in self.loss_takes:
             steps = self.trainer.estimated_stepping_batches  # inf where the Trainer counts time
             self.progress = self.trainer.global_step / steps if math.isfinite(steps) else 0.5
-        if pair.target is None:
-            loss = self.single_loss(self, pair)
-        else:
-            loss = self.pair_loss(self(pair.source), pair.target, pair)
+        loss = self.training_loss(pair)
         self.train_loss.update(loss.detach(), pair.counted)
         return loss if pair.weight == 1 else loss * pair.weight
+
+    def training_loss(self, pair: NoisyPair) -> Tensor:
+        """Return the loss of a batch, and change nothing. (N, C, H, W) float32 -> scalar."""
+        if pair.target is None:
+            return self.single_loss(self, pair)
+        return self.pair_loss(self(pair.source), pair.target, pair)
 
     def pair_loss(self, estimate: Tensor, target: Tensor, pair: NoisyPair) -> Tensor:
         """Return the loss, with masked-out pixels set to 0. (N, C, H, W) float32 twice -> scalar."""

@@ -120,7 +120,7 @@ def plugin_words(words: Sequence[str]) -> list[str]:
 
 def run_hydra(main: Callable[[], None], config_name: str) -> int:
     """Run a ``hydra.main`` function; turn its exceptions and signals into an exit code and at most one message."""
-    os.environ[USER_FULL_ERROR] = os.environ.get(HYDRA_FULL_ERROR, "0")
+    os.environ.setdefault(USER_FULL_ERROR, os.environ.get(HYDRA_FULL_ERROR, "0"))  # a rank has that of rank 0
     os.environ[HYDRA_FULL_ERROR] = "1"  # otherwise Hydra catches the error, prints it and exits with code 1
     named_before = os.environ.get(plugin_loading.VARIABLE)
 

@@ -33,13 +33,18 @@ class Command(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """What the processes share out, such as devices: a name for each slot, and the environment of those taken."""
+    """What the processes share out, such as devices.
+
+    Args:
+        names: of the slots.
+        environment: called with the slots that a command gets, and how many it has asked for; returns its environment.
+    """
 
     names: Sequence[str]
-    environment: Callable[[Sequence[str]], Mapping[str, str]]
+    environment: Callable[[Sequence[str], int], Mapping[str, str]]
 
 
-ONE_SLOT = Slots(("",), lambda taken: {})
+ONE_SLOT = Slots(("",), lambda taken, asked: {})
 
 
 def run_commands(commands: Sequence[Command], slots: Slots, on_end: Callable[[int, int], None]) -> int | None:
@@ -69,7 +74,7 @@ def run_commands(commands: Sequence[Command], slots: Slots, on_end: Callable[[in
             while running or (waiting and not received):
                 while waiting and not received and (needed := min(waiting[0][1].slots, len(slots.names))) <= len(free):
                     (number, command), taken = waiting.popleft(), [free.pop(0) for _ in range(needed)]
-                    running[number] = start(command, slots.environment(taken)), taken
+                    running[number] = start(command, slots.environment(taken, command.slots)), taken
                     for late in received:  # while it was started
                         running[number][0].send_signal(late)
                 time.sleep(POLL_SECONDS)

@@ -19,6 +19,7 @@ SYNONYMS = {  # our word, the last part of a setting or a choice -> words for it
     "devices": "gpu gpus numgpus ngpus numdevices",
     "ema": "emadecay modelema",
     "gradient_clip_val": "clip clipgrad gradclip gradientclip clipnorm gradclipnorm maxgradnorm clipvalue clipgradnorm",
+    "graph": "cudagraph cudagraphs",
     "init_from": "ckpt ckptpath weights checkpoint checkpointpath pretrained initialcheckpoint finetune",
     "lam": "lambda rate",
     "loss": "criterion lossfn lossfunction lossname losstype objective",

@@ -14,10 +14,12 @@ from n2n_lightning.data.datamodule import NoisyPairDataModule
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.training.build import build_module
+from n2n_lightning.training.graph_choice import graph_recorder
+from n2n_lightning.training.graph_step import WARM_UP, use_graphs
 from n2n_lightning.training.settings import RunSettings
 from n2n_lightning.training.trainer_settings import ONE_DEVICE, trainer_arguments
 
-WARM_STEPS = 3  # the first steps are slower
+WARM_STEPS = WARM_UP + 1  # the first steps are slower, and the last of these may capture a graph
 MEASURED_S, MEASURED_STEPS = 4.0, 8  # of steps that are measured, at least
 MOST_STEPS, MOST_SHARE = 200, 0.1  # that are measured; part of the time that this takes; at most
 STEADY = 1.5  # median of the steps in units of the fastest; above it, other work disturbs, and more are measured
@@ -55,6 +57,7 @@ class StepTimes(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        outputs["loss"].item()  # waits for the device
         now = time.monotonic()
         self.seconds.append(now - self.began)
         self.began = now
@@ -127,6 +130,7 @@ def measure(settings: RunSettings, datamodule: NoisyPairDataModule, most_s: floa
     limits = {"max_epochs": 1, "min_epochs": None, "min_steps": None, "limit_train_batches": MOST_STEPS}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "profiler": None, "callbacks": [times]}
     trainer = pl.Trainer(**trainer_arguments(settings.trainer | ONE_DEVICE) | limits | quiet)
+    use_graphs(trainer, graph_recorder(settings))
     loader = dict(settings.data.loader)
     ranks = settings.trainer.get("devices", 1) * settings.trainer.get("num_nodes", 1)
     loader |= {"batch_size": -(-datamodule.batch_size // ranks)}  # a rank's share; the exchange is not measured

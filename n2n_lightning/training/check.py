@@ -14,6 +14,7 @@ from n2n_lightning.system.errors import suggest
 from n2n_lightning.system.plugin_loading import plugin_of
 from n2n_lightning.training.build import build_datamodule, build_module
 from n2n_lightning.training.callback_choices import callback_faults
+from n2n_lightning.training.graph_choice import graph_faults
 from n2n_lightning.training.loggers import logger_faults
 from n2n_lightning.training.settings import Config, DataSettings, LossChoice, NoiseChoice, RunSettings, setting_types
 from n2n_lightning.training.signatures import construction_faults, describe_type, fits
@@ -30,7 +31,7 @@ def check_config(config: Config) -> RunSettings:
     faults = top_level_faults(config) + length_faults(settings) + data_faults(settings) + loss_faults(settings)
     faults += settings.optimizer.faults() + settings.scheduler.faults() + model_faults(settings)
     faults += trainer_faults(settings.trainer) + logger_faults(settings.logger) + callback_faults(settings.callbacks)
-    refuse(faults)
+    refuse(faults or graph_faults(settings))
     return settings
 
 

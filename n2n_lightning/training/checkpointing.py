@@ -25,7 +25,7 @@ from n2n_lightning.system import errors
 from n2n_lightning.system.atomic import DISK_FULL, atomic_write, link_or_copy
 from n2n_lightning.system.safe_load import unsafe_part
 from n2n_lightning.training.callbacks import RunRecord
-from n2n_lightning.training.ranks import largest, mean_over_ranks
+from n2n_lightning.training.ranks import gather, largest, mean_over_ranks
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 TRAINER = "n2n_trainer"  # in a checkpoint: state of the Trainer that Lightning does not save
@@ -104,12 +104,17 @@ class RunCheckpoints(pl.Callback):
         self.signal: int | None = None  # received, and not yet acted on
         self.process = os.getpid()
         self.restored: dict[str, Any] = {}
+        self.sums: Tensor | None = (
+            None  # of the epoch's training loss, (ranks, 2): float32 would add them up differently
+        )
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Save what Lightning does not: the last metrics, and that a callback has asked for the end of the run."""
         checkpoint[TRAINER] = {"metrics": dict(trainer.callback_metrics), "should_stop": trainer.should_stop}
+        if trainer.world_size > 1:
+            checkpoint[TRAINER]["sums"] = self.sums
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -125,8 +130,17 @@ class RunCheckpoints(pl.Callback):
         self.set_handlers()
         trainer.callback_metrics.update(self.restored.get("metrics", {}))
         trainer.should_stop |= self.restored.get("should_stop", False)
-        if not trainer.is_global_zero:  # the checkpoint holds the sums over all ranks
-            trainer.lightning_module.train_loss.reset()  # type: ignore[union-attr,operator]  # of DenoiserModule
+        self.restore_sums(trainer)
+
+    def restore_sums(self, trainer: pl.Trainer) -> None:
+        """Give each rank its own sums of the training loss; with another number of ranks, rank 0 keeps all."""
+        train_loss: Any = trainer.lightning_module.train_loss
+        sums = self.restored.get("sums")
+        if sums is not None and len(sums) == trainer.world_size > 1:
+            own = sums[trainer.global_rank].to(train_loss.weight.device)
+            train_loss.mean_value, train_loss.weight = own.clone().unbind()
+        elif not trainer.is_global_zero:
+            train_loss.reset()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -162,6 +176,7 @@ class RunCheckpoints(pl.Callback):
                 trainer.logger.experiment.flush()  # a resumed run does not log again what came before its checkpoint
             if leads and last.exists():
                 link_or_copy(last, self.folder / PREVIOUS)
+            self.sums = gather(torch.stack([train_loss.mean_value, train_loss.weight]))
             with train_loss.sync_context():  # its sums over all ranks are saved
                 trainer.save_checkpoint(best_path if best else last, weights_only=False)
             if leads and best:

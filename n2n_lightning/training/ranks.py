@@ -11,22 +11,29 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]  # torch does not list its public names
 
 from n2n_lightning.system import errors
 from n2n_lightning.system.ranks import follows
 from n2n_lightning.training.settings import RunSettings
+from n2n_lightning.training.single_noise import MeasuredNoise
 
 LEADER = "N2N_LEADER"  # environment of the processes that rank 0 starts: its process id
 GRACE_S = 10.0  # for a process to end by itself when another has died
+POLL_S = 0.2  # between two looks at whether all ranks are there
+ARRIVED = "n2n_lightning_arrived"  # in the store that the ranks share: how many are there
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class RankPlan:
     folder: Path
     resume_from: Path | None
     resume_step: int
+    noise: MeasuredNoise | None  # of single images
 
 
 class RankStrategy(DDPStrategy):
@@ -45,8 +53,12 @@ class RankStrategy(DDPStrategy):
     Several processes average the gradients. Tensors on the CPU go over gloo, those on CUDA devices over nccl.
     """
 
+    has_met = False  # in this process, whichever strategy it was
     plan: RankPlan | None = None
     watch: RankWatch | None = None
+
+    def on_wait(self) -> None:
+        """Do nothing while other ranks are missing; a run may set what ends it after a signal."""
 
     def _get_process_group_backend(self) -> str:
         return "gloo" if self.root_device.type == "cpu" else "cpu:gloo,cuda:nccl"
@@ -60,12 +72,63 @@ class RankStrategy(DDPStrategy):
         super().setup_environment()
         self.plan = self.broadcast(self.plan)
 
+    def setup_distributed(self) -> None:
+        """Wait for the other ranks, and then connect to them, unless this process has done so before."""
+        store = None
+        if not dist.is_initialized():
+            self.set_world_ranks()
+            assert self.cluster_environment is not None and self._timeout is not None
+            store = await_ranks(self.cluster_environment, self._timeout, self.on_wait)
+            RankStrategy.has_met = True
+        super().setup_distributed()
+        del store  # rank 0 serves it, until torch does
+
     def leave(self) -> None:
         """Leave the other ranks, and wait until those that were started here have ended."""
         if dist.is_initialized():
             dist.destroy_process_group()
         if self.watch is not None:
-            self.watch.end()
+            self.watch.end(stop=not RankStrategy.has_met)
+
+
+def await_ranks(environment: ClusterEnvironment, limit: timedelta, on_wait: Callable[[], None]) -> Store:
+    """Wait until all ranks are there; return the store that they share.
+
+    Torch waits too, but would act on no signal meanwhile.
+
+    Args:
+        environment: says where the ranks meet, and how many there are.
+        limit: wait so long.
+        on_wait: called now and then.
+    """
+    ends = time.monotonic() + limit.total_seconds()
+    address, port, ranks = environment.main_address, environment.main_port, environment.world_size()
+    agent_serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # that of torchrun
+    serves = environment.global_rank() == 0 and not agent_serves
+
+    def wait(arrived: int) -> None:
+        if time.monotonic() > ends:
+            minutes = limit.total_seconds() / 60
+            raise RuntimeError(f"only {arrived} of {ranks} processes came to {address}:{port} in {minutes:.0f} minutes")
+        on_wait()
+        time.sleep(POLL_S)
+
+    while not serves and not is_served(address, port):
+        wait(0)
+    store = TCPStore(address, port, ranks, serves, timeout=limit, wait_for_workers=False, multi_tenant=True)
+    store.add(ARRIVED, 1)
+    while (arrived := store.add(ARRIVED, 0)) < ranks:
+        wait(arrived)
+    return store
+
+
+def is_served(address: str, port: int) -> bool:
+    """Return whether a process listens there."""
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def meet(trainer: pl.Trainer, plan: RankPlan | None = None) -> RankPlan | None:
@@ -85,6 +148,15 @@ def largest(trainer: pl.Trainer, *values: int) -> list[int]:
     dist.all_reduce(found, dist.ReduceOp.MAX)
     numbers: list[int] = found.tolist()
     return numbers
+
+
+def gather(values: torch.Tensor) -> torch.Tensor:
+    """Return the values of each rank: (n,) -> (ranks, n)."""
+    if not dist.is_initialized():
+        return values[None]
+    found = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, values)
+    return torch.stack(found)
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
@@ -147,9 +219,12 @@ class RankWatch:
             if process.poll() is None:
                 process.kill()
 
-    def end(self) -> None:
-        """Wait until the processes that were started here have ended."""
+    def end(self, *, stop: bool) -> None:
+        """Wait until the processes that were started here have ended; ``stop`` those that wait for this one."""
         self.ended.set()
+        for process in self.procs:
+            if stop:
+                process.terminate()
         for process in self.procs:
             try:
                 process.wait(GRACE_S)

@@ -21,7 +21,8 @@ from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
 from n2n_lightning.training.settings import Config, RunSettings
 
 LATER_SETTINGS: Config = {  # settings that earlier versions did not record -> their value in those versions
-    **{"compile": False, "save_minutes": None, "save_steps": None, "minutes": None, "callbacks": [], "plugins": []},
+    **{"compile": False, "graph": False, "minutes": None, "callbacks": [], "plugins": []},
+    **{"save_minutes": None, "save_steps": None},
     "data.targets": "noisy",
     "data.resident": None,
     **{"data.match_levels": False, "data.align": False, "data.val_areas": False},

@@ -36,11 +36,13 @@ from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import BEST, AtomicCheckpointIO, FiniteLoss, RunCheckpoints
 from n2n_lightning.training.filter_comparison import compare_filters
 from n2n_lightning.training.filter_scores import RANDOM_START, FilterScores, advice
+from n2n_lightning.training.graph_choice import graph_recorder, reason_for_eager
+from n2n_lightning.training.graph_step import Recorder, use_graphs
 from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.loggers import open_loggers
 from n2n_lightning.training.pruning import Pruning
-from n2n_lightning.training.ranks import LEADER, LOST, RankPlan, RankStrategy, lost_rank, meet, port_fault
+from n2n_lightning.training.ranks import LEADER, LOST, RankPlan, RankStrategy, lost_rank, port_fault
 from n2n_lightning.training.resuming import (
     check_data_unchanged,
     check_fingerprint,
@@ -52,7 +54,7 @@ from n2n_lightning.training.resuming import (
 )
 from n2n_lightning.training.run_metadata import describe_run, hyper_parameters
 from n2n_lightning.training.settings import Config, RunSettings
-from n2n_lightning.training.single_noise import measure_single_noise, without_rotation
+from n2n_lightning.training.single_noise import MeasuredNoise, measure_single_noise, without_rotation
 from n2n_lightning.training.trainer_settings import DDP, trainer_arguments
 from n2n_lightning.training.value_checks import check_initial_scale, range_line, value_warnings
 
@@ -71,8 +73,10 @@ class PreparedRun:
     resume_from: Path | None
     resume_step: int  # global step of resume_from; 0 without one
     callbacks: list[pl.Callback]  # that the configuration chooses
+    recorder: Recorder | None  # of the training step, as a CUDA graph
     metadata: dict[str, Any]  # for result.json
     warnings: list[str]
+    noise: MeasuredNoise | None = None  # of single images
 
 
 def train(
@@ -100,19 +104,10 @@ def train(
     """
     quiet_lightning()
     try:
-        settings = check_config(config)
-        others_wait = settings.trainer.get("strategy") == DDP and (launched_count() or 1) > 1
-        try:
-            run = prepare_leading(settings, folder, labels, in_search=pruning is not None)
-        except (ValueError, OSError):
-            if others_wait:
-                meet(pl.Trainer(**trainer_arguments(settings.trainer)), None)
-            raise
+        run = prepare_leading(check_config(config), folder, labels, in_search=pruning is not None)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
     if run is None:
-        if others_wait:
-            meet(pl.Trainer(**trainer_arguments(settings.trainer)), None)
         return False
     with open_loggers(run.settings, folder) as loggers:
         on_start(run.settings.as_config())
@@ -147,31 +142,6 @@ def find_monitor(config: Config) -> str:
     return datamodule.monitor
 
 
-def follow(config: Config, *, in_search: bool = False) -> None:
-    """Train as a rank other than 0, which has the same configuration, says what to do, and writes everything.
-
-    Args:
-        config: the resolved configuration.
-        in_search: rank 0 asks after each epoch whether the run is hopeless.
-
-    Raises:
-        errors.InputError: the configuration or the data is wrong.
-        errors.Interrupted: by a signal to any of the ranks; the state is saved.
-    """
-    quiet_lightning()
-    try:
-        settings = check_config(config)
-        plan = meet(pl.Trainer(**trainer_arguments(settings.trainer)))
-        if plan is not None:
-            run = prepare_run(plan.settings, plan.folder, {}, plan)
-    except (ValueError, OSError) as error:
-        raise errors.InputError(error) from error
-    if plan is not None:
-        pruning = Pruning(lambda epoch, value: False)  # rank 0's answer counts
-        pruning.monitor = run.datamodule.monitor
-        fit(run, [pruning] if in_search else (), ())
-
-
 def prepare_leading(
     settings: RunSettings, folder: Path, labels: dict[str, Any], *, in_search: bool
 ) -> PreparedRun | None:
@@ -194,7 +164,7 @@ def prepare_run(
 ) -> PreparedRun:
     """Load the data, and the checkpoints to resume from and to start from; build the model.
 
-    With a budget of time, the length is set. A ``plan`` of rank 0 says where to resume.
+    With a budget of time, the length is set. A ``plan`` of rank 0 says where to resume, and what noise there is.
     """
     began = time.monotonic()
     if plan is not None:
@@ -207,7 +177,8 @@ def prepare_run(
     check_limits(settings.trainer, datamodule)
     asked, noise = settings.loss, None
     if isinstance(datamodule.data, SingleData):
-        noise = without_rotation(datamodule, measure_single_noise(settings, datamodule, resume_from))
+        measured = plan.noise if plan else None
+        noise = without_rotation(datamodule, measured or measure_single_noise(settings, datamodule, resume_from))
         print(noise.text, flush=True)
         settings = replace(settings, loss=noise.of_loss(asked))
         datamodule.data.variance, datamodule.data.variance_is_trusted = noise.variance, noise.is_trusted
@@ -230,8 +201,12 @@ def prepare_run(
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
     if resume_from and plan is None:
         check_fingerprint(metadata["data"]["fingerprint"], folder, settings.study)
-    callbacks = build_callbacks(settings, datamodule.monitor)
-    return PreparedRun(settings, folder, module, datamodule, resume_from, resume_step, callbacks, metadata, warnings)
+    callbacks, recorder = build_callbacks(settings, datamodule.monitor), graph_recorder(settings)
+    if plan is None and (reason := reason_for_eager(settings)):
+        print(f"graph=auto: no graph, as {reason}", flush=True)
+    return PreparedRun(
+        settings, folder, module, datamodule, resume_from, resume_step, callbacks, recorder, metadata, warnings, noise
+    )
 
 
 def check_limits(trainer: Config, datamodule: NoisyPairDataModule) -> None:
@@ -273,7 +248,8 @@ def fit(run: PreparedRun, callbacks: Sequence[pl.Callback], loggers: Sequence[Lo
         if isinstance(trainer.strategy, RankStrategy):
             if leads:
                 os.environ[LEADER] = str(os.getpid())  # before Lightning starts the others
-            trainer.strategy.plan = RankPlan(run.settings, run.folder, run.resume_from, run.resume_step)
+            trainer.strategy.plan = RankPlan(run.settings, run.folder, run.resume_from, run.resume_step, run.noise)
+            trainer.strategy.on_wait = checkpoints.exit_if_signalled  # type: ignore[method-assign]  # for this run
             run.datamodule.limit_val_batches = run.settings.trainer.get("limit_val_batches")
         with checkpoints.handling_signals():
             trainer.fit(run.module, run.datamodule, ckpt_path=run.resume_from, weights_only=True)
@@ -316,7 +292,7 @@ def build_trainer(
     ours["plugins"] = [AtomicCheckpointIO(), *arguments.get("plugins", ())]
     if run.settings.trainer.get("devices", 1) * run.settings.trainer.get("num_nodes", 1) > 1:
         ours["limit_val_batches"] = None  # the data module applies it, as the ranks share the images
-    return pl.Trainer(**arguments | ours)
+    return use_graphs(pl.Trainer(**arguments | ours), run.recorder)
 
 
 def silent_logger(run: PreparedRun) -> TensorBoardLogger:

@@ -25,7 +25,7 @@ from n2n_lightning.training.settings import Config, RunSettings
 
 VERSIONED = ("n2n_lightning", "torch", "pytorch-lightning", "hydra-core", "torchmetrics", "numpy")
 RESULT_NEUTRAL = (  # settings that do not change the result
-    *("resume", "study", "save_minutes", "save_steps", "plugins"),
+    *("resume", "study", "save_minutes", "save_steps", "plugins", "graph"),
     *("data.cache_dir", "data.num_workers", "data.val_batch_size"),
     *("trainer.devices", "trainer.num_nodes", "trainer.strategy"),
 )

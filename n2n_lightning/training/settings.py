@@ -146,6 +146,7 @@ class RunSettings(DataSettings):
     minutes: float | None
     ema: float | None  # above 0, below 1
     compile: bool | Literal["reduce-overhead", "max-autotune"]
+    graph: bool | Literal["auto"]
     save_minutes: float | None
     save_steps: int | None
     logger: Config  # name in ``loggers.LOGGERS`` -> its arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytorch_lightning as pl
@@ -34,6 +35,7 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {  # argument -> the only values
     "val_check_interval": ((1, None), f"{EVERY_EPOCH}; trainer.limit_train_batches=N makes epochs shorter"),
 }
 DDP = "ddp"  # strategy: one process a device
+MOST_PER_CORE = 4  # processes of a run on the CPU: more only take memory
 ONE_DEVICE: Config = {"strategy": "auto", "devices": 1, "num_nodes": 1}
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the weights stay float32, as the images are
 SAME_PRECISIONS = (32, "32", 16, "16", "bf16", None)  # Lightning's other names for these
@@ -78,10 +80,14 @@ def rank_faults(trainer: Config) -> list[str]:
     accelerator = trainer.get("accelerator", "auto")
     if accelerator == "mps":
         return ["trainer: accelerator must be cpu or gpu with trainer=ddp, got mps; set trainer.accelerator=cpu"]
-    found = torch.cuda.device_count()
-    if accelerator != "cpu" and found and devices > found:
+    found, most = torch.cuda.device_count(), MOST_PER_CORE * (os.cpu_count() or 1)
+    on_gpu = accelerator != "cpu" and found
+    if on_gpu and devices > found:
         rule = f"devices must be at most {found}, the number of GPUs here, got {devices}"
         return [f"trainer: {rule}; set trainer.devices={found}, or trainer.accelerator=cpu"]
+    if not on_gpu and devices > most:
+        rule = f"devices must be at most {most}, {MOST_PER_CORE} processes for each core here, got {devices}"
+        return [f"trainer: {rule}; set trainer.devices={most // MOST_PER_CORE}, one for each core"]
     if launched_count() not in (None, devices * nodes):
         rule = (
             f"devices x num_nodes must be the number of processes that were started, {started}, got {devices} x {nodes}"
@@ -113,9 +119,9 @@ def value_faults(trainer: Config) -> list[str]:
     faults = []
     epochs, precision = trainer.get("max_epochs"), trainer.get("precision")
     if trainer.get("accelerator") in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.mps.is_available()):
-        faults.append(
-            "trainer: there is no GPU that torch can use; set trainer=cpu, or trainer=default for what there is"
-        )
+        with_ddp = trainer.get("strategy") == DDP
+        fix = "trainer.accelerator=cpu" if with_ddp else "trainer=cpu, or trainer=default for what there is"
+        faults.append(f"trainer: there is no GPU that torch can use; set {fix}")
     steps, clip = trainer.get("accumulate_grad_batches", 1), trainer.get("gradient_clip_val") or 0
     if not isinstance(epochs, int) or epochs < 1:
         faults.append(f"trainer: max_epochs must be 1 or more, got {epochs}; set trainer.max_epochs=20")

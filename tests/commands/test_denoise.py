@@ -92,6 +92,48 @@ def test_what_needs_no_denoising_is_passed_through(command: Command, values: Arr
     assert records()["a.tif"]["spacings"] is None
 
 
+@pytest.mark.parametrize("values", [data.coins()[:, 64:], data.brick()[:256, :256], data.chelsea()])
+def test_fine_texture_is_not_taken_for_correlated_noise(command: Command, values: Array):
+    write(IN / "a.png", values)
+    run(command, IN)
+    np.testing.assert_array_equal(pixels("out/a.png"), values)
+
+
+def test_weak_noise_is_found(command: Command):
+    write(IN / "a.png", noisy(3))
+    assert "independent" in run(command, IN).out
+    assert psnr(pixels("out/a.png")) > psnr(noisy(3)) + 1
+
+
+def test_a_spacing_that_is_given_is_used(command: Command):
+    values = noisy(1.5, 0.8)
+    write(IN / "a.png", values)
+    assert "--spacing 2" in run(command, IN).out
+    np.testing.assert_array_equal(pixels("out/a.png"), values)
+    ended = run(command, IN, "--spacing", "2", "--overwrite")
+    assert "sub-images of pixels 1 and 2 px apart" in ended.out
+    assert records()["a.png"]["spacings"] == [1, 2]
+    assert 0.2 < np.std(pixels("out/a.png").astype(float) - values) < 5
+    assert run(command, IN, "--spacing", "5").code == 2
+
+
+def test_a_file_that_is_passed_through_is_copied(command: Command):
+    IN.mkdir()
+    Image.fromarray(data.coffee()[:128, :128]).save(IN / "a.jpg", quality=90)
+    ended = run(command, IN)
+    assert Path("out/a.jpg").read_bytes() == (IN / "a.jpg").read_bytes()
+    assert "0 of 1 files denoised, 1 passed through" in ended.out
+    run(command, IN, "--format", "png", "--overwrite")
+    np.testing.assert_array_equal(pixels("out/a.png"), pixels(IN / "a.jpg"))
+
+
+def test_a_range_that_is_given_is_used(command: Command):
+    write(IN / "a.tif", noisy(25).astype(np.uint16))
+    assert "range of uint16: 0 to 255, found in" in run(command, IN).out
+    assert "range of" not in run(command, IN, "--range", "1023").out
+    assert json.loads(Path("out/denoise.jsonl").read_text().splitlines()[-1])["range"] == 1023
+
+
 @pytest.mark.slow
 def test_every_type_keeps_its_form_and_alpha(command: Command):
     values = noisy(25)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,13 +105,24 @@ def test_each_job_has_its_devices(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     slots = device_slots(None, ["3", "5", "6"])
     assert list(slots.names) == ["3", "5", "6"]
-    assert slots.environment(["3", "6"])["CUDA_VISIBLE_DEVICES"] == "3,6"
+    assert slots.environment(["3", "6"], 2)["CUDA_VISIBLE_DEVICES"] == "3,6"
     assert list(device_slots(2, ["3", "5", "6"]).names) == ["3", "5"]
     on_cpu = device_slots(4, [])
-    assert len(on_cpu.names) == 4 and "CUDA_VISIBLE_DEVICES" not in on_cpu.environment([""])
-    assert on_cpu.environment([""])["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 4))
+    assert len(on_cpu.names) == 4 and "CUDA_VISIBLE_DEVICES" not in on_cpu.environment([""], 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "9")
-    assert device_slots(4, []).environment([""])["OMP_NUM_THREADS"] == "9"
+    assert device_slots(4, []).environment([""], 1)["OMP_NUM_THREADS"] == "9"
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "taken", "asked", "threads"),
+    [(1, 1, 1, 8), (4, 1, 1, 2), (16, 1, 1, 1), (1, 1, 2, 4), (4, 2, 2, 2), (2, 2, 8, 1), (None, 2, 2, 1)],
+)
+def test_the_processes_of_a_job_divide_its_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch, n_jobs: int | None, taken: int, asked: int, threads: int
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    assert device_slots(n_jobs, []).environment([""] * taken, asked) == {"OMP_NUM_THREADS": str(threads)}
 
 
 @pytest.mark.parametrize(
@@ -140,6 +153,43 @@ def test_a_launcher_that_cannot_start_is_one_message(
     ended = command("-m", "model=convtrans_relu", "seed=0,1", f"hydra/launcher={words[0]}", *words[1:])
     assert ended.code == errors.BAD_INPUT and message in ended.err
     assert ended.err.count("error: ") == 1 and ended.err.startswith("error: ") and not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_a_job_drops_is_sent_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Submitit's process drops SIGTERM until it has started the job."""
+    cluster = pytest.importorskip("n2n_lightning.launching.cluster", reason="needs the extra cluster")
+    text = "trap 'trap - TERM' TERM; touch ready; while :; do sleep 0.05; done"
+    job = SweepJob(3, tmp_path, (), tmp_path)
+    with subprocess.Popen(["sh", "-c", text], cwd=tmp_path) as process:
+
+        class Submitted:
+            job_id = str(process.pid)
+
+            def done(self) -> bool:
+                if (tmp_path / "ready").exists() and not sent:
+                    sent.append(os.kill(os.getpid(), signal.SIGTERM))
+                return process.poll() is not None
+
+        sent: list[None] = []
+        ended: list[int] = []
+        monkeypatch.setattr(cluster, "REPEAT_SECONDS", 0.1)
+        monkeypatch.setattr(cluster, "submit", lambda jobs, *_: [Submitted()])
+        monkeypatch.setattr(cluster, "outcome_of", lambda *_, interrupted: interrupted)
+        limit = threading.Timer(SECONDS, process.kill)
+        limit.start()
+        options = {"cluster": "local", "folder": "", "max_num_timeout": 0, "parameters": {}}
+        assert cluster.submit_jobs([job], lambda number, _: ended.append(number), **options) == signal.SIGTERM
+        limit.cancel()
+        assert process.returncode == -signal.SIGTERM and ended == [3]
+
+
+def test_a_ray_cluster_that_does_not_answer_is_refused():
+    ray_cluster = pytest.importorskip("n2n_lightning.launching.ray_cluster", reason="needs the extra ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert all(map(ray_cluster.answers, (address, f"ray://{address}", "auto", "local")))
+    with pytest.raises(errors.InputError, match=f"no Ray cluster at {address}: nothing listens there"):
+        ray_cluster.connect(address)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from warm_processes import SECONDS, is_running
 
 from n2n_lightning.system.processes import ONE_SLOT, Command, Slots, run_commands
 
-SHARE = Slots(("a", "b", "c"), lambda taken: {"TAKEN": ",".join(taken)})
+SHARE = Slots(("a", "b", "c"), lambda taken, asked: {"TAKEN": ",".join(taken)})
 
 
 def shell(text: str, cwd: Path, slots: int = 1) -> Command:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from noisy_files import ALL, source
 from small_runs import compose_config, compose_settings, read_json, small, tiny_overrides, train_with
 
@@ -30,7 +31,7 @@ def measured_steps(monkeypatch: pytest.MonkeyPatch, seconds: Iterable[float], mo
     for number, step_s in enumerate(seconds):
         now += step_s
         monkeypatch.setattr(budget.time, "monotonic", lambda now=now: now)
-        times.on_train_batch_end(trainer, pl.LightningModule(), None, None, number)
+        times.on_train_batch_end(trainer, pl.LightningModule(), {"loss": torch.zeros(())}, None, number)
         if trainer.should_stop:
             break
     return times

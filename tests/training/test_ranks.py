@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
+import threading
+import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 from conftest import Command
+from noisy_files import ALL, source
 from small_runs import compose_config, compose_settings, read_json, timeless_table, tiny_overrides, train_in, weights_of
 from warm_processes import SECONDS, warm_context
 
+from n2n_lightning import train
 from n2n_lightning.data import datamodule
 from n2n_lightning.data.batches import EpochBatches, Share, take_share
 from n2n_lightning.data.pairs import NoisyPair
+from n2n_lightning.data.single import SingleData
+from n2n_lightning.metrics import WeightedMean
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.self_supervised.draws import draw
+from n2n_lightning.system.lock import file_lock
 from n2n_lightning.system.ranks import follows
 from n2n_lightning.system.run_names import run_name
-from n2n_lightning.training.run import follow
+from n2n_lightning.train import LOCK
+from n2n_lightning.training.checkpointing import RunCheckpoints
+from n2n_lightning.training.rank_roles import follow
+from n2n_lightning.training.ranks import RankPlan
+from n2n_lightning.training.run import prepare_run
+from n2n_lightning.training.single_noise import MeasuredNoise
 from n2n_lightning.training.trainer_settings import trainer_faults
 
 RECIPE = (
@@ -47,10 +64,14 @@ def train_rank(rank: int, ranks: int, port: int, folder: Path, root: Path) -> No
         follow(compose_config(*tiny_overrides(root), *overrides))
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def train_with_ranks(ranks: int, folder: Path, root: Path) -> Path:
     """Train in so many processes; return the run's folder."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     start = warm_context().Process
     processes = [start(target=train_rank, args=(rank, ranks, port, folder, root)) for rank in range(ranks)]
     for process in processes:
@@ -118,11 +139,16 @@ def test_what_a_loss_draws_for_a_batch_does_not_depend_on_the_division():
         (("trainer=ddp", "trainer.devices=0"), "devices must be an integer of 1 or more, got 0"),
         (("trainer=ddp", "trainer.num_nodes=0"), "num_nodes must be an integer of 1 or more, got 0"),
         (("trainer=ddp", "trainer.accelerator=mps"), "got mps; set trainer.accelerator=cpu"),
+        (("trainer=ddp", "trainer.devices=999", "trainer.accelerator=cpu"), "at most 8, 4 processes for each core"),
+        (("trainer=ddp", "trainer.devices=2", "trainer.accelerator=gpu"), "no GPU that torch can use; set trainer.acc"),
     ],
 )
-def test_wrong_numbers_of_devices_are_refused(overrides: tuple[str, ...], words: str):
-    faults = trainer_faults(compose_settings(*overrides).trainer)
-    assert any(words in fault for fault in faults)
+def test_wrong_numbers_of_devices_are_refused(overrides: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    (fault,) = trainer_faults(compose_settings(*overrides).trainer)
+    assert words in fault
 
 
 def test_a_launcher_with_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -164,3 +190,67 @@ def test_the_rank_is_told_by_the_launcher(environment: dict[str, str], following
 def test_a_run_has_one_folder_for_any_number_of_devices():
     several = ["trainer=ddp", "trainer.devices=2", "trainer.num_nodes=2", "seed=1"]
     assert run_name("unet", several) == run_name("unet", ["seed=1"])
+
+
+def run_rank(rank: int, port: int, folder: Path, words: list[str], seconds: float | None = None) -> None:
+    """Run ``train`` as one of two processes of torchrun; after so many seconds it gets SIGTERM. Exit with its code."""
+    os.chdir(folder)
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+    os.environ |= {name: str(number) for name, number in numbers.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+    sys.argv = ["train", *words, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=run"]
+    if seconds is not None:
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    sys.exit(train.main())
+
+
+def exit_codes(*processes: BaseProcess, seconds: float = SECONDS) -> list[int | None]:
+    """Start the processes and return their exit codes; None for one that has not ended in time."""
+    for process in processes:
+        process.start()
+    ends = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(ends - time.monotonic(), 0))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes
+
+
+@pytest.mark.parametrize(("ranks", "sums"), [(2, [(1, 2), (3, 4)]), (1, [(4, 6)]), (3, [(4, 6), (0, 0), (0, 0)])])
+def test_ranks_go_on_with_their_own_sums_of_the_loss(ranks: int, sums: list[tuple[float, float]], tmp_path: Path):
+    """Added up over the ranks first, they would be rounded in another way than in an uninterrupted run."""
+    for rank, expected in enumerate(sums):
+        loss = WeightedMean()
+        loss.mean_value, loss.weight = torch.tensor(4.0), torch.tensor(6.0)  # as in the checkpoint: of all ranks
+        checkpoints = RunCheckpoints(tmp_path, Mock(), Mock(), minutes=None, steps=None)
+        checkpoints.restored = {"sums": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+        module = SimpleNamespace(train_loss=loss)
+        trainer = Mock(world_size=ranks, global_rank=rank, is_global_zero=rank == 0, lightning_module=module)
+        checkpoints.restore_sums(trainer)
+        assert (loss.mean_value.item(), loss.weight.item()) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_ends_a_rank_that_waits_for_the_other(rank: int, tmp_path: Path, course_data: Path):
+    line = [*tiny_overrides(course_data), "model=convtrans_relu"]
+    process = warm_context().Process(target=run_rank, args=(rank, free_port(), tmp_path, line, 8.0))
+    assert exit_codes(process) == [143]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("hydra/sweeper=optuna",)], ids=["locked", "search without -m"])
+def test_a_refusal_before_training_ends_the_other_rank(words: tuple[str, ...], tmp_path: Path, course_data: Path):
+    line, port = [*tiny_overrides(course_data), "model=convtrans_relu", *words], free_port()
+    with file_lock(tmp_path / "run" / LOCK, None):
+        start = warm_context().Process
+        assert exit_codes(*(start(target=run_rank, args=(rank, port, tmp_path, line)) for rank in (0, 1))) == [2, 0]
+
+
+def test_a_rank_takes_the_measured_noise_from_rank_0(noisy_images: Path, tmp_path: Path):
+    settings = compose_settings(*source("single", noisy_images), *ALL)
+    noise = MeasuredNoise("noise: as told", ([0.1] * 3, [0.2] * 3), is_trusted=True)
+    run = prepare_run(settings, tmp_path, {}, RankPlan(settings, tmp_path, None, 0, noise))
+    data = run.datamodule.data
+    assert isinstance(data, SingleData) and data.variance == noise.variance and data.variance_is_trusted
