@@ -22,6 +22,7 @@ setup: $(STAMP)  ## create .venv with the tested versions and install the packag
 demo: $(STAMP)  ## train the five models on the bundled photographs and write the report (minutes)
 	$(BIN)/python -m n2n_lightning.train -m experiment=demo model=$(MODELS)
 	$(BIN)/python -m n2n_lightning.report outputs/demo
+	@echo "The demo is short on purpose: a net that is still improving below the noisy input needs more epochs."
 	@echo "The report: outputs/demo/report/index.html"
 
 test: $(STAMP)  ## run all tests but the stress tests; ARGS="-k wheel" goes to pytest

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from n2n_lightning.system import errors, hydra_app, plugin_loading
 from n2n_lightning.system.folders import config_folder, write_fault
@@ -77,8 +81,8 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
             [sampled_scene(scene) for scene in scenes],
             lambda done, total: progress.update(task, completed=done, total=total),
         )
-    known = {f"data.{key}" for key in config["data"]}
-    found = [with_useful_settings(finding, known, source) for finding in judge(findings, source)]
+    useful = useful_settings(config["data"], scenes)
+    found = [kept for finding in judge(findings, source) if (kept := with_useful_settings(finding, *useful, source))]
     worst = "fatal" if faults else min((f.severity for f in found), key=list(VERDICT_OF).index, default="note")
     summary = summarize(scenes, findings)
     print("\n".join(f"{name}: {text}" for name, text in summary.items()))
@@ -88,14 +92,50 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
         file.write(draw_findings(findings))
     print(f"verdict: {VERDICT_OF[worst]}\n{folder / 'doctor.json'}\n{folder / 'doctor.png'}")
     if not faults and all(f.settings for f in found if f.severity == "fatal"):
-        print(f"next: {training_command(source, overrides, found)}")
+        print(f"next: {training_command(config, overrides, found)}")
     return VERDICT_OF[worst]
 
 
-def with_useful_settings(finding: Finding, known: set[str], source: str) -> Finding:
-    """Drop advice that is followed already, and on settings of ``data`` that this choice of ``data=`` does not have."""
-    kept = [word for word in finding.settings if not word.startswith("data.") or word.partition("=")[0] in known]
-    return replace(finding, settings=tuple(word for word in kept if word != f"data={source}"))
+def useful_settings(data: dict[str, Any], scenes: list[Scene]) -> tuple[set[str], float]:
+    """Return the settings of this choice of ``data=`` that suit the images, and the range that training would take."""
+    import numpy as np
+
+    from n2n_lightning.image_io.value_range import covering_range, join_spans
+
+    stacks = [image.stack for scene in scenes for image in scene.noisy]
+    dtype = np.dtype(stacks[0].dtype)
+    fixed = {"data.range"} if dtype == np.uint8 else set()
+    found_range = covering_range(join_spans([stack.values for stack in stacks]), dtype)
+    return {f"data.{key}" for key in data} - fixed, data["range"] or found_range
+
+
+def with_useful_settings(finding: Finding, known: set[str], found_range: float, source: str) -> Finding | None:
+    """Drop advice that is followed already, or that does not go with ``data``; return None if no finding is left.
+
+    The other arguments are those of ``useful_settings``, and the choice of ``data=``.
+    """
+
+    def is_useful(word: str) -> bool:
+        key, _, value = word.partition("=")
+        if key == "data.range" and float(value) >= found_range:
+            return False
+        if not key.startswith("data."):
+            return word != f"data={source}" and not (
+                key == "loss" and source == "single"
+            )  # which has losses of its own
+        return key in known
+
+    settings = tuple(filter(is_useful, finding.settings))
+    if finding.kind == "outliers" and math.isnan(finding.effect_db) and not settings:  # it was about the range alone
+        return None
+    return replace(finding, settings=settings)
+
+
+def advised_settings(found: Iterable[Finding]) -> list[str]:
+    """Return the settings that findings advise, each once; of several ranges the widest."""
+    words = dict.fromkeys(word for finding in found for word in finding.settings)
+    ranges = sorted((float(value), word) for word in words if (value := word.removeprefix("data.range=")) != word)
+    return [word for word in words if word not in [narrower for _, narrower in ranges[:-1]]]
 
 
 def sampled_scene(scene: Scene) -> FrameReader:
@@ -107,7 +147,7 @@ def sampled_scene(scene: Scene) -> FrameReader:
         return image.stack.read(image.number, top, left, height, width)
 
     several_files = len({image.stack.name for image in scene.noisy}) > 1
-    names = [image.stack.name if several_files else f"image {image.number}" for image in scene.noisy]
+    names = [image.stack.name if several_files else f"page {image.number + 1}" for image in scene.noisy]
     return FrameReader(scene.name, tuple(names), scene.noisy[0].stack.shape[1:], read)
 
 
@@ -152,23 +192,39 @@ def print_findings(found: list[Finding], faults: list[str]) -> None:
         for finding in findings:
             scene = os.path.relpath(finding.scene, shared) if finding.scene else ""
             print(": ".join(part for part in (finding.severity, scene, finding.message) if part))
-        if settings := dict.fromkeys(word for finding in findings for word in finding.settings):
+        if settings := advised_settings(findings):
             print(f"    set: {' '.join(settings)}")
     if not found and not faults:
         print("nothing was found that harms training or the estimate of quality")
 
 
-def training_command(source: str, overrides: list[str], found: list[Finding]) -> str:
-    """Return the command line that trains on these images with the settings that were advised."""
+def training_command(config: dict[str, Any], overrides: list[str], found: list[Finding]) -> str:
+    """Return the command line that trains on these images with the settings that were advised, or why there is none."""
+    source, advised = config["data"]["name"], advised_settings(found)
+    advised = [word for word in advised if word.startswith(("data.", "loss="))]
+    if "data.skip_bad=true" in advised and (fault := fault_with(config, advised)):
+        return f"no training on these images: {fault}"
     given = [f"data={source}", *(word for word in overrides if word.startswith(("data.", "plugins=")))]
-    advised = [word for finding in found for word in finding.settings if word.startswith("data.")]
     return shlex.join(["python", "-m", "n2n_lightning.train", *dict.fromkeys([*given, *advised])])
+
+
+def fault_with(config: dict[str, Any], advised: list[str]) -> str | None:
+    """Return why training cannot start with the settings of ``data`` that were advised; None if it can."""
+    from n2n_lightning.training.build import build_datamodule
+    from n2n_lightning.training.check import check_data
+
+    changes = OmegaConf.from_dotlist([word for word in advised if word.startswith("data.")])
+    changed = DictConfig(OmegaConf.merge(OmegaConf.create(config), changes))
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # what is left out was told
+            build_datamodule(check_data(hydra_app.resolve_config(changed))).setup("fit")
+    except ValueError as error:
+        return str(error).partition("\n")[0].rstrip(":")
+    return None
 
 
 def as_json(verdict: str, summary: dict[str, str], found: list[Finding], faults: list[str]) -> dict[str, Any]:
     """Return what ``doctor.json`` holds, in plain types."""
-    import math
-
     findings: list[dict[str, Any]] = [{"kind": "file", "severity": "fatal", "message": fault} for fault in faults]
     for finding in found:
         effect = None if math.isnan(finding.effect_db) else round(finding.effect_db, 3)

@@ -279,4 +279,4 @@ def judge_net(
     if not improving and psnr < noisy_psnr - DEAD_LOSS_DB:
         return "dead", f"more than {DEAD_LOSS_DB:g} dB below the noisy input's {metric} of {noisy_psnr:.2f} dB"
     reason = f"below the noisy input's {metric} of {noisy_psnr:.2f} dB"
-    return "done", f"not trained long enough: {reason}" if improving else reason
+    return "done", f"still improving, but {reason}" if improving else reason

@@ -35,7 +35,7 @@ from n2n_lightning.search.trial import is_trial, search_pruning
 from n2n_lightning.system import errors, hydra_app, ranks
 from n2n_lightning.system.folders import config_folder
 from n2n_lightning.system.processes import OUTCOME, obey_parent
-from n2n_lightning.system.run_names import find_run_folder, named_overrides, run_name
+from n2n_lightning.system.run_names import another_folder, find_run_folder, named_overrides, run_name
 
 LOCK = ".lock"  # in a run's folder, while a process trains there
 outcomes: dict[int | None, Outcome] = {}  # jobs of this process: number in the sweep, or None for a single run
@@ -100,9 +100,10 @@ def run_job(
     from n2n_lightning.training.rank_roles import leading
     from n2n_lightning.training.run import train
 
-    busy = f"{folder} is being trained in by another process; wait for it to end, or set another study=NAME"
     try:
         config = make_config()
+        fix = f"wait for it to end, or {another_folder(folder, str(config['study']))}"
+        busy = f"{folder} is being trained in by another process; {fix}"
         with leading(config), file_lock(folder / LOCK, busy):
             trained = train(config, folder, labels, save, pruning=search_pruning(folder))
             status, text = best_text(folder)

@@ -145,7 +145,7 @@ def test_constant_means_constant_in_eight_bits():
         (19.9, False, "done", "below the noisy input"),
         (17.1, False, "done", "below the noisy input"),
         (16.9, False, "dead", "more than 3 dB below"),
-        (16.9, True, "done", "not trained long enough"),  # as after one epoch
+        (16.9, True, "done", "still improving"),  # as after one epoch
     ],
 )
 def test_only_a_net_that_stays_far_below_the_noisy_input_is_dead(

@@ -76,7 +76,7 @@ def list_frames(scene: Scene, frames: list[int], excess: Floats, describe: Calla
     """Return the names of the frames that harm, the first of many, each with what is wrong, against the first frame."""
     harmful = np.flatnonzero(excess > 1).tolist()
     pages = len({image.stack.name for image in scene.noisy}) == 1
-    names = [f"page {image.number}" if pages else image.name for image in scene.noisy]
+    names = [f"page {image.number + 1}" if pages else image.name for image in scene.noisy]
     words = [f"{names[frames[k]]} ({describe(k)})" for k in harmful[:SHOWN_FRAMES]]
     more = [f"{len(harmful) - SHOWN_FRAMES} more"] if len(harmful) > SHOWN_FRAMES else []
     return f"{', '.join([*words, *more])} against {scene.noisy[frames[0]].name}"

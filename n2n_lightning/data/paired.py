@@ -163,6 +163,6 @@ def list_bursts(root: Path, axes: str | None = None) -> list[SceneFiles]:
     if root.is_file():
         return [SceneFiles((root,), burst=True, axes=axes)]
     folders: dict[Path, list[Path]] = {}
-    for path in list_images(root):
+    for path in list_images(root, "a folder of frames or of folders of them, or one file of several frames"):
         folders.setdefault(path.parent, []).append(path)
     return [SceneFiles(tuple(paths), burst=True, axes=axes) for paths in folders.values()]

@@ -18,10 +18,9 @@ import torch
 
 from n2n_lightning.data.pairs import STAGES, CellPairs, PairSource, Stage, Targets, TensorPairs, check_at_least
 from n2n_lightning.data.photo_crops import PART_PAIRS, ArrayKind, ByteArray, PhotoArray
-from n2n_lightning.image_io.listing import is_broken_link, list_files
+from n2n_lightning.image_io.listing import is_broken_link, list_images
 from n2n_lightning.image_io.stack import cached, in_threads
 from n2n_lightning.system.atomic import atomic_write, read_json
-from n2n_lightning.system.folders import suggest_path
 from n2n_lightning.system.lock import exclusive_build
 from n2n_lightning.system.workers import worker_processes
 
@@ -168,14 +167,10 @@ def map_array(path: Path) -> ByteArray | None:
 
 def list_photographs(folder: Path) -> list[Path]:
     """Return every picture below ``folder``, sorted."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder{suggest_path(folder)}; give a folder of photographs")
-    found = list_files(folder, PHOTO_SUFFIXES)
+    found = list_images(folder, "a folder of photographs", PHOTO_SUFFIXES)
     broken = [str(path) for path in found if is_broken_link(path)]
     if broken:
         raise ValueError(f"{', '.join(broken)} cannot be read, the link leads nowhere; fix or remove it")
-    if not found:
-        raise ValueError(f"{folder} holds no photographs ({' '.join(PHOTO_SUFFIXES)}); give a folder that does")
     return found
 
 

@@ -29,8 +29,8 @@ class StackImage(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of the file, and the page (counted from 0) where it has several."""
-        return self.stack.name if self.stack.shape[0] == 1 else f"{self.stack.name} page {self.number}"
+        """Name of the file, and the page (counted from 1) where it has several."""
+        return self.stack.name if self.stack.shape[0] == 1 else f"{self.stack.name} page {self.number + 1}"
 
     @property
     def digest(self) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from n2n_lightning.diagnosis.correlation import LAGS
 from n2n_lightning.diagnosis.examine import Findings, SceneMeasures
 from n2n_lightning.diagnosis.finding import MOVING_RHO, Finding, decibels, moving, report
+from n2n_lightning.image_io.value_range import ValueSpan, covering_range
+
+NOISE_SD = 5  # standard deviations by which noise takes values beyond the span
 
 
 def outliers(scene: SceneMeasures) -> list[Finding]:
@@ -18,7 +23,7 @@ def outliers(scene: SceneMeasures) -> list[Finding]:
     span = scene.span
     width, beyond = span.high - span.low, max(span.raw_high - span.high, span.low - span.raw_low)
     stretched = beyond > 0.5 * width and scene.noise is not None and beyond > 10 * scene.noise.sd
-    advice = (f"data.range={span.high:.6g}",) if stretched else ()
+    advice = (f"data.range={ordinary_range(scene):.15g}",) if stretched else ()
     if effect > 0.1:
         count = sum(measured.by_frame)
         text = (
@@ -42,6 +47,17 @@ def outliers(scene: SceneMeasures) -> list[Finding]:
             report("hot_pixels", "note", scene, text, measured.hot_share, effect_db=hot_effect, settings=advice)
         )
     return found
+
+
+def ordinary_range(scene: SceneMeasures) -> float:
+    """Return the range that holds all values that are not far out, their noise included."""
+    assert scene.noise is not None and scene.picture is not None
+    low, high, noise = scene.span.low, scene.span.high, scene.noise
+    at_high = 0.0 if noise.gain is None or noise.intercept is None else noise.gain * high + noise.intercept
+    reach = NOISE_SD * math.sqrt(max(noise.sd**2, at_high))
+    has_integers = bool((scene.picture == np.rint(scene.picture)).all())
+    values = ValueSpan(low - reach if low < 0 else 0, high + reach)
+    return covering_range(values, np.dtype(np.int64 if has_integers else np.float64))
 
 
 def piles(scene: SceneMeasures) -> list[Finding]:

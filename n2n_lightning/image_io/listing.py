@@ -2,24 +2,73 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Collection
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable
+from functools import cache
 from pathlib import Path
 
-from n2n_lightning.image_io.formats import IMAGE_SUFFIXES
+from n2n_lightning.image_io.formats import IMAGE_SUFFIXES, INSTRUMENT_SUFFIXES, UNREAD_PHOTO_SUFFIXES
 from n2n_lightning.system.folders import suggest_path
 
+UNREAD_SUFFIXES = (*UNREAD_PHOTO_SUFFIXES, *INSTRUMENT_SUFFIXES)
 FolderId = tuple[int, int]  # device and inode, which a folder has under all its names
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return every image file below ``folder``, sorted, as ``list_files`` does; a ValueError if there is none."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder{suggest_path(folder)}; give a folder of images")
-    found = list_files(folder, IMAGE_SUFFIXES)
+def list_images(
+    folder: Path, wanted: str = "a folder of images", suffixes: Collection[str] = IMAGE_SUFFIXES
+) -> list[Path]:
+    """Return every image file below ``folder``, sorted, as ``list_files`` does; tell which images are not read.
+
+    Args:
+        folder: to look in.
+        wanted: what to give instead of a path that is no folder.
+        suffixes: of the files that are read.
+
+    Raises:
+        ValueError: it is no folder, or holds no such image.
+    """
+    check_folder(folder, wanted)
+    files = list_files(folder, (*suffixes, *UNREAD_SUFFIXES))
+    found = [path for path in files if path.suffix.lower() not in UNREAD_SUFFIXES]
+    unread = unread_text(files)
     if not found:
-        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}); give a folder that does")
+        fix = f"but {unread}" if unread else "give a folder that does"
+        raise ValueError(f"{folder} holds no images ({' '.join(suffixes)}); {fix}")
+    if unread:
+        warn_once(f"in {folder}, {unread}")
     return found
+
+
+def check_folder(folder: Path, wanted: str) -> None:
+    """Refuse a path that is no folder, and say what to give instead."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise ValueError(f"{folder} is a file; give {wanted}: {folder.parent}, or another that holds this file alone")
+    if glob.has_magic(str(folder)):
+        first = next(number for number, part in enumerate(folder.parts) if glob.has_magic(part))
+        raise ValueError(f"{folder} is a pattern; give {wanted}: {Path(*folder.parts[:first])}")
+    raise ValueError(f"{folder} does not exist{suggest_path(folder)}; give {wanted}")
+
+
+def unread_text(paths: Iterable[Path]) -> str:
+    """Return how many of the files are images of kinds that are not read, and what to do; empty if there is none."""
+    suffixes = [suffix for path in paths if (suffix := path.suffix.lower()) in UNREAD_SUFFIXES]
+    if not suffixes:
+        return ""
+    counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(Counter(suffixes).items()))
+    files = "1 file is" if len(suffixes) == 1 else f"{len(suffixes)} files are"
+    fix = "export TIFF from the program that wrote them" if set(suffixes) & {*INSTRUMENT_SUFFIXES} else ""
+    return f"{files} of kinds that cannot be read ({counts}); {fix or 'convert them to TIFF or PNG'}"
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Print a warning, each text once in a process, as training and validation may look at one folder."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def list_files(root: Path, suffixes: Collection[str]) -> list[Path]:

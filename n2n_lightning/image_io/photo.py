@@ -60,7 +60,7 @@ class PhotoReader(ImageReader):
         if "transparency" in image.info:
             raise ImageError("has transparent pixels; save it without transparency")
         if image.mode not in PILLOW_MODES and not self.has_16_bits:
-            raise ImageError(f"has Pillow's mode {image.mode}; convert it to RGB or grey")
+            raise ImageError(mode_fault(image.mode, self.path))
 
     def decode(self, group: int, top: int, bottom: int) -> Array:
         if self._pixels is None:
@@ -96,6 +96,16 @@ class PhotoReader(ImageReader):
             return {"png": self.path.read_bytes()}
         is_jpeg = isinstance(self.image, (JpegImagePlugin.JpegImageFile, MpoImagePlugin.MpoImageFile))
         return {"subsampling": JpegImagePlugin.get_sampling(self.image)} if is_jpeg else {}
+
+
+def mode_fault(mode: str, path: Path) -> str:
+    """Return why an image of one of Pillow's modes is refused, with a command that converts it."""
+    if mode == "1":
+        return "has black and white pixels only, 1 bit each; give the image that it was made from, with its grey levels"
+    what = {"P": "a palette of colours instead of RGB", "CMYK": "colours for printing (CMYK) instead of RGB"}
+    converted = path.with_name(f"{path.stem}_rgb.png")
+    code = f"from PIL import Image; Image.open({str(path)!r}).convert('RGB').save({str(converted)!r})"
+    return f'has {what.get(mode, f"colours of the kind {mode}")}; convert it: python -c "{code}"'
 
 
 def open_pillow(file: Path | IO[bytes], formats: tuple[str, ...] = PILLOW_FORMATS) -> Image.Image:

@@ -232,7 +232,7 @@ class Survey:
         assert self.seen == math.prod(self.shape[:3])
         if self.faults:
             image, row, column = np.unravel_index(self.first_fault, self.shape[:3])
-            first = f"image {image}, row {row}, column {column}"
+            first = f"image {image + 1}, row {row}, column {column}"
             raise ImageError(
                 f"{self.path} has {self.faults} pixels that are NaN or infinite, the first at {first}; fix or remove it"
             )

@@ -21,6 +21,11 @@ PILLOW_CODECS = {  # compressions whose segments are images of a format that Pil
     50001: "WEBP",
 }
 JPEG2000_START = b"\xff\x4f\xff\x51"  # of the codestream, which tells its size
+PHOTOMETRIC_FAULTS: dict[int | None, str] = {  # kinds of colours that are not read
+    PHOTOMETRIC.MINISWHITE: "has values other than unsigned integers where 0 is white",
+    PHOTOMETRIC.PALETTE: "has a palette of colours instead of RGB",
+    PHOTOMETRIC.SEPARATED: "has colours for printing (CMYK) instead of RGB",
+}
 SAVE_OTHERWISE = "save it by deflate, LZW, or uncompressed"
 
 
@@ -70,17 +75,25 @@ def check_segments(page: TiffPage | TiffFrame, file_size: int) -> None:
     """Refuse a page that lacks strips or tiles: tifffile fills them in."""
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True) if count]
     if not page.is_contiguous and (len(ends) != math.prod(page.chunked) or max(ends) > file_size):
-        raise ImageError(f"lacks strips or tiles of page {page.index}; fix or remove it")
+        raise ImageError(f"lacks strips or tiles of page {page.index + 1}; fix or remove it")
 
 
 def check_colours(page: TiffPage) -> None:
-    """Refuse samples that are neither grey, where 0 is black, nor RGB."""
+    """Refuse samples that are neither grey nor RGB; grey where 0 is white must be of unsigned integers."""
     decoded = page.photometric == PHOTOMETRIC.YCBCR and page.compression in JPEG_COMPRESSIONS
+    if is_inverted(page) and page.dtype is not None and page.dtype.kind == "u":
+        return
     if page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB) and not decoded:
         name = getattr(page.photometric, "name", page.photometric)
-        raise ImageError(f"has colours of TIFF's kind {name}; convert it to RGB or grey, where 0 is black")
+        what = PHOTOMETRIC_FAULTS.get(page.photometric, f"has colours of the kind {name}")
+        raise ImageError(f"{what}; save it as RGB or grey with 0 as black (in Fiji: Image > Type > RGB Color or 8-bit)")
     if page.dtype is None:
         raise ImageError(f"has samples of {page.bitspersample} bits; convert them to 8, 16 or 32")
+
+
+def is_inverted(page: TiffPage) -> bool:
+    """Return whether 0 is white."""
+    return page.photometric == PHOTOMETRIC.MINISWHITE
 
 
 def check_compression(page: TiffPage) -> None:

@@ -20,6 +20,7 @@ from n2n_lightning.image_io.tiff_checks import (
     check_ome,
     check_pages,
     check_segments,
+    is_inverted,
 )
 
 REDUCED_OR_MASK = 0b101  # NewSubfileType
@@ -116,8 +117,9 @@ class TiffSeries(ImageReader):
         first = self.page.samplesperpixel - len(extras)
         within = [first + i for i, kind in enumerate(extras) if kind in ALPHA_SAMPLES]
         self.alphas = [] if given_axes else [page * samples + i for page in range(pages) for i in within]
+        self.white = 2**self.page.bitspersample - 1 if is_inverted(self.page) else None  # 0 in the file
         self.is_raw = series.dataoffset is not None  # the pages' values lie in the file one after the other
-        in_order = order == list(range(len(axes))) and self.orientation == 1 and not self.alphas
+        in_order = order == list(range(len(axes))) and self.orientation == 1 and not self.alphas and self.white is None
         self.offset = series.dataoffset if in_order else None
         self.held_bytes = 0
         if not self.is_raw:
@@ -130,11 +132,15 @@ class TiffSeries(ImageReader):
         numbers = self.groups[group]
         pages = np.stack([self._decode_page(int(number), numbers, top, bottom) for number in numbers])
         images, _, width, channels = self.shape
+        if self.white is not None:
+            pages = self.white - pages
         return pages.transpose(self._order).reshape(images, bottom - top, width, channels)
 
     def to_pages(self, images: Array) -> Array:
         """Undo ``decode``: (images, rows, W, C) -> (pages of the group, *page_shape with rows for its height)."""
         rows = self._with_rows(images.shape[1])
+        if self.white is not None:
+            images = self.white - images
         shape = [(self.groups.shape[1], *rows)[i] for i in self._order]
         return images.reshape(shape).transpose(np.argsort(self._order))
 

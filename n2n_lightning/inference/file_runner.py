@@ -366,8 +366,9 @@ def check_finite(rows: Array, group: int, top: int) -> None:
     """Refuse rows of a group, (images, rows, W, C), with values that are NaN or infinite to the net."""
     if finite_limits(rows) is None:
         image, row, column = np.argwhere(non_finite_pixels(rows))[0]
+        number = group * len(rows) + image + 1
         raise ImageError(
-            f"has pixels that are NaN or infinite, the first at image {group * len(rows) + image}, row {top + row}, "
+            f"has pixels that are NaN or infinite, the first at image {number}, row {top + row}, "
             f"column {column}; fix or remove it"
         )
 

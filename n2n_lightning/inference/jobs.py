@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from n2n_lightning.image_io.formats import FORMAT_SUFFIXES, IMAGE_SUFFIXES
-from n2n_lightning.image_io.listing import is_listed, list_files, list_images
+from n2n_lightning.image_io.listing import is_listed, list_files, list_images, unread_text, warn_once
 from n2n_lightning.system.folders import suggest_path
 
 
@@ -78,6 +78,8 @@ def find_input(text: str) -> tuple[Path, list[Path]]:
     else:
         matches = sorted(map(Path, glob.glob(text)))
     files = [match for match in matches if is_listed(match) and match.suffix.lower() in IMAGE_SUFFIXES]
+    if files and (unread := unread_text(matches)):
+        warn_once(f"of {text}, {unread}")
     if not files:
         raise ValueError(
             f"{text} matches no image ({' '.join(IMAGE_SUFFIXES)}); give a pattern for files, where ** is any folders: "

@@ -17,6 +17,7 @@ from n2n_lightning.reporting.study import STUDY_MODELS, model_title
 from n2n_lightning.training.filter_scores import SURE
 
 PSNR = "val/psnr"
+LENGTH = ("data.train_pairs", "trainer.max_epochs")  # settings that follow from ``minutes``
 PAIRS = "val/psnr_pairs"  # PSNR, estimated from pairs of noisy images
 
 
@@ -70,8 +71,10 @@ class Group:
 
     @property
     def gain_db(self) -> float | None:
-        """PSNR of the estimate minus PSNR of the noisy input, mean over the seeds."""
-        pairs = [(run.number(self.metric), run.number(noisy_key(self.metric))) for run in self.runs]
+        """PSNR of the estimate minus PSNR of the noisy input, mean over the seeds; both estimated if not measured."""
+        keys = (self.metric, PAIRS, SURE)
+        metric = next((key for key in keys if self.mean(key) is not None), self.metric)
+        pairs = [(run.number(metric), run.number(noisy_key(metric))) for run in self.runs]
         gains = [psnr - noisy for psnr, noisy in pairs if psnr is not None and noisy is not None]
         return statistics.fmean(gains) if gains else None
 
@@ -162,9 +165,11 @@ def noisy_key(metric: str) -> str:
 def setting_value(run: Run, key: str) -> str:
     """Return an override's value, or the value in the run's configuration if it was not overridden."""
     if key == "study":
-        return run.study
+        return run.folder.resolve().parent.name if run.study == "." else run.study
     if key in run.overrides:
         return canonical_text(run.overrides[key])
+    if key in LENGTH and run.part("config").get("minutes"):
+        return "by minutes"
     configured, recorded = (_look_up(run.part("config"), key), _look_up(run.record, key))
     if configured is not _MISSING:
         return canonical_text(configured)

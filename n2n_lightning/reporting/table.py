@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from n2n_lightning.reporting.comparison import PAIRS, PSNR, Comparison, Group, noisy_key
 from n2n_lightning.reporting.printing import EMPTY_CELL, TextTable
 from n2n_lightning.reporting.study import STUDY_MODELS
-from n2n_lightning.training.filter_scores import ADVICE, SURE
+from n2n_lightning.training.filter_scores import SURE, advice
 
 MAX_LISTED_GROUPS = 4  # a longer list of names becomes their number
 METRIC_TITLES = {PSNR: "best PSNR (dB)", PAIRS: "PSNR from noisy pairs (dB)", SURE: "PSNR by SURE (dB)"}
@@ -31,18 +31,21 @@ class Column:
 def columns(comparison: Comparison) -> list[Column]:
     """Return the columns that are not empty for these runs."""
     metric = comparison.metric
+    estimates = [key for key in (PAIRS, SURE) if key != metric]  # of runs that are not ranked, as they have no other
     found = [
         Column("rank", "#", lambda group: str(group.rank or EMPTY_CELL), lambda group: group.rank),
         Column("model", "model", lambda group: group.title, lambda group: group.model, numeric=False),
         *(_swept_column(key) for key in comparison.swept),
         Column("targets", "targets", targets_text, targets_text, numeric=False),
         _metric_column(metric),
+        *(_metric_column(key, of_others=True) for key in estimates),
         Column("best_epoch", "epoch", _epoch_text, lambda group: _integer(group.mean("best_epoch"))),
         _number_column("val/ssim", "SSIM", ".3f", terminal=True),
         _number_column("params", "parameters", ",.0f", lambda group: _integer(group.mean("params"))),
         _number_column("gmac", "GMAC", ".3g"),
         _number_column("images_per_second", "images/s", ",.0f"),
         _number_column(noisy_key(metric), "noisy (dB)", ".2f"),
+        *(_noisy_column(key) for key in estimates),
         Column("best_filter", "best filter (dB)", _filter_text, lambda group: group.best_filter_db, terminal=False),
         Column("gain_db", "gain (dB)", lambda group: format_signed(group.gain_db), lambda group: group.gain_db),
         _number_column("report_psnr", "course report (dB)*", ".2f", report_psnr_db),
@@ -78,13 +81,16 @@ def _number_column(
     return Column(key, title, text, number, terminal=terminal)
 
 
-def _metric_column(metric: str) -> Column:
-    """Return the column that ranks: the mean, ``± sd (n)`` for n > 1 seeds, and the interval of an estimate."""
+def _metric_column(metric: str, *, of_others: bool = False) -> Column:
+    """Return the column of a score: the mean, ``± sd (n)`` for n > 1 seeds, and the interval of an estimate.
+
+    It ranks the groups; one ``of_others`` is of groups that are not ranked.
+    """
     form = ".2f" if "psnr" in metric else ".5f"
 
     def text(group: Group) -> str:
         mean, sd = group.mean(metric), group.sd(metric)
-        if mean is None:
+        if mean is None or (of_others and group.rank):
             return EMPTY_CELL
         spread = "" if sd is None else f" ± {sd:{form}} ({len(group.numbers(metric))})"
         low, high = group.mean(f"{metric}_low"), group.mean(f"{metric}_high")
@@ -92,6 +98,17 @@ def _metric_column(metric: str) -> Column:
         return f"{mean:{form}}{spread}{interval}"
 
     return Column(metric, metric_title(metric), text, lambda group: group.mean(metric))
+
+
+def _noisy_column(metric: str) -> Column:
+    """Return the column of the noisy input's score, estimated as that of groups that are not ranked is."""
+    key = noisy_key(metric)
+
+    def value(group: Group) -> float | None:
+        return None if group.rank else group.mean(key)
+
+    estimate = METRIC_TITLES[metric].removesuffix(" (dB)").removeprefix("PSNR ")
+    return _number_column(key, f"noisy, {estimate} (dB)", ".2f", value)
 
 
 def _epoch_text(group: Group) -> str:
@@ -190,12 +207,13 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def footnote(shown: Sequence[Column]) -> str:
     """Return what a reader must know about the columns; empty where their titles are enough."""
+    texts = {
+        "report_psnr": "* Table 2 of the course report, measured on the course's own images: a reference, not the same "
+        "test.",
+        PAIRS: "In brackets: the estimate's 95 % bootstrap interval; for several seeds, the means of its ends.",
+    }
     keys = {column.key for column in shown}
-    if "report_psnr" in keys:
-        return "* Table 2 of the course report, measured on the course's own images: a reference, not the same test."
-    if PAIRS in keys:
-        return "In brackets: the estimate's 95 % bootstrap interval; for several seeds, the means of its ends."
-    return ""
+    return " ".join(text for key, text in texts.items() if key in keys)
 
 
 def filter_line(comparison: Comparison) -> str:
@@ -211,11 +229,13 @@ def filter_line(comparison: Comparison) -> str:
 def filter_warning(comparison: Comparison) -> str:
     """Return which nets a filter is better than, and what helps; empty if there is none."""
     scored = [(group, scores) for group in comparison.groups if (scores := group.runs[0].filter_scores)]
-    losing = [f"{group.label}: {scores.difference}" for group, scores in scored if scores.net_loses]
+    losing = [(group, scores) for group, scores in scored if scores.net_loses]
     if not losing:
         return ""
-    which = "; ".join(losing) if len(losing) <= MAX_LISTED_GROUPS else f"{len(losing)} of {len(scored)} rows"
-    return f"A filter that needs no training is better than the net ({which}): {ADVICE}."
+    which = "; ".join(f"{group.label}: {scores.difference}" for group, scores in losing)
+    which = which if len(losing) <= MAX_LISTED_GROUPS else f"{len(losing)} of {len(scored)} rows"
+    helps = advice([group.runs[0].record for group, _ in losing])
+    return f"A filter that needs no training is better than the net ({which}): {helps}."
 
 
 def comparison_csv(comparison: Comparison) -> str:

@@ -93,6 +93,13 @@ def plain_value(text: str) -> str:
     return re.sub(r"\\([\\()\[\]{}:=, \t])", r"\1", text)
 
 
+def another_folder(folder: Path, study: str) -> str:
+    """Return what to set so that a run does not go to ``folder``, where the settings and the study have put it."""
+    if folder.absolute().parent.as_posix().endswith(f"/outputs/{study}"):
+        return "set another study=NAME"
+    return "set another hydra.run.dir=FOLDER (with -m hydra.sweep.dir)"
+
+
 def find_run_folder(study: Path, model: str, overrides: Sequence[str]) -> Path:
     """Return the folder of a run: the one that an earlier version began under its own name, else that of today's name.
 

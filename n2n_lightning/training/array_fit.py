@@ -19,6 +19,7 @@ from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.training.budget import set_length
 from n2n_lightning.training.build import build_module, compose_own_images
 from n2n_lightning.training.checkpointing import FiniteLoss
+from n2n_lightning.training.filter_scores import RANDOM_START
 from n2n_lightning.training.initial_weights import find_initial, net_arguments, start_from
 from n2n_lightning.training.run import quiet_lightning
 from n2n_lightning.training.settings import LossChoice, RunSettings
@@ -40,7 +41,7 @@ def first_module(settings: RunSettings, channels: int) -> tuple[DenoiserModule, 
     """Build the module that training starts from, for images of C channels, and return it with a line about it."""
     module, initial = build_module(settings, channels), find_initial(settings)
     start = None if initial is None else start_from(initial, module, str(settings.init_from))
-    return module.eval(), start or "starting from random weights"
+    return module.eval(), start or RANDOM_START
 
 
 def settings_of(module: DenoiserModule) -> RunSettings:

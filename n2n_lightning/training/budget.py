@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,28 +20,51 @@ from n2n_lightning.training.settings import RunSettings
 from n2n_lightning.training.trainer_settings import ONE_DEVICE, trainer_arguments
 
 WARM_STEPS = WARM_UP + 1  # the first steps are slower, and the last of these may capture a graph
-MEASURED_S, MEASURED_STEPS = 4.0, 200  # of steps that are measured, at most
+MEASURED_S, MEASURED_STEPS = 4.0, 8  # of steps that are measured, at least
+MOST_STEPS, MOST_SHARE = 200, 0.1  # that are measured; part of the time that this takes; at most
+STEADY = 1.5  # median of the steps in units of the fastest; above it, other work disturbs, and more are measured
+LEAST_STEPS = 10  # in an epoch: there are fewer epochs where the time is short
 VALIDATION_SHARE = 0.15  # of the time, at most: there are fewer epochs where it would take more
 SPENT_ON_THE_REST = 0.04  # part of the time: start-up, checkpoints, pictures, filters
 
 
 class StepTimes(pl.Callback):
-    """Measure the seconds of a training step and of a validation, and end the training when they are known."""
+    """Measure the seconds of a training step and of a validation, and end the training when they are known.
 
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.step_s, self.validation_s = 0.0, 0.0
+    ``most_s`` is how long steps are measured at most, in seconds.
+    """
+
+    def __init__(self, most_s: float) -> None:
+        self.most_s, self.began = most_s, time.monotonic()
+        self.seconds: list[float] = []  # of each step
+        self.validation_s = 0.0
+
+    @property
+    def measured(self) -> list[float]:
+        """The seconds of the steps after the first ones."""
+        return self.seconds[WARM_STEPS:] or self.seconds[-1:]
+
+    @property
+    def is_steady(self) -> bool:
+        return statistics.median(self.measured) <= STEADY * min(self.measured)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step: the median; where other work disturbed to the end, the mean of the later half."""
+        found = self.measured
+        return statistics.median(found) if self.is_steady else statistics.fmean(found[len(found) // 2 :])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         outputs["loss"].item()  # waits for the device
-        elapsed, done = time.monotonic() - self.began, batch_idx + 1
-        if done <= WARM_STEPS:
-            self.step_s, self.began = elapsed, time.monotonic()
-        else:
-            self.step_s = elapsed / (done - WARM_STEPS)
-            trainer.should_stop = elapsed > MEASURED_S
+        now = time.monotonic()
+        self.seconds.append(now - self.began)
+        self.began = now
+        if len(self.seconds) > WARM_STEPS:
+            elapsed = sum(self.measured)
+            enough = elapsed > MEASURED_S and len(self.measured) >= MEASURED_STEPS and self.is_steady
+            trainer.should_stop = enough or elapsed > self.most_s
 
     def on_validation_start(self, *_: Any) -> None:
         self.began = time.monotonic()
@@ -69,6 +93,8 @@ def recall_length(settings: RunSettings, folder: Path) -> RunSettings:
 def set_length(settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: float) -> tuple[RunSettings, str]:
     """Measure the speed of training, and set the length so that the run ends within ``minutes``.
 
+    Data that are cropped get an epoch of ``LEAST_STEPS`` at least, also where this takes longer.
+
     Args:
         settings: of the run.
         datamodule: set up for "fit"; ``train_pairs`` of data that are cropped is set.
@@ -79,12 +105,14 @@ def set_length(settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: 
     """
     minutes, began = settings.minutes or 0.0, time.monotonic()
     data, batch = datamodule.data, datamodule.batch_size
-    times = measure(settings, datamodule)
+    times = measure(settings, datamodule, MOST_SHARE * minutes * 60)
     left_s = minutes * 60 * (1 - SPENT_ON_THE_REST) - spent_s - (time.monotonic() - began)
     epochs, steps = settings.trainer["max_epochs"], len(datamodule.loader("train"))
     if isinstance(data, SceneData):
-        epochs = max(min(epochs, int(left_s * VALIDATION_SHARE / max(times.validation_s, 1e-3))), 1)
-        steps = max(int((left_s / epochs - times.validation_s) / times.step_s), 1)
+        of_validation = int(left_s * VALIDATION_SHARE / max(times.validation_s, 1e-3))
+        of_steps = int(left_s / (LEAST_STEPS * times.step_s + times.validation_s))
+        epochs = max(min(epochs, of_validation, of_steps), 1)
+        steps = max(int((left_s / epochs - times.validation_s) / times.step_s), LEAST_STEPS)
         data.train_pairs = steps * batch
         settings = replace(settings, data=settings.data.with_values(train_pairs=data.train_pairs))
         datamodule.sources.clear()
@@ -96,10 +124,10 @@ def set_length(settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: 
     return settings, f"{minutes:g} minutes: {epochs} epochs of {steps} steps of {batch} ({milliseconds:.0f} ms a step)"
 
 
-def measure(settings: RunSettings, datamodule: NoisyPairDataModule) -> StepTimes:
-    """Train a net like that of the run for some seconds, and forget it."""
-    times = StepTimes()
-    limits = {"max_epochs": 1, "min_epochs": None, "min_steps": None, "limit_train_batches": MEASURED_STEPS}
+def measure(settings: RunSettings, datamodule: NoisyPairDataModule, most_s: float) -> StepTimes:
+    """Train a net like that of the run for some seconds, at most ``most_s``, and forget it."""
+    times = StepTimes(most_s)
+    limits = {"max_epochs": 1, "min_epochs": None, "min_steps": None, "limit_train_batches": MOST_STEPS}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "profiler": None, "callbacks": [times]}
     trainer = pl.Trainer(**trainer_arguments(settings.trainer | ONE_DEVICE) | limits | quiet)
     use_graphs(trainer, graph_recorder(settings))

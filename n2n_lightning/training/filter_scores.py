@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 TITLES = {
@@ -13,11 +13,9 @@ TITLES = {
     "wavelet": "wavelets",
 }
 SURE = "val/psnr_sure"  # of runs on single images, where their noise is known
+RANDOM_START = "starting from random weights"  # entry ``start`` of a record
 NET = "net"  # beside the filters' names, where the net was scored on the same part of the validation images
-
-
 LEAST_LEAD_DB = 0.01  # of a filter: less is no difference
-ADVICE = "train longer (trainer.max_epochs=...), or start from trained weights (init_from=...)"  # if the net loses
 
 
 class FilterScores(NamedTuple):
@@ -62,3 +60,12 @@ class FilterScores(NamedTuple):
         """The best filter's lead: ``non-local means is 2.13 dB better``."""
         title, score = self.best
         return f"{title} is {score - self.net:.2f} dB better"
+
+
+def advice(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return what may help nets that a filter is better than, by the records of their runs: what they did not do."""
+    configs = [config if isinstance(config := record.get("config"), dict) else {} for record in records]
+    settings = dict.fromkeys("minutes" if config.get("minutes") else "trainer.max_epochs" for config in configs)
+    longer = f"train longer ({' or '.join(f'a larger {name}=' for name in settings)})"
+    random = any(record.get("start") in (None, RANDOM_START) for record in records)
+    return longer + (", or start from trained weights (init_from=...)" if random else "")

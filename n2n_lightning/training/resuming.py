@@ -14,11 +14,11 @@ from n2n_lightning.self_supervised.choices import is_annealed
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.system.command_words import TEXT_SETTINGS
 from n2n_lightning.system.hydra_app import flatten
-from n2n_lightning.system.run_names import plain_values
+from n2n_lightning.system.run_names import another_folder, plain_values
 from n2n_lightning.training.build import build_datamodule
 from n2n_lightning.training.checkpointing import LAST, PREVIOUS
 from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
-from n2n_lightning.training.settings import Config, DataSettings, RunSettings
+from n2n_lightning.training.settings import Config, RunSettings
 
 LATER_SETTINGS: Config = {  # settings that earlier versions did not record -> their value in those versions
     **{"compile": False, "graph": False, "minutes": None, "callbacks": [], "plugins": []},
@@ -31,6 +31,7 @@ LATER_SETTINGS: Config = {  # settings that earlier versions did not record -> t
 
 CHANGED_DEFAULTS = ("init_from", "model", "optimizer", "scheduler")  # after 0.2.0, and these of ``data``:
 CHANGED_DATA_DEFAULTS = ("batch_size", "train_pairs", "val_pairs", "augment")
+LENGTH = ("data.train_pairs", "trainer.max_epochs")  # what follows from ``minutes``
 NOT_COMPARED = ("model", "trainer.max_epochs")  # overrides: the folder is the model's, and a run may get more epochs
 
 
@@ -71,12 +72,14 @@ def is_finished(settings: RunSettings, folder: Path, *, in_search: bool = False)
     if extends_run(changes, settings):
         return False
     if changes:
-        text = ", ".join(f"{key} ({before} there, {now} here)" for key, (before, now) in changes.items())
-        raise ValueError(f"{folder} holds a run of another configuration: {text}; set another study=NAME")
+        named = {key: values for key, values in changes.items() if "minutes" not in changes or key not in LENGTH}
+        text = ", ".join(f"{key} ({before} there, {now} here)" for key, (before, now) in named.items())
+        fix = f"{another_folder(folder, settings.study)}, or resume=false to replace that run"
+        raise ValueError(f"{folder} holds a run of another configuration: {text}; {fix}")
     return earlier.get("status") in ("done", "dead", *(("pruned",) if in_search else ()))
 
 
-def check_data_unchanged(settings: DataSettings, folder: Path) -> None:
+def check_data_unchanged(settings: RunSettings, folder: Path) -> None:
     """Refuse to skip the finished run in ``folder`` if its data has changed or is gone.
 
     The hashes of image files come from the cache, so nothing is read again.
@@ -84,15 +87,16 @@ def check_data_unchanged(settings: DataSettings, folder: Path) -> None:
     try:
         fingerprint = build_datamodule(settings).data.fingerprint()
     except (ValueError, OSError) as error:
-        fix = "put the data back, or set another study=NAME for other data"
+        fix = f"put the data back; for other data, {another_folder(folder, settings.study)}"
         raise ValueError(f"the data that {folder} was trained on cannot be read now: {error}\n{fix}") from error
-    check_fingerprint(fingerprint, folder)
+    check_fingerprint(fingerprint, folder, settings.study)
 
 
-def check_fingerprint(fingerprint: str, folder: Path) -> None:
+def check_fingerprint(fingerprint: str, folder: Path, study: str) -> None:
     """Refuse data with another fingerprint than that of the run in ``folder``; early versions recorded none."""
     if read_json(folder / "result.json").get("data", {}).get("fingerprint") not in (None, fingerprint):
-        raise ValueError(f"the data is not what {folder} was trained on; set another study=NAME, or resume=false")
+        fix = f"{another_folder(folder, study)}, or resume=false to replace that run"
+        raise ValueError(f"the data is not what {folder} was trained on; {fix}")
 
 
 def changed_settings(earlier: Config, config: Config) -> dict[str, tuple[Any, Any]]:

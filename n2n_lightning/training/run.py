@@ -35,7 +35,7 @@ from n2n_lightning.training.callbacks import EpochLines, ProgressBar, RunRecord
 from n2n_lightning.training.check import check_config, loss_advice
 from n2n_lightning.training.checkpointing import BEST, AtomicCheckpointIO, FiniteLoss, RunCheckpoints
 from n2n_lightning.training.filter_comparison import compare_filters
-from n2n_lightning.training.filter_scores import ADVICE, FilterScores
+from n2n_lightning.training.filter_scores import RANDOM_START, FilterScores, advice
 from n2n_lightning.training.graph_choice import graph_recorder, reason_for_eager
 from n2n_lightning.training.graph_step import Recorder, use_graphs
 from n2n_lightning.training.image_grid import ImageGrid
@@ -193,14 +193,14 @@ def prepare_run(
         check_initial_scale(initial, datamodule)
     warnings = value_warnings(module, datamodule)
     metadata = {} if plan else describe_run(settings, labels, module, datamodule)
-    metadata |= {"start": start or "starting from random weights"}
+    metadata |= {"start": start or RANDOM_START}
     if noise is not None:
         metadata["noise_measured"] = noise.record
     if settings.compile:
         mode = settings.compile if isinstance(settings.compile, str) else None
         module.net.compile(mode=mode)  # in place, so that the weights keep their names
     if resume_from and plan is None:
-        check_fingerprint(metadata["data"]["fingerprint"], folder)
+        check_fingerprint(metadata["data"]["fingerprint"], folder, settings.study)
     callbacks, recorder = build_callbacks(settings, datamodule.monitor), graph_recorder(settings)
     if plan is None and (reason := reason_for_eager(settings)):
         print(f"graph=auto: no graph, as {reason}", flush=True)
@@ -335,7 +335,7 @@ def conclude(run: PreparedRun, record: RunRecord) -> None:
         summary + (f" ({scores.text})" if scores else "") + (f"; {overfit['verdict']}" if overfit else ""), flush=True
     )
     if scores and scores.net_loses:
-        print(f"{run.folder.name}: {scores.difference} than the net; {ADVICE}", flush=True)
+        print(f"{run.folder.name}: {scores.difference} than the net; {advice([run.metadata])}", flush=True)
 
 
 def filter_entries(run: PreparedRun) -> dict[str, Any]:

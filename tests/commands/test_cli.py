@@ -107,13 +107,16 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
         (["data.seed=-1"], ["seed must be 0 or more, got -1"]),
         (["data=ee559"], ["data.root is needed and not set; set data.root=..."]),
         (["data=ee559", "data.root=nowhere"], ["nowhere/train_data.pkl does not exist", "set data.root"]),
-        (["data.root=nowhere"], ["nowhere is not a folder"]),
+        (["data.root=nowhere"], ["nowhere does not exist"]),
         (["data=burst"], ["data.root is needed and not set; set data.root=..."]),
         (["data=pairs", "data.source=a"], ["data.target is needed and not set; set data.target=..."]),
         (["data=pairs", "data.source=a", "data.target=null"], ["target must be a folder, got null", "data=single"]),
         (["data=pairs", "data.source=a", "data.target=b", "data.val_clean=c"], ["val_clean need val_source"]),
         (["data=pairs", "data.source=a", "data.target=b", "data.val_source=c"], ["data.val_target or data.val_clean"]),
-        (["data=burst", "data.root=nowhere"], ["nowhere is not a folder; give a folder of images"]),
+        (
+            ["data=burst", "data.root=nowhere"],
+            ["nowhere does not exist; give a folder of frames", "one file of several frames"],
+        ),
         (["data=burst", "data.root=a", "data.val_fraction=0"], ["val_fraction must be above 0, at most 1, got 0"]),
         (["data=burst", "data.root=a", "data.crop_px=0"], ["crop_px must be 1 or more, got 0"]),
         (["data=burst", "data.root=a", "data.range=0"], ["range must be above 0, got 0", "null to find it"]),
@@ -213,7 +216,7 @@ def test_tracebacks_are_there_for_those_who_ask(command: Command, monkeypatch: p
 
 def test_an_empty_folder_is_refused(command: Command, tmp_path: Path):
     (tmp_path / "given").mkdir()
-    assert_refused(command("data.root=given"), tmp_path, "given holds no photographs", ".png")
+    assert_refused(command("data.root=given"), tmp_path, "given holds no images", ".png")
 
 
 PICTURES = [

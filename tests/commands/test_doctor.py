@@ -11,6 +11,7 @@ from conftest import Command
 from small_runs import read_json
 
 from n2n_lightning import doctor
+from n2n_lightning.diagnosis import Finding
 
 
 def frames(**changes: np.ndarray) -> np.ndarray:
@@ -58,6 +59,53 @@ def test_the_last_line_is_the_command_with_what_was_advised(command: Command, tm
         last.split()
     )
     assert "output=found" not in last
+
+
+def test_copies_alone_leave_nothing_to_train_on(command: Command, tmp_path: Path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number, page in enumerate(frames()[:3]):
+            tifffile.imwrite(tmp_path / folder / f"{number}.tif", page, photometric="minisblack")
+    pairs = ("data=pairs", "data.source=a", "data.target=b", "data.cache_dir=cache")
+    ended = command(*pairs, "output=found", main=doctor.main)
+    *_, last = ended.out.splitlines()
+    assert ended.code == 2 and "n2n_lightning.train" not in last
+    assert "3 images cannot be used" in last and "no other is left" in last
+
+
+def test_one_copy_among_frames_is_left_out_by_the_last_line(command: Command, tmp_path: Path):
+    tifffile.imwrite(tmp_path / "burst.tif", frames(frame5=frames()[1]), photometric="minisblack")
+    line = ("data.root=burst.tif", "data.cache_dir=cache", "data.crop_px=32", "output=found")
+    ended = command(*line, main=doctor.main)
+    assert ended.code == 2 and ended.out.splitlines()[-1].endswith("data.skip_bad=true")
+
+
+def test_cosmic_rays_ask_for_a_loss_and_no_range_where_training_finds_it(command: Command, tmp_path: Path):
+    pages = frames()
+    pages[[0, 2, 4], [10, 40, 80], 50] = 60000
+    tifffile.imwrite(tmp_path / "burst.tif", pages, photometric="minisblack")
+    ended = command("data.root=burst.tif", "data.cache_dir=cache", "output=found", main=doctor.main)
+    assert "far out" in ended.out and ended.out.splitlines()[-1].endswith(" loss=l1")
+    assert "data.range" not in ended.out
+
+
+def test_many_faulty_values_ask_for_a_range_that_holds_the_others(command: Command, tmp_path: Path):
+    pages, faulty = frames(), np.random.default_rng(1).random((6, 96, 96)) < 0.004  # too many for training to leave out
+    most = pages[~faulty].max()
+    pages[faulty] = 60000
+    tifffile.imwrite(tmp_path / "burst.tif", pages, photometric="minisblack")
+    ended = command("data.root=burst.tif", "data.cache_dir=cache", "output=found", main=doctor.main)
+    last = ended.out.splitlines()[-1].split()
+    (advised,) = (float(word.removeprefix("data.range=")) for word in last if word.startswith("data.range="))
+    assert most <= advised < 4 * most and last[-1] == "loss=l1"
+
+
+def test_of_several_ranges_the_widest_is_advised():
+    found = [
+        Finding("outliers", "harmful", "", (), 1.0, 1.0, "", settings)
+        for settings in (("data.range=4095", "loss=l1"), ("data.range=8191",), ("data.range=1023", "loss=l1"))
+    ]
+    assert sorted(doctor.advised_settings(found)) == ["data.range=8191", "loss=l1"]
 
 
 def test_data_without_noisy_images_are_refused(command: Command, tmp_path: Path):

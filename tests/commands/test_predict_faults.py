@@ -76,12 +76,12 @@ BAD: dict[str, Any] = {
 }
 WORDS = {
     "empty.png": "is empty; remove it",
-    "palette.png": "has Pillow's mode P; convert it to RGB or grey",
+    "palette.png": "has a palette of colours instead of RGB; convert it",
     "huge.png": f"has images of {MOST}x{MOST} px, more than a gigapixel",
     "packed_huge.tif": "would grow from ",
     "big.png": "would grow from ",
-    "nan.tif": "has pixels that are NaN or infinite, the first at image 0, row 3, column 4; fix or remove it",
-    "infinite.npy": "has pixels that are NaN or infinite, the first at image 0, row 29, column 39; fix or remove it",
+    "nan.tif": "has pixels that are NaN or infinite, the first at image 1, row 3, column 4; fix or remove it",
+    "infinite.npy": "has pixels that are NaN or infinite, the first at image 1, row 29, column 39; fix or remove it",
 }
 
 

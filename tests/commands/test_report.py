@@ -339,6 +339,31 @@ def test_a_net_that_loses_to_a_filter_is_named_with_what_helps(tmp_path: Path) -
     assert best_text(tmp_path / "b") == ("done", "best val/psnr_pairs 31.00 dB")
 
 
+def test_the_advice_of_the_report_follows_from_the_run(tmp_path: Path) -> None:
+    done = {"config": {"minutes": 2.0}, "start": "starting from weights/general"}
+    write_run(tmp_path / "a", "unet", 26.13, kind="pairs", images=False, filters=filters_of(29.76), **done)
+    (note,) = (text for text in notes(comparison_of(tmp_path)) if "filter" in text)
+    assert "minutes=" in note and "init_from" not in note and "max_epochs" not in note
+
+
+def test_runs_without_clean_images_show_their_estimate_beside_others(tmp_path: Path) -> None:
+    write_run(tmp_path / "demo/unet", "unet", 25.4, images=False)
+    minutes = {"config": {"minutes": 2.0, "trainer": {"max_epochs": 20}}}
+    own = {"data": "burst", "minutes": "2"}
+    write_run(tmp_path / "cat", "unet", 31.0, kind="pairs", images=False, overrides=own, **minutes)
+    write_run(tmp_path / "dog", "unet", 32.0, images=False, overrides={"trainer.max_epochs": "5"})
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(comparison_of(tmp_path)))))
+    cat = next(row for row in rows if row["data"] == "burst")
+    assert float(cat["val/psnr_pairs"]) == 31.0 and float(cat["noisy_psnr_pairs"]) == 21.1 and not cat["val/psnr"]
+    assert float(cat["gain_db"]) == pytest.approx(9.9)
+    assert cat["study"] == tmp_path.name, "not ., the folder that was searched"
+    assert cat["trainer.max_epochs"] == "by minutes", "nobody typed it"
+    others = [row for row in rows if row is not cat]
+    assert not any(row["val/psnr_pairs"] or row["noisy_psnr_pairs"] for row in others)
+    table = comparison_markdown(comparison_of(tmp_path))
+    assert "| PSNR from noisy pairs (dB) |" in table and "| noisy, from noisy pairs (dB) |" in table
+
+
 def test_many_nets_that_lose_are_counted(tmp_path: Path) -> None:
     for model, loss in zip(FIVE_MODELS, range(5), strict=True):
         write_run(tmp_path / model, model, 26.0 - loss, kind="pairs", images=False, filters=filters_of(29.76 + loss))

@@ -65,10 +65,10 @@ def spoil(path: Path) -> None:
 
 
 FAULTS = [
-    ("palette.png", "palette.png has Pillow's mode P; convert it to RGB or grey"),
-    ("cmyk.jpg", "cmyk.jpg has Pillow's mode CMYK; convert it to RGB or grey"),
-    ("cmyk.tif", "cmyk.tif has colours of TIFF's kind SEPARATED; convert it to RGB or grey"),
-    ("nan.tif", "nan.tif has 1 pixels that are NaN or infinite, the first at image 0, row 3, column 4"),
+    ("palette.png", "palette.png has a palette of colours instead of RGB; convert it"),
+    ("cmyk.jpg", "cmyk.jpg has colours for printing (CMYK) instead of RGB; convert it"),
+    ("cmyk.tif", "cmyk.tif has colours for printing (CMYK) instead of RGB; save it"),
+    ("nan.tif", "nan.tif has 1 pixels that are NaN or infinite, the first at image 1, row 3, column 4"),
     ("infinite.npy", "infinite.npy has"),
     ("empty.tif", "empty.tif is empty; remove it"),
     ("no_pages.tif", "no_pages.tif"),
@@ -104,7 +104,7 @@ def test_every_source_names_an_unreadable_file(command: Command, given: Path, tm
     ("source", "words"),
     [
         (["data=burst", "data.root=given/nothing"], "given/nothing holds no images (.bmp"),
-        (["data=single", "data.root=given/nowhere"], "given/nowhere is not a folder"),
+        (["data=single", "data.root=given/nowhere"], "given/nowhere does not exist; give a folder"),
         (["data=burst", "data.root=given/single/0.png"], "given/single/0.png is a burst of one frame"),
         (["data=burst", "data.root=given/lone"], "given/lone/a.tif is a burst of one frame"),
         ([*PAIRS[:2], "data.target=given/wide"], "given/wide/1.png holds 49x40 px"),

@@ -73,9 +73,9 @@ def test_pages_that_are_there_twice_are_named_by_number(tmp_path: Path):
         burst(tmp_path, path).load("train")
     lines = str(caught.value).splitlines()[1:]
     assert [line.split(":")[0].strip() for line in lines] == [
-        f"{path} page {2 * n + 1} is a copy of {path} page {2 * n}" for n in range(3)
+        f"{path} page {2 * n + 2} is a copy of {path} page {2 * n + 1}" for n in range(3)
     ]
-    assert names_left(burst(tmp_path, path, skip_bad=True)) == [f"twice.tif page {n}" for n in (0, 2, 4)]
+    assert names_left(burst(tmp_path, path, skip_bad=True)) == [f"twice.tif page {n}" for n in (1, 3, 5)]
 
 
 @pytest.mark.parametrize("kind", ["pages", "files"])
@@ -129,10 +129,10 @@ def test_a_dead_frame_is_named_and_left_out_on_request(tmp_path: Path, dead: str
     images[3, : 30 if "most" in dead else 40] = 80 if dead == "grey" else 0
     path = tmp_path / "burst.tif"
     tifffile.imwrite(path, images, photometric="minisblack")
-    with pytest.raises(ValueError, match=r"burst\.tif page 3 (holds|has rows of) one value only") as caught:
+    with pytest.raises(ValueError, match=r"burst\.tif page 4 (holds|has rows of) one value only") as caught:
         burst(tmp_path, path).load("train")
-    assert "page 2" not in str(caught.value) and "data.skip_bad=true" in str(caught.value)
-    assert names_left(burst(tmp_path, path, skip_bad=True)) == [f"burst.tif page {n}" for n in (0, 1, 2, 4)]
+    assert "page 3" not in str(caught.value) and "data.skip_bad=true" in str(caught.value)
+    assert names_left(burst(tmp_path, path, skip_bad=True)) == [f"burst.tif page {n}" for n in (1, 2, 3, 5)]
 
 
 def test_dead_frames_are_called_dead_and_not_copies(tmp_path: Path):

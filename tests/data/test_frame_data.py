@@ -63,19 +63,19 @@ def test_frames_that_are_alike_give_no_warning(tmp_path: Path):
 
 def test_bleaching_is_named_with_its_frames_and_the_setting(tmp_path: Path):
     (warning,) = burst(tmp_path, noisy(bleached())).warnings
-    for words in ("page 1 (gain 0.90)", "page 4 (gain 0.60)", "burst.tif page 0", "data.match_levels=true"):
+    for words in ("page 2 (gain 0.90)", "page 5 (gain 0.60)", "burst.tif page 1", "data.match_levels=true"):
         assert words in warning
-    assert "page 0 (" not in warning
+    assert "page 1 (" not in warning
 
 
 def test_an_offset_is_named(tmp_path: Path):
     (warning,) = burst(tmp_path, noisy([picture(), picture(), picture() + 6])).warnings
-    assert "page 2 (level +5.9" in warning and "page 1" not in warning and "data.match_levels=true" in warning
+    assert "page 3 (level +5.9" in warning and "page 2" not in warning and "data.match_levels=true" in warning
 
 
 def test_drift_is_named_with_its_frames_and_the_setting(tmp_path: Path):
     (warning,) = burst(tmp_path, noisy(drifting())).warnings
-    assert "page 1 (2.0 px down, 1.0 left)" in warning and "data.align=true" in warning
+    assert "page 2 (2.0 px down, 1.0 left)" in warning and "data.align=true" in warning
     (warning,) = burst(
         tmp_path / "half", noisy([picture(), np.roll((picture() + np.roll(picture(), 1, 0)) / 2, 0)])
     ).warnings
@@ -97,7 +97,7 @@ def test_pairs_and_arrays_are_looked_at_too(tmp_path: Path):
 
 def test_a_frame_of_dark_noise_ends_the_run_or_is_left_out(tmp_path: Path):
     frames = noisy([picture(), picture(), np.full_like(picture(), 40), picture()])
-    with pytest.raises(ValueError, match=r"burst\.tif page 2 does not show what the others show.*skip_bad"):
+    with pytest.raises(ValueError, match=r"burst\.tif page 3 does not show what the others show.*skip_bad"):
         burst(tmp_path, frames)
     (scene,) = burst(tmp_path, frames, skip_bad=True).content.scenes
     assert [image.number for image in scene.noisy] == [0, 1, 3]
@@ -164,7 +164,7 @@ def test_train_warns_and_records(command: Command, tmp_path: Path):
     ended = command(*settings, "hydra.run.dir=run")
     assert ended.code == 0 and "warning: frames differ in brightness" in ended.err
     (warning,) = read_json(tmp_path / "run/result.json")["data_warnings"]
-    assert "page 4 (gain 0.60)" in warning and warning in ended.err
+    assert "page 5 (gain 0.60)" in warning and warning in ended.err
     ended = command(*settings, "hydra.run.dir=matched", "data.match_levels=true", "data.align=true")
     assert ended.code == 0 and "warning" not in ended.err
     result = read_json(tmp_path / "matched/result.json")

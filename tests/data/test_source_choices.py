@@ -241,7 +241,7 @@ def test_nothing_is_read_before_it_is_needed(tmp_path: Path):
         make_data(BurstData, tmp_path, root="nowhere"),
     ):
         NoisyPairDataModule(data)
-        with pytest.raises(ValueError, match="nowhere is not a folder"):
+        with pytest.raises(ValueError, match="nowhere does not exist"):
             data.load("train")
 
 

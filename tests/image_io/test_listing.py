@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,39 @@ def test_a_folder_that_cannot_be_read_is_named(store: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(ValueError, match=r"deep cannot be read \(Permission denied\); give access"):
         list_files(store, (".png",))
+
+
+# Files that are no readable images, and paths that are no folders
+
+
+def test_images_that_are_not_read_are_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("a.HEIC", "b.CR2", "c.cr2", "d.gif", "e.png", "notes.txt", "results.csv", ".f.heic"):
+        (tmp_path / name).touch()
+    assert list_images(tmp_path) == list_images(tmp_path) == [tmp_path / "e.png"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "4 files" in line and "2 .cr2, 1 .gif, 1 .heic" in line and "PNG" in line and ".txt" not in line
+
+
+def test_files_of_microscopes_are_to_be_exported(tmp_path: Path):
+    (tmp_path / "stack.czi").touch()
+    with pytest.raises(ValueError, match=r"holds no images .* 1 file .*1 \.czi.* export TIFF"):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("nowhere", "nowhere does not exist; give a folder of images"),
+        ("phtos", "did you mean 'photos'"),
+        ("photos/a.png", "photos/a.png is a file; give a folder of images: photos, or another that holds this file"),
+        ("photos/*.png", "photos/*.png is a pattern; give a folder of images: photos"),
+    ],
+)
+def test_what_is_no_folder_is_refused_with_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, words: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("photos/a.png").touch()
+    with pytest.raises(ValueError, match=re.escape(words)):
+        list_images(Path(given))

@@ -97,6 +97,15 @@ def test_alpha_passes_unchanged(tif: Path, channels: int, planarconfig: str, kin
     assert_kept(tif, output)
 
 
+@pytest.mark.parametrize("settings", [{}, {"compression": "zlib", "rowsperstrip": 8}], ids=str)
+def test_a_file_where_0_is_white_stays_one(tif: Path, settings: dict[str, Any]):
+    values = fresh(2, H, W)
+    tifffile.imwrite(tif, values, photometric="miniswhite", **settings)
+    output = denoised(tif, net=Negative)
+    np.testing.assert_array_equal(tifffile.imread(output), 255 - values)
+    assert_kept(tif, output)
+
+
 def test_extra_samples_that_are_no_alpha_are_denoised(tif: Path):
     values = fresh(H, W, 4)
     tifffile.imwrite(tif, values, extrasamples=["unspecified"], **RGB)

@@ -92,7 +92,7 @@ MISTAKES = [  # what is typed in a shell, and what the message must say
     ("seed=1=2", "'seed=\"1=2\"'"),
     ("given", "data.root=given"),
     # values
-    ("data.root=given/a.png", "given/a.png is not a folder; give a folder"),
+    ("data.root=given/a.png", "given/a.png is a file; give a folder of photographs: given"),
     ("data.root=givn", "'given'"),
     ("noise=gaussian", "set noise=none, or data=clean"),
     ("init_from=genral", "'general'"),

@@ -3,21 +3,65 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
+import torch
 from noisy_files import ALL, source
 from small_runs import compose_config, compose_settings, read_json, small, tiny_overrides, train_with
 
 from n2n_lightning.training import budget
 from n2n_lightning.training.budget import StepTimes
 from n2n_lightning.training.check import check_config
+from n2n_lightning.training.resuming import is_finished
 
 
 def fixed_times(step_s: float, validation_s: float) -> StepTimes:
-    times = StepTimes()
-    times.step_s, times.validation_s = step_s, validation_s
+    times = StepTimes(most_s=1.0)
+    times.seconds, times.validation_s = [step_s], validation_s
     return times
+
+
+def measured_steps(monkeypatch: pytest.MonkeyPatch, seconds: Iterable[float], most_s: float) -> StepTimes:
+    """Return what is known after steps that last so long, when the measurement ends itself or ``seconds`` do."""
+    times, trainer, now = StepTimes(most_s), pl.Trainer(accelerator="cpu", logger=False), 0.0
+    times.began = now
+    for number, step_s in enumerate(seconds):
+        now += step_s
+        monkeypatch.setattr(budget.time, "monotonic", lambda now=now: now)
+        times.on_train_batch_end(trainer, pl.LightningModule(), {"loss": torch.zeros(())}, None, number)
+        if trainer.should_stop:
+            break
+    return times
+
+
+def test_other_work_that_ends_meanwhile_does_not_count(monkeypatch: pytest.MonkeyPatch):
+    steps = [9.0, 4.0, 3.0, *[2.5] * 3, *[0.14] * 300]
+    times = measured_steps(monkeypatch, steps, most_s=12)
+    assert times.step_s == pytest.approx(0.14) and len(times.seconds) < 40
+
+
+def test_steps_that_last_as_long_are_measured_for_seconds(monkeypatch: pytest.MonkeyPatch):
+    assert sum(measured_steps(monkeypatch, [0.14] * 300, most_s=12).measured) == pytest.approx(4, abs=0.3)
+    assert len(measured_steps(monkeypatch, [1.0] * 300, most_s=12).measured) == 8
+    assert sum(measured_steps(monkeypatch, [1.0] * 300, most_s=2).measured) == 3, "most_s has passed"
+
+
+def test_work_that_goes_on_is_measured_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch):
+    times = measured_steps(monkeypatch, [0.9, 0.9, 0.9, *[0.2, 0.9, 0.9] * 50], most_s=12)
+    assert sum(times.measured) > 12 and times.step_s == pytest.approx(2 / 3, rel=0.1)
+
+
+def test_a_short_time_makes_fewer_epochs_not_epochs_of_one_step(
+    noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(0.02, 0.01))
+    options = (*source("burst", noisy_images), *ALL, *small("nafnet32"), "data.batch_size=4", "minutes=0.02")
+    record = read_json(train_with(tmp_path / "run", *options) / "result.json")["config"]
+    epochs, steps = record["trainer"]["max_epochs"], record["data"]["train_pairs"] // 4
+    assert 1 <= epochs < 6 and steps >= 10
 
 
 @pytest.mark.slow
@@ -68,6 +112,22 @@ def test_no_time_is_refused(minutes: int):
 def test_two_lengths_are_refused(other: str):
     with pytest.raises(ValueError, match=f"minutes=5 sets the length, and so does {other}"):
         check_config(compose_config("minutes=5", other))
+
+
+@pytest.mark.parametrize(
+    ("place", "fix", "other"),
+    [("cat", "hydra.run.dir=", "study="), ("outputs/runs/cat", "study=NAME", "hydra.run.dir")],
+)
+def test_another_budget_is_refused_by_what_was_set(tmp_path: Path, place: str, fix: str, other: str):
+    (tmp_path / place).mkdir(parents=True)
+    options = ("data=burst", "data.root=there")
+    recorded = compose_config(*options, "minutes=2", "data.train_pairs=8", "trainer.max_epochs=20")
+    (tmp_path / place / "result.json").write_text(json.dumps({"config": recorded, "status": "done"}))
+    with pytest.raises(ValueError, match="holds a run of another configuration") as refusal:
+        is_finished(compose_settings(*options, "minutes=4", "trainer.max_epochs=3"), tmp_path / place)
+    text = str(refusal.value)
+    assert "configuration: minutes (2 there, 4 here);" in text and "resume=false" in text
+    assert fix in text and other not in text
 
 
 def test_a_folder_of_data_without_crops_is_no_length(tmp_path: Path):

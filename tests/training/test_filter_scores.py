@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from n2n_lightning.filters import FILTERS
-from n2n_lightning.training.filter_scores import TITLES, FilterScores
+from n2n_lightning.training.filter_scores import TITLES, FilterScores, advice
 
 FOUND = {
     "median": {"strength": 3, "psnr_pairs": 33.04},
@@ -45,3 +45,25 @@ def test_on_a_part_the_net_has_the_score_of_that_part():
 )
 def test_other_records_have_no_filters(changes: dict[str, Any]):
     assert FilterScores.read(RECORD | changes) is None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "start", "named", "not_named"),
+    [
+        (2.0, "starting from weights/general", ["minutes="], ["max_epochs", "init_from"]),
+        (2.0, "starting from random weights", ["minutes=", "init_from="], ["max_epochs"]),
+        (None, "starting from weights/general", ["trainer.max_epochs="], ["minutes", "init_from"]),
+        (None, None, ["trainer.max_epochs=", "init_from="], ["minutes"]),  # early versions recorded no start
+    ],
+)
+def test_advice_is_what_the_run_has_not_done(
+    minutes: float | None, start: str | None, named: list[str], not_named: list[str]
+):
+    text = advice([{"config": {"minutes": minutes}, "start": start}])
+    assert all(word in text for word in named) and not any(word in text for word in not_named)
+
+
+def test_advice_on_several_runs_serves_each():
+    config = {"config": {"minutes": 5}, "start": "starting from weights/general"}
+    text = advice([config, config, {"config": {"minutes": None}, "start": "starting from random weights"}])
+    assert all(text.count(word) == 1 for word in ("minutes=", "trainer.max_epochs=", "init_from="))

@@ -49,7 +49,7 @@ def test_a_finished_run_is_skipped_only_while_its_data_is_what_it_was(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     overrides, file = write_data(kind, tmp_path / "data")
-    run = train_with(tmp_path / "run", *overrides)
+    run = train_with(tmp_path / "outputs/runs/run", *overrides)
     before = stamps(run)
     train_with(run, *overrides)
     assert "already done, skipped" in capsys.readouterr().out

@@ -93,7 +93,7 @@ def test_another_configuration_in_a_runs_folder_is_refused_and_the_run_untouched
     before = stamps(tmp_path / "here")
     refused = command(*short, "optimizer.lr=0.05", "hydra.run.dir=here")
     assert refused.code == 2
-    assert "optimizer.lr (0.1 there, 0.05 here)" in refused.err and "study=NAME" in refused.err
+    assert "optimizer.lr (0.1 there, 0.05 here)" in refused.err and "hydra.run.dir=" in refused.err
     assert stamps(tmp_path / "here") == before
 
 
