@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from n2n_lightning.system.atomic import atomic_path
 
 MOST_FILES = 6
 CROP_PX = 256
-NAME_CHARS = 14  # of a file's name that fit beside its images
+NAME_CHARS, LINE_CHARS = 60, 10  # of a file's name that are shown, and that fit into a line beside its images
 SHOWN_SHARE = (0.002, 0.998)  # these quantiles of the noisy values are black and white
 
 
@@ -33,8 +34,8 @@ def save_picture(path: Path, jobs: Sequence[FileJob], axes: str | None) -> bool:
     rows: dict[str, list[Captioned]] = {}
     for job in jobs:
         if len(rows) < MOST_FILES and job.output.exists() and (images := read_row(job, axes)):
-            name = job.input.name if len(job.input.name) <= NAME_CHARS else f"{job.input.stem[: NAME_CHARS - 1]}…"
-            rows[name if name not in rows else f"{name} {len(rows) + 1}"] = images
+            name = textwrap.fill(job.input.name[:NAME_CHARS], LINE_CHARS)
+            rows[name if name not in rows else f"{name}\n({len(rows) + 1})"] = images
     if not rows:
         return False
     with atomic_path(path, path.with_name(".picture.part")) as part:
