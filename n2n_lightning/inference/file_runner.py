@@ -41,7 +41,6 @@ from n2n_lightning.inference.side_by_side import Reporter, Task, side_by_side
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.system.atomic import DISK_FULL
 
-MOST_NEGATIVE = 0.05  # part of the range that noise around 0 may reach below it
 PROGRAM_BYTES = 0.7e9  # Python, torch and the other libraries, and what they keep
 
 
@@ -199,12 +198,6 @@ class FileDenoiser:
         groups: dict[tuple[str, float], list[InspectedFile]] = {}
         for file in files:
             peak = ranges[file.job.input] = covering_range(self.span(file), file.dtype)
-            if self.span(file).low < -MOST_NEGATIVE * peak and self.denoiser.module.limits[0] >= 0:
-                print(
-                    f"warning: {file.job.input} has values down to {self.span(file).low:.6g}; the net knows none below "
-                    "0 and may leave their noise: add a constant, or train on such images",
-                    file=sys.stderr,
-                )
             groups.setdefault((file.kind, ranges[file.job.input]), []).append(file)
         for (kind, peak), alike in sorted(groups.items()):
             span = join_spans([self.span(file) for file in alike])

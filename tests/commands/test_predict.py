@@ -318,7 +318,6 @@ def test_values_around_0(command: Command):
     ended = denoise(command, IN)
     assert ended.code == 0
     assert printed_ranges(ended.out)[0].startswith("range of float32: -128 to 127, 1 stands for 128, found in")
-    assert f"warning: {IN / 'a.npy'} has values down to -128; the net knows none below 0" in ended.err
     assert_close("out/a.npy", estimate(values, 128))
 
 
