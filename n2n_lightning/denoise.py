@@ -84,7 +84,8 @@ def denoise_all(arguments: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(GENERAL)
     denoiser = Denoiser.load(checkpoint, working_bytes=arguments.memory - PROGRAM_BYTES)
     move_to(denoiser, arguments.device)
-    options = {name: getattr(arguments, name) for name in ("minutes", "spacing", "format", "axes")}
+    options = {name: getattr(arguments, name) for name in ("minutes", "format", "axes")}
+    options |= {"spacing": arguments.spacing} if arguments.spacing else {}  # left out as by earlier versions
     manifest = Manifest(arguments.output, checkpoint, options, command="denoise")
     prepare_output(manifest, jobs, overwrite=arguments.overwrite)
     chosen = {name: getattr(arguments, name) for name in ("axes", "minutes", "range", "spacing")}

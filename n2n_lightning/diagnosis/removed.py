@@ -19,6 +19,7 @@ LEAST_STRENGTH = 0.01  # part of the image's contrast: less is also removed from
 LEAST_CORRELATION = 0.2  # of what is removed: 0.22 to 0.5 for cameras, up to 0.2 for most clean photographs
 MOST_UNEVEN = 1.4  # ratio of quartiles: noise has up to 1.4, most texture more
 CLASSES, CLASS_PATCHES = 6, 40  # classes of brightness in each channel, and the patches that one needs
+LEAST_VARYING = 0.25  # part of a channel's patches; in drawings the others are constant, and only edges are left
 LEAST_VARIANCE = 1e-12  # of patches, relative to the contrast; others are constant
 
 
@@ -50,7 +51,8 @@ class Removed(NamedTuple):
 def measure_removed(noisy: np.ndarray, estimate: np.ndarray) -> Removed:
     """Compare an image with its estimate. (N, C, H, W) of any unit, twice.
 
-    Strength is the lower quartile of a class's patches, so that a few edges do not make it.
+    Strength is the lower quartile of a class's patches, so that a few edges do not make it. A channel that is constant
+    nearly everywhere does not count.
     """
     bottom, top = np.quantile(noisy, (0.001, 0.999))
     contrast = float(top - bottom) or float(np.ptp(noisy)) or 1.0
@@ -58,18 +60,19 @@ def measure_removed(noisy: np.ndarray, estimate: np.ndarray) -> Removed:
     for channel in range(noisy.shape[1]):
         seen, kept = (patches_of(images[:, channel]) for images in (noisy, estimate))
         varies = without_plane(seen).var(axis=(1, 2)) > LEAST_VARIANCE * contrast**2
+        if varies.mean() < LEAST_VARYING:
+            continue
         part = without_plane(seen - kept)[varies]
         spread = part.std(axis=(1, 2))
         order = np.argsort(kept[varies].mean(axis=(1, 2)))
         for members in np.array_split(order, np.clip(len(order) // CLASS_PATCHES, 1, CLASSES)):
-            if len(members):
-                low, high = np.quantile(spread[members], (0.25, 0.75))
-                strengths.append(float(low) / contrast)
-                ratios.append(float(high / max(low, 1e-9 * contrast)))
+            low, high = np.quantile(spread[members], (0.25, 0.75))
+            strengths.append(float(low) / contrast)
+            ratios.append(float(high / max(low, 1e-9 * contrast)))
         parts.append(part)
-    removed = np.concatenate(parts)
-    if not len(removed):
+    if not parts:
         return Removed()
+    removed = np.concatenate(parts)
     sd = float(np.sqrt(np.mean(np.square(noisy - estimate, dtype=np.float64))))
     usual = float(np.median(removed.std(axis=(1, 2)))) / contrast
     correlation = float(lag_correlation(removed, ((0, 1), (1, 0))).mean())

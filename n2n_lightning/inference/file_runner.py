@@ -41,6 +41,7 @@ from n2n_lightning.inference.side_by_side import Reporter, Task, side_by_side
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.system.atomic import DISK_FULL
 
+SMALLEST_RANGE, LARGEST_RANGE = 2.0**-100, 2.0**127  # that float32 holds, and values well below them
 PROGRAM_BYTES = 0.7e9  # Python, torch and the other libraries, and what they keep
 
 
@@ -104,7 +105,8 @@ class FileDenoiser:
         todo = self.unfinished(files, ranges)
         self.find_ranges([file for file in todo if self.range_of(file, ranges) is None], ranges)
         skipped = len(files) - len(todo)
-        faults = {file.job: fault for file in todo if (fault := self.scale_fault(file))}
+        checks = ((file.job, self.range_fault(file, ranges) or self.scale_fault(file)) for file in todo)
+        faults = {job: fault for job, fault in checks if fault}
         failed += len(faults)
         yield from faults.values()
         todo = [file for file in todo if file.job not in faults]
@@ -227,9 +229,22 @@ class FileDenoiser:
         print(f"warning: {text}", file=sys.stderr)
         return None
 
+    def range_fault(self, file: InspectedFile, ranges: Mapping[Path, float]) -> str | None:
+        """Return why the net's numbers of 32 bits cannot hold a file's range, if so."""
+        peak = self.range_of(file, ranges)
+        if peak is None or SMALLEST_RANGE <= peak <= LARGEST_RANGE:
+            return None
+        rule = f"the range must be from {SMALLEST_RANGE:.2g} to {LARGEST_RANGE:.2g}, got {peak:.3g}"
+        return f"{file.job.input}: {rule}; multiply its values by a constant"
+
     def unfinished(self, files: Sequence[InspectedFile], ranges: Mapping[Path, float]) -> list[InspectedFile]:
         """Return the files that the manifest does not hold as finished."""
-        return [file for file in files if not self.manifest.holds(file.job, self.range_of(file, ranges))]
+        peaks = [self.range_of(file, ranges) for file in files]
+        return [
+            file
+            for file, peak in zip(files, peaks, strict=True)
+            if not self.manifest.holds(file.job, peak) or (peak is None and self.manifest.took_range(file.job))
+        ]
 
     def range_of(self, file: InspectedFile, ranges: Mapping[Path, float]) -> float | None:
         """Return the value that is 1 to the net: the user's, else the training's, else one of ``ranges``."""
@@ -264,12 +279,12 @@ class FileDenoiser:
         job, start = file.job, time.perf_counter()
         peak, bounds = self.scale(file, ranges)
         span = self.spans.get(job.input)
-        if span and bounds:
+        if span and bounds and not self.is_unchanged(job.input):
             keeping = "--range with the largest value keeps them"
             reporter.say(f"warning: {job.input} has {clipping_text(span, bounds)}; {keeping}", is_warning=True)
         try:
             with (
-                self.manifest.finishing(job, range=peak, **self.facts(file)) as part,
+                self.manifest.finishing(job, range=peak, range_given=bool(self.range), **self.facts(file)) as part,
                 open_image_file(job.input, self.axes) as image,
                 self.checked_output(image, part, reporter) as write,
             ):
@@ -293,6 +308,10 @@ class FileDenoiser:
         if lines := self.lines(file):
             reporter.say("\n".join(lines))
 
+    def opened_output(self, image: ImageReader, part: Path) -> AbstractContextManager[WriteRows]:
+        """Open the output of an image."""
+        return open_output(image, self.form or image.form, part)
+
     def checked_output(self, image: ImageReader, part: Path, reporter: Reporter) -> AbstractContextManager[WriteRows]:
         """Open the output; refuse a TIFF file, or warn of another, whose opacity is like a channel of an image."""
         fault = opacity_fault(image)
@@ -300,7 +319,7 @@ class FileDenoiser:
             raise ImageError(f"{image.path} {fault}")
         if fault:
             reporter.say(f"warning: {image.path} {fault}", is_warning=True)
-        return open_output(image, self.form or image.form, part)
+        return self.opened_output(image, part)
 
     def bands(
         self, image: ImageReader, group: int, plan: Plan, peak: float, bounds: Limits | None

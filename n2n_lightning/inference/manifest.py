@@ -72,6 +72,10 @@ class Manifest:
         same = entry.get("made_by", {}) | self._unseen == self.made_by | self._unseen
         return same and entry.get("input") == stamp(job.input) and entry.get("file") == stamp(job.output)
 
+    def took_range(self, job: FileJob) -> bool:
+        """Return whether the output was made with a range that the user gave."""
+        return bool(self._made.get(self._name(job), {}).get("range_given"))
+
     def locked(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the folder; an InputError where one does."""
         refusal = (

@@ -22,7 +22,6 @@ from n2n_lightning.inference.file_runner import (
     held_with,
     progress_bar,
 )
-from n2n_lightning.inference.side_by_side import Reporter
 from n2n_lightning.inference.single_image import Treatment, choose_treatment, kinds, read_windows, use_adapted
 from n2n_lightning.inference.tiling import Plan
 from n2n_lightning.training.adaptation import adapt
@@ -90,10 +89,10 @@ class SingleFileDenoiser(FileDenoiser):
         return treatment is not None and treatment.denoiser is None
 
     @contextmanager
-    def checked_output(self, image: ImageReader, part: Path, reporter: Reporter) -> Iterator[WriteRows]:
+    def opened_output(self, image: ImageReader, part: Path) -> Iterator[WriteRows]:
         """Open the output; a file whose pixels are passed through is copied, unless it gets another format."""
         if not self.is_unchanged(image.path) or self.form not in (None, image.form):
-            with super().checked_output(image, part, reporter) as write:
+            with super().opened_output(image, part) as write:
                 yield write
         else:
             yield lambda *_: None

@@ -184,7 +184,7 @@ class Treatment:
 
     def method_line(self) -> str:
         if self.denoiser is None:
-            return "method: none, the pixels are passed through unchanged"
+            return "method: none, the image is passed through"
         passes = self.denoiser.passes
         if self.spacing and self.spacing.spacing > 1:
             spacings = " and ".join(map(str, passes.spacings))
@@ -224,6 +224,8 @@ def choose_treatment(
         spacing: at which the noise is known to be independent, px; None measures it.
     """
     noise = find_noise(torch.cat(list(windows), -1).numpy())
+    if min(windows.shape[2:]) < MIN_SIDE_PX and noise.kind != "constant":
+        noise = noise._replace(kind="small")
     treatment = Treatment(windows.shape[1], peak, noise)
     if noise.kind in ("small", "constant"):
         return treatment
@@ -234,6 +236,8 @@ def choose_treatment(
     found = find_spacing(windows.numpy(), denoise_at)
     if spacing is not None:
         found = found._replace(spacing=spacing)
+        if spacing > 1:
+            found = found._replace(sd=removed_by(general.with_passes(PASSES[spacing]), windows).sd)
     else:
         alone = removed_by(general, windows)
         found = true_spacing(general, windows, noise, found, alone)

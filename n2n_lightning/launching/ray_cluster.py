@@ -76,7 +76,7 @@ def answers(address: str) -> bool:
         return True
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError):
+    except (OSError, OverflowError, ValueError):
         return False
     return True
 

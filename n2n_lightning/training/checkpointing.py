@@ -104,16 +104,15 @@ class RunCheckpoints(pl.Callback):
         self.signal: int | None = None  # received, and not yet acted on
         self.process = os.getpid()
         self.restored: dict[str, Any] = {}
-        self.sums: Tensor | None = (
-            None  # of the epoch's training loss, (ranks, 2): float32 would add them up differently
-        )
+        # of the epoch's training loss while it is saved, (ranks, 2): float32 would add them up differently
+        self.sums: Tensor | None = None
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Save what Lightning does not: the last metrics, and that a callback has asked for the end of the run."""
         checkpoint[TRAINER] = {"metrics": dict(trainer.callback_metrics), "should_stop": trainer.should_stop}
-        if trainer.world_size > 1:
+        if trainer.world_size > 1 and self.sums is not None:
             checkpoint[TRAINER]["sums"] = self.sums
 
     def on_load_checkpoint(
@@ -179,6 +178,7 @@ class RunCheckpoints(pl.Callback):
             self.sums = gather(torch.stack([train_loss.mean_value, train_loss.weight]))
             with train_loss.sync_context():  # its sums over all ranks are saved
                 trainer.save_checkpoint(best_path if best else last, weights_only=False)
+            self.sums = None
             if leads and best:
                 link_or_copy(best_path, last)
         except OSError as error:

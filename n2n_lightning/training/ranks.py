@@ -116,8 +116,9 @@ def await_ranks(environment: ClusterEnvironment, limit: timedelta, on_wait: Call
     while not serves and not is_served(address, port):
         wait(0)
     store = TCPStore(address, port, ranks, serves, timeout=limit, wait_for_workers=False, multi_tenant=True)
-    store.add(ARRIVED, 1)
-    while (arrived := store.add(ARRIVED, 0)) < ranks:
+    key = f"{ARRIVED}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"  # the agent's store outlives a restart
+    store.add(key, 1)
+    while (arrived := store.add(key, 0)) < ranks:
         wait(arrived)
     return store
 

@@ -87,12 +87,18 @@ def test_correlated_noise_is_removed_and_its_estimate_declined(command: Command)
 def test_what_needs_no_denoising_is_passed_through(command: Command, values: Array, text: str):
     write(IN / "a.tif", values)
     ended = run(command, IN)
-    assert ended.code == 0 and text in ended.out and "passed through unchanged" in ended.out
+    assert ended.code == 0 and text in ended.out and "passed through" in ended.out
     np.testing.assert_array_equal(tifffile.imread("out/a.tif"), values)
     assert records()["a.tif"]["spacings"] is None
 
 
-@pytest.mark.parametrize("values", [data.coins()[:, 64:], data.brick()[:256, :256], data.chelsea()])
+def drawing() -> Array:
+    """Return a picture that is constant but for the edge of a disc."""
+    y, x = np.mgrid[:128, :128]
+    return np.where((y - 60) ** 2 + (x - 70) ** 2 < 900, 255, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("values", [drawing(), data.coins()[:, 64:], data.brick()[:256, :256], data.chelsea()])
 def test_fine_texture_is_not_taken_for_correlated_noise(command: Command, values: Array):
     write(IN / "a.png", values)
     run(command, IN)
@@ -130,8 +136,30 @@ def test_a_file_that_is_passed_through_is_copied(command: Command):
 def test_a_range_that_is_given_is_used(command: Command):
     write(IN / "a.tif", noisy(25).astype(np.uint16))
     assert "range of uint16: 0 to 255, found in" in run(command, IN).out
-    assert "range of" not in run(command, IN, "--range", "1023").out
-    assert json.loads(Path("out/denoise.jsonl").read_text().splitlines()[-1])["range"] == 1023
+    assert "1 done before" in run(command, IN).out
+    for options, peak in ((("--range", "1023"), 1023), ((), 255)):
+        assert "1 of 1 files denoised" in run(command, IN, *options).out
+        assert json.loads(Path("out/denoise.jsonl").read_text().splitlines()[-1])["range"] == peak
+
+
+def test_opacity_like_a_channel_is_refused_also_where_nothing_is_denoised(command: Command):
+    IN.mkdir()
+    values = np.dstack([data.coffee()[:128, :128], noisy(25, clean=np.full((128, 128, 1), 128.0))])
+    tifffile.imwrite(IN / "a.tif", values, photometric="rgb", extrasamples=["unassalpha"])
+    assert run(command, IN).code == 2
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e36])
+def test_values_beyond_32_bits_are_refused(command: Command, scale: float):
+    IN.mkdir()
+    np.save(IN / "a.npy", noisy(25) * scale)
+    ended = run(command, IN)
+    assert ended.code == 2 and "a.npy" in ended.err and not Path("out/a.npy").exists()
+
+
+def test_a_narrow_image_is_too_small(command: Command):
+    write(IN / "a.png", np.ascontiguousarray(noisy(25)[:, :12]))
+    assert "fewer than 16 px a side" in run(command, IN).out
 
 
 @pytest.mark.slow
