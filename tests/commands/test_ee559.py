@@ -48,7 +48,7 @@ def test_the_standin_command_writes_what_the_reader_reads(command: Command, phot
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--root", "nowhere", "--output", "course"], "nowhere is not a folder"),
+        (["--root", "nowhere", "--output", "course"], "nowhere does not exist"),
         (["--train-pairs", "0", "--output", "course"], "train_pairs must be 1 or more, got 0"),
         ([], "--output"),
     ],
