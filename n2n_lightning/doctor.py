@@ -119,11 +119,9 @@ def with_useful_settings(finding: Finding, known: set[str], found_range: float, 
         key, _, value = word.partition("=")
         if key == "data.range" and float(value) >= found_range:
             return False
-        if not key.startswith("data."):
-            return word != f"data={source}" and not (
-                key == "loss" and source == "single"
-            )  # which has losses of its own
-        return key in known
+        if key == "loss" and source == "single":  # which has losses of its own
+            return False
+        return key in known if key.startswith("data.") else word != f"data={source}"
 
     settings = tuple(filter(is_useful, finding.settings))
     if finding.kind == "outliers" and math.isnan(finding.effect_db) and not settings:  # it was about the range alone

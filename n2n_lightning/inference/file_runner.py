@@ -200,7 +200,7 @@ class FileDenoiser:
         groups: dict[tuple[str, float], list[InspectedFile]] = {}
         for file in files:
             peak = ranges[file.job.input] = covering_range(self.span(file), file.dtype)
-            groups.setdefault((file.kind, ranges[file.job.input]), []).append(file)
+            groups.setdefault((file.kind, peak), []).append(file)
         for (kind, peak), alike in sorted(groups.items()):
             span = join_spans([self.span(file) for file in alike])
             others = f" and {len(alike) - 1} more" if len(alike) > 1 else ""

@@ -235,9 +235,8 @@ def choose_treatment(
 
     found = find_spacing(windows.numpy(), denoise_at)
     if spacing is not None:
-        found = found._replace(spacing=spacing)
-        if spacing > 1:
-            found = found._replace(sd=removed_by(general.with_passes(PASSES[spacing]), windows).sd)
+        sd = removed_by(general.with_passes(PASSES[spacing]), windows).sd if spacing > 1 else found.sd
+        found = found._replace(spacing=spacing, sd=sd)
     else:
         alone = removed_by(general, windows)
         found = true_spacing(general, windows, noise, found, alone)

@@ -14,10 +14,10 @@ from typing import Any
 
 from n2n_lightning.reporting.runs import Curve, Run
 from n2n_lightning.reporting.study import STUDY_MODELS, model_title
+from n2n_lightning.system.run_names import SET_BY_MINUTES
 from n2n_lightning.training.filter_scores import SURE
 
 PSNR = "val/psnr"
-LENGTH = ("data.train_pairs", "trainer.max_epochs")  # settings that follow from ``minutes``
 PAIRS = "val/psnr_pairs"  # PSNR, estimated from pairs of noisy images
 
 
@@ -168,7 +168,7 @@ def setting_value(run: Run, key: str) -> str:
         return run.folder.resolve().parent.name if run.study == "." else run.study
     if key in run.overrides:
         return canonical_text(run.overrides[key])
-    if key in LENGTH and run.part("config").get("minutes"):
+    if key in SET_BY_MINUTES and run.part("config").get("minutes"):
         return "by minutes"
     configured, recorded = (_look_up(run.part("config"), key), _look_up(run.record, key))
     if configured is not _MISSING:

@@ -16,6 +16,7 @@ UNNAMED_OVERRIDES = (  # overrides that the name of a run's folder leaves out
     *("save_minutes", "save_steps", "logger"),
     *("trainer.devices", "trainer.num_nodes", "trainer.strategy"),  # which do not change the result
 )
+SET_BY_MINUTES = ("data.train_pairs", "trainer.max_epochs")  # settings that follow from ``minutes``
 UNNAMED_GROUPS = ("hydra.", "logger.")  # the same for all settings of these groups
 MAX_NAME_BYTES = 180  # in UTF-8, without the hash; file systems allow 255
 MAX_VALUE_BYTES = 60

@@ -121,10 +121,10 @@ class GraphLoop(_AutomaticOptimization):
         for name, images in tensors.items():
             if images is not None:
                 getattr(steps.pair, name).copy_(images)
-        is_warm = steps.warm == WARM_UP
+        is_warmed_up = steps.warm == WARM_UP
         if averaging := self.averaging:
-            averaging.in_step = is_warm
-        if not is_warm:
+            averaging.in_step = is_warmed_up
+        if not is_warmed_up:
             steps.warm += 1
             return self.recorder.run(lambda: self.whole_step(optimizer, steps.pair, captured=False))
         if steps.repeat is None:

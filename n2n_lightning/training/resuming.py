@@ -14,7 +14,7 @@ from n2n_lightning.self_supervised.choices import is_annealed
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.system.command_words import TEXT_SETTINGS
 from n2n_lightning.system.hydra_app import flatten
-from n2n_lightning.system.run_names import another_folder, plain_values
+from n2n_lightning.system.run_names import SET_BY_MINUTES, another_folder, plain_values
 from n2n_lightning.training.build import build_datamodule
 from n2n_lightning.training.checkpointing import LAST, PREVIOUS
 from n2n_lightning.training.run_metadata import RESULT_NEUTRAL
@@ -31,7 +31,6 @@ LATER_SETTINGS: Config = {  # settings that earlier versions did not record -> t
 
 CHANGED_DEFAULTS = ("init_from", "model", "optimizer", "scheduler")  # after 0.2.0, and these of ``data``:
 CHANGED_DATA_DEFAULTS = ("batch_size", "train_pairs", "val_pairs", "augment")
-LENGTH = ("data.train_pairs", "trainer.max_epochs")  # what follows from ``minutes``
 NOT_COMPARED = ("model", "trainer.max_epochs")  # overrides: the folder is the model's, and a run may get more epochs
 
 
@@ -72,7 +71,9 @@ def is_finished(settings: RunSettings, folder: Path, *, in_search: bool = False)
     if extends_run(changes, settings):
         return False
     if changes:
-        named = {key: values for key, values in changes.items() if "minutes" not in changes or key not in LENGTH}
+        named = {
+            key: values for key, values in changes.items() if "minutes" not in changes or key not in SET_BY_MINUTES
+        }
         text = ", ".join(f"{key} ({before} there, {now} here)" for key, (before, now) in named.items())
         fix = f"{another_folder(folder, settings.study)}, or resume=false to replace that run"
         raise ValueError(f"{folder} holds a run of another configuration: {text}; {fix}")
