@@ -7,14 +7,35 @@ from itertools import chain
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 
 class StepAveraging(WeightAveraging):
-    """Lightning's average of the weights, which a captured step can update as well."""
+    """An exponential average of the weights, which a captured step can update as well.
+
+    After n steps, the decay is (1 + n) / (10 + n), but at most ``decay``. So the average covers the last ninth of a
+    short training, and does not lag behind (as ``ExponentialMovingAverage`` of TensorFlow does with ``num_updates``).
+
+    Args:
+        device: that keeps the average.
+        decay: above 0, below 1.
+    """
 
     in_step = False  # whether the last step has updated it
+
+    def __init__(self, device: str, decay: float) -> None:
+        @torch.no_grad()
+        def average(means: list[Tensor], values: list[Tensor], count: Tensor) -> None:
+            if not means[0].is_floating_point():  # the counters of normalisations
+                torch._foreach_copy_(means, values)
+                return
+            differences = torch._foreach_sub(values, means)
+            torch._foreach_mul_(differences, (9 / (10 + count)).clamp_min(1 - decay))
+            torch._foreach_add_(means, differences)
+
+        super().__init__(device, multi_avg_fn=average)
 
     @property
     def state_key(self) -> str:

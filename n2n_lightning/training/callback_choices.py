@@ -16,7 +16,6 @@ from pytorch_lightning.callbacks import (
     RichModelSummary,
     Timer,
 )
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from n2n_lightning.system.safe_load import unsafe_part
 from n2n_lightning.training.averaging import StepAveraging
@@ -131,7 +130,7 @@ def build_callbacks(settings: RunSettings, monitor: str) -> list[pl.Callback]:
     if decay := settings.ema:
         on_gpu = settings.trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
         device = "cuda" if on_gpu else "cpu"
-        callbacks.append(StepAveraging(device, multi_avg_fn=get_ema_multi_avg_fn(decay)))
+        callbacks.append(StepAveraging(device, decay))
     if patience := settings.patience:
         mode = "min" if monitor == "val/loss" else "max"
         arguments: dict[str, Any] = {"mode": mode, "patience": patience, "check_on_train_epoch_end": False}

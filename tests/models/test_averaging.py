@@ -24,7 +24,7 @@ from torch import Tensor
 from n2n_lightning.models.checkpoint import load_denoiser, strip_checkpoint
 from n2n_lightning.training import run
 
-DECAY = 0.7
+DECAY = 0.3  # reached after three steps
 OPTIONS = (*small("dncnn"), f"ema={DECAY}", "trainer.limit_train_batches=3")  # a net with buffers besides weights
 Weights = dict[str, Tensor]
 
@@ -65,10 +65,11 @@ def averaged(course_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 def average(steps: list[Weights]) -> Weights:
-    """Average by hand: start with the first step's weights, then ``DECAY`` of the average and the rest of the new."""
+    """Average by hand: start with the first step's weights, then the decay of the average and the rest of the new."""
     mean = steps[0]
-    for weights in steps[1:]:
-        mean = {name: DECAY * mean[name] + (1 - DECAY) * value for name, value in weights.items()}
+    for count, weights in enumerate(steps[1:], start=1):
+        decay = min(DECAY, (1 + count) / (10 + count))
+        mean = {name: decay * mean[name] + (1 - decay) * value for name, value in weights.items()}
     return mean
 
 
