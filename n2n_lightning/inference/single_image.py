@@ -16,6 +16,7 @@ from n2n_lightning.diagnosis.single_image import MIN_SIDE_PX, ImageNoise, find_n
 from n2n_lightning.diagnosis.single_quality import SingleNoise, as_db, sure_db
 from n2n_lightning.diagnosis.spacing import NoiseSpacing, find_spacing
 from n2n_lightning.image_io.image_file import ImageReader
+from n2n_lightning.image_io.net_scale import Scale
 from n2n_lightning.image_io.value_range import Limits
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.passes import Passes
@@ -36,13 +37,13 @@ DOUBTS = {
 }
 
 
-def read_windows(image: ImageReader, most_rows: int, peak: float, bounds: Limits | None) -> Tensor:
+def read_windows(image: ImageReader, most_rows: int, scale: Scale, bounds: Limits | None) -> Tensor:
     """Return windows spread over a file's pages: (N, C, h, w) float32 in units of the range.
 
     Args:
         image: the file.
         most_rows: that fit into memory at a time.
-        peak: the value that is 1.
+        scale: the values that are 0 and 1.
         bounds: values beyond them are clipped; None for none.
     """
     stacked, height, width, _ = image.shape
@@ -54,9 +55,8 @@ def read_windows(image: ImageReader, most_rows: int, peak: float, bounds: Limits
         for top in starts(height, tall, across):
             band = image.read(page // stacked, top, top + tall)[page % stacked][..., image.colours]
             found += [band[:, left : left + wide] for left in starts(width, wide, across)]
-    values = np.stack(found).astype(np.float32)
-    values = values if bounds is None else values.clip(*bounds)
-    return torch.from_numpy(values).div_(peak).permute(0, 3, 1, 2).contiguous()
+    values = np.stack(found)
+    return scale.to_net(values if bounds is None else values.clip(*bounds)).contiguous()
 
 
 def starts(side: int, window: int, most: int) -> list[int]:
@@ -71,7 +71,7 @@ class Treatment:
 
     Args:
         channels: of the file.
-        peak: the value that is 1.
+        scale: the values that are 0 and 1.
         noise: what one look tells.
         spacing: at which the noise is independent; None where there is nothing to denoise.
         quality: of the general denoiser; None unless the noise is independent.
@@ -79,7 +79,7 @@ class Treatment:
     """
 
     channels: int
-    peak: float
+    scale: Scale
     noise: ImageNoise
     spacing: NoiseSpacing | None = None
     quality: SingleNoise | None = None
@@ -148,8 +148,8 @@ class Treatment:
             return None
         if self.quality is not None:
             level = self.measured.numpy()
-            return self.peak * math.sqrt(float(self.quality.variance.at(level).mean(dtype=np.float64)))
-        return self.peak * self.spacing.sd
+            return self.scale.peak * math.sqrt(float(self.quality.variance.at(level).mean(dtype=np.float64)))
+        return self.scale.peak * self.spacing.sd
 
     def why_declined(self) -> str:
         """Return why there is no estimate of the PSNR."""
@@ -164,7 +164,7 @@ class Treatment:
         return [line for line in (self.noise_line(), self.method_line(), self.quality_line()) if line]
 
     def noise_line(self) -> str:
-        low, high = self.noise.low * self.peak, self.noise.high * self.peak
+        low, high = (self.scale.offset + self.scale.peak * value for value in (self.noise.low, self.noise.high))
         values = f"values {low:.5g} to {high:.5g}"
         if self.spacing is None:
             text = {"constant": f"every value is {high:.5g}", "small": f"fewer than {MIN_SIDE_PX} px a side"}.get(
@@ -199,7 +199,8 @@ class Treatment:
         before, after = self.psnr_before_db(), self.psnr_after_db()
         if after is None or before is None:
             return f"PSNR: not estimated ({self.why_declined()})"
-        return f"PSNR (peak {self.peak:g}): about {before:.1f} dB before, {after[0]:.1f} ± {after[1]:.1f} dB after"
+        peak = f"PSNR (peak {self.scale.peak:g})"
+        return f"{peak}: about {before:.1f} dB before, {after[0]:.1f} ± {after[1]:.1f} dB after"
 
 
 def passes_once(passes: Passes | None) -> bool:
@@ -211,14 +212,14 @@ def rounded(value: float | None) -> float | None:
 
 
 def choose_treatment(
-    general: Denoiser, windows: Tensor, peak: float, pixels: int, *, kept: int, spacing: int | None = None
+    general: Denoiser, windows: Tensor, scale: Scale, pixels: int, *, kept: int, spacing: int | None = None
 ) -> Treatment:
     """Look at windows of a file, and choose how to denoise it, without adaptation.
 
     Args:
         general: the denoiser of independent noise.
         windows: (N, C, h, w) float32 in units of the range.
-        peak: the value that is 1.
+        scale: the values that are 0 and 1.
         pixels: of the file.
         kept: at most so many windows stay in memory, for adaptation.
         spacing: at which the noise is known to be independent, px; None measures it.
@@ -226,7 +227,7 @@ def choose_treatment(
     noise = find_noise(torch.cat(list(windows), -1).numpy())
     if min(windows.shape[2:]) < MIN_SIDE_PX and noise.kind != "constant":
         noise = noise._replace(kind="small")
-    treatment = Treatment(windows.shape[1], peak, noise)
+    treatment = Treatment(windows.shape[1], scale, noise)
     if noise.kind in ("small", "constant"):
         return treatment
 
@@ -285,7 +286,7 @@ def kinds(treatments: Sequence[Treatment]) -> list[list[Treatment]]:
     for treatment in treatments:
         if treatment.is_trusted:
             strength = round(2 * math.log2(max(treatment.sd() or 0.0, 1e-12)))
-            groups.setdefault((treatment.channels, treatment.peak, strength), []).append(treatment)
+            groups.setdefault((treatment.channels, treatment.scale.peak, strength), []).append(treatment)
     return list(groups.values())
 
 
