@@ -17,21 +17,30 @@ from n2n_lightning.image_io.image_file import Array
 
 PATCH_PX = 16  # side of the squares whose means tell structure from noise
 LOWEST_SHARE = 0.002  # of the patches may lie below the offset
+LEAST_GAIN = 4.0  # images that are darker by less have none
 OFFSET_STEPS = 32  # of the contrast: offsets are multiples of a power of two, so that frames of one kind share theirs
 
 
 class Scale(NamedTuple):
     """Which value is 1 to the net and which is 0."""
 
-    peak: float  # 1 stands for ``offset + peak``
+    peak: float  # 1 stands for ``offset + peak`` where the gain is 1
     offset: float = 0.0  # the value that is 0
+    gain: Array | None = None  # that dark images and channels are multiplied by, (..., images, 1, 1, C); None is 1
+
+    def part(self, index: Any) -> Scale:
+        """Return the scale of some images or channels; the gain is indexed by ``index``."""
+        return self if self.gain is None else self._replace(gain=self.gain[index])
 
     def to_net(self, values: Array) -> Tensor:
         """Scale (N, H, W, C) of any number type to (N, C, H, W) float32 in channels_last."""
         if self.offset:  # in double precision where float32 does not hold the values
             values = values.astype(np.result_type(values, np.float32)) - self.offset
         scaled = torch.from_numpy(values.astype(np.float32, order="C"))  # always a copy
-        return scaled.div_(self.peak).permute(0, 3, 1, 2)
+        scaled.div_(self.peak)
+        if self.gain is not None:
+            scaled.mul_(torch.from_numpy(self.gain))
+        return scaled.permute(0, 3, 1, 2)
 
     def from_net(self, estimate: Tensor, dtype: np.dtype[Any]) -> Array:
         """Scale (N, C, H, W) float on any device to (N, H, W, C) of ``dtype``.
@@ -39,6 +48,8 @@ class Scale(NamedTuple):
         Integers are rounded and clipped to what the type holds.
         """
         values = estimate.permute(0, 2, 3, 1) * self.peak
+        if self.gain is not None:
+            values = values / torch.from_numpy(self.gain).to(values.device)
         if self.offset:
             is_wide = np.result_type(dtype, np.float32) == np.float64  # as in ``to_net``
             values = (values.double() if is_wide else values) + self.offset
@@ -54,6 +65,26 @@ class Scale(NamedTuple):
         values = values.round_().clamp_(limits.min, high)
         values = values.float() if dtype.itemsize <= 2 else values  # which holds them all, and is sooner copied
         return values.cpu().numpy().astype(dtype)
+
+
+def find_gain(reaches: Array, peak: float, *, by_channel: bool) -> Array | None:
+    """Return the gain of images that are much darker than the brightest one; None if there are none.
+
+    A net has errors of its own, of about 0.2 % of the range, which hide what is in a dark image or channel.
+
+    Args:
+        reaches: largest distance of each image's and channel's values from the offset, (..., C).
+        peak: the range of all.
+        by_channel: each channel goes through the net by itself.
+
+    Returns:
+        Powers of two, so that floats stay exact, (..., 1, 1, C); 1 for images that need none.
+    """
+    if not by_channel:
+        reaches = np.broadcast_to(reaches.max(-1, keepdims=True), reaches.shape)
+    ratio = peak / np.where(reaches > 0, reaches, peak)
+    gain = np.where(ratio >= LEAST_GAIN, 2.0 ** np.floor(np.log2(ratio)), 1.0).astype(np.float32)
+    return gain[..., None, None, :] if (gain > 1).any() else None
 
 
 class OffsetSurvey:

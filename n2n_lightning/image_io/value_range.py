@@ -32,6 +32,11 @@ def finite_limits(values: Array | Tensor) -> tuple[float, float] | None:
     return (low, high) if max(-low, high) <= FLOAT32_MAX else None  # NaN passes through min and max, and is not <=
 
 
+def image_limits(images: Array) -> Array:
+    """Return the least and the greatest value of each image and channel: (N, H, W, C) -> (2, N, C) float64."""
+    return np.stack([images.min(axis=(1, 2)), images.max(axis=(1, 2))]).astype(np.float64)
+
+
 def non_finite_pixels(pixels: Array) -> npt.NDArray[np.bool_]:
     """Return which pixels of (..., C) have values that are NaN or infinite in float32: (...)."""
     finite: npt.NDArray[np.bool_] = np.abs(pixels) <= FLOAT32_MAX

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from n2n_lightning.data.array_forms import FEW_CHANNELS, as_nhwc, find_axes, from_nhwc, to_numpy
 from n2n_lightning.image_io.image_file import Array
-from n2n_lightning.image_io.net_scale import Scale, find_offset
+from n2n_lightning.image_io.net_scale import Scale, find_gain, find_offset
 from n2n_lightning.image_io.value_range import (
+    ValueSpan,
     clip_bounds,
     clipping_text,
     covering_range,
     find_span,
     finite_limits,
+    image_limits,
     known_range,
     scale_fault,
 )
@@ -327,7 +329,8 @@ class Denoiser:
         for first in range(0, count, together):
             batch = values[first : first + together]
             shape = (len(batch), *values.shape[1:])
-            for top, rows in self.bands(lambda top, bottom, batch=batch: batch[:, top:bottom], shape, scale):  # type: ignore[misc]
+            own = scale.part(slice(first, first + together))
+            for top, rows in self.bands(lambda top, bottom, batch=batch: batch[:, top:bottom], shape, own):  # type: ignore[misc]
                 denoised[first : first + together, top : top + rows.shape[1]] = rows
         return denoised
 
@@ -346,11 +349,22 @@ class Denoiser:
         elif fault:
             raise ValueError(f"images: {fault.text}")
         peak = known or covering_range(span, values.dtype)
-        bounds = clip_bounds(span, peak)
-        if bounds is None:
-            return values, Scale(peak, offset)
-        warnings.warn(f"images have {clipping_text(span, bounds)}; range=VALUE keeps them", stacklevel=4)
-        return np.clip(values, *bounds).astype(values.dtype, copy=False), Scale(peak, offset)
+        if bounds := clip_bounds(span, peak):
+            warnings.warn(f"images have {clipping_text(span, bounds)}; range=VALUE keeps them", stacklevel=4)
+            values = np.clip(values, *bounds).astype(values.dtype, copy=False)
+        return values, Scale(peak, offset, None if known else self.find_gain(image_limits(values), span, peak))
+
+    def find_gain(self, limits: Array, span: ValueSpan, peak: float) -> Array | None:
+        """Return the gain of images whose range was found; see ``net_scale.find_gain``.
+
+        Args:
+            limits: the least and the greatest value of each image and channel, (2, ..., C).
+            span: of all.
+            peak: the range of all.
+        """
+        low, high = limits.clip(span.low, span.high)
+        reaches = np.maximum(span.offset - low, high - span.offset)
+        return find_gain(reaches, peak, by_channel=self.splits(reaches.shape[-1]))
 
     @property
     def needs_offset(self) -> bool:
@@ -453,11 +467,12 @@ class Denoiser:
                 return scale.from_net(self._estimate(self._send(scaled)), values.dtype)
         denoised = np.empty_like(values)
         for channel in range(values.shape[3]):
-            scaled = scale.to_net(values[..., channel : channel + 1])
+            own = scale.part((..., slice(channel, channel + 1)))
+            scaled = own.to_net(values[..., channel : channel + 1])
             with self._device_turn():
                 # in double precision, so that the mean of equal values is that value
                 mean = self._estimate_plane(self._send(scaled)).double().mean(1, keepdim=True)
-                denoised[..., channel : channel + 1] = scale.from_net(mean, values.dtype)
+                denoised[..., channel : channel + 1] = own.from_net(mean, values.dtype)
         return denoised
 
     @torch.inference_mode()

@@ -29,6 +29,7 @@ from n2n_lightning.image_io.value_range import (
     clipping_text,
     covering_range,
     finite_limits,
+    image_limits,
     join_spans,
     non_finite_pixels,
     range_text,
@@ -88,6 +89,7 @@ class FileDenoiser:
     axes: str | None = None
     chosen: str | None = None
     spans: dict[Path, ValueSpan] = field(default_factory=dict)  # of the files that were looked through
+    limits: dict[Path, Array] = field(default_factory=dict)  # of their images and channels, (2, groups, images, C)
 
     def run(self, jobs: Sequence[FileJob]) -> Iterator[str]:
         """Denoise all files that can be denoised, and yield one message for each of the others.
@@ -204,6 +206,9 @@ class FileDenoiser:
             has_offset = self.denoiser.needs_offset and file.dtype.kind != "u" and self.span(file).offset != 0
             peak = covering_range(self.span(file), file.dtype) if known is None else known
             scale = scales[file.job.input] = Scale(peak, self.span(file).offset if has_offset else 0.0)
+            if known is None and self.limits[file.job.input].size:
+                gain = self.denoiser.find_gain(self.limits[file.job.input], self.span(file), peak)
+                scales[file.job.input] = scale._replace(gain=gain)
             if known is None or has_offset:
                 groups.setdefault((file.kind, scale), []).append(file)
         for (kind, scale), alike in sorted(groups.items()):
@@ -217,7 +222,8 @@ class FileDenoiser:
         """Return the values of a file, which is looked through once."""
         path = file.job.input
         if path not in self.spans:
-            self.spans[path] = colour_span(path, self.axes, with_offset=self.denoiser.needs_offset)
+            found = look_through(path, self.axes, with_offset=self.denoiser.needs_offset)
+            self.spans[path], self.limits[path] = found
         return self.spans[path]
 
     def scale_fault(self, file: InspectedFile) -> str | None:
@@ -302,7 +308,7 @@ class FileDenoiser:
                 if self.chosen and (line := noise_line(image, file.plan.rows, bounds, self.chosen)):
                     reporter.say(line)
                 for group in range(image.count):
-                    for top, rows in self.bands(image, group, file.plan, scale, bounds):
+                    for top, rows in self.bands(image, group, file.plan, scale.part(group), bounds):
                         reporter.check()
                         write(group, top, rows)
                         advance(math.prod(rows.shape[:3]) / 1e6)
@@ -369,9 +375,13 @@ def denoised_bands(
             yield top, rows
 
 
-def colour_span(path: Path, axes: str | None, *, with_offset: bool) -> ValueSpan:
-    """Return the colour values of a file; zeros if it cannot be read, which is reported later."""
+def look_through(path: Path, axes: str | None, *, with_offset: bool) -> tuple[ValueSpan, Array]:
+    """Return the span of a file's colour values, and the limits of its images and channels, (2, groups, images, C).
+
+    If it cannot be read, which is reported later, they are zeros and empty.
+    """
     survey, offsets = ValueSurvey(), OffsetSurvey()
+    limits = []
     try:
         with open_image_file(path, axes) as image:
             row_bytes = math.prod(image.shape) // image.shape[1] * image.dtype.itemsize
@@ -382,11 +392,16 @@ def colour_span(path: Path, axes: str | None, *, with_offset: bool) -> ValueSpan
                     check_finite(band, group, top)
                     colours = band[..., image.colours] if image.alphas else band
                     survey.add(colours)
+                    band_limits = image_limits(colours)
+                    if top == 0:
+                        limits.append(band_limits)
+                    np.minimum(limits[-1][0], band_limits[0], out=limits[-1][0])
+                    np.maximum(limits[-1][1], band_limits[1], out=limits[-1][1])
                     if with_offset:
                         offsets.add(colours)
     except ImageError:
-        return ValueSpan(0.0, 0.0)
-    return survey.limits()._replace(offset=offsets.offset())
+        return ValueSpan(0.0, 0.0), np.empty(0)
+    return survey.limits()._replace(offset=offsets.offset()), np.stack(limits, axis=1)
 
 
 def check_finite(rows: Array, group: int, top: int) -> None:

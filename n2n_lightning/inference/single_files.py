@@ -69,6 +69,9 @@ class SingleFileDenoiser(FileDenoiser):
         if finite_limits(windows) is None:
             return None
         treatment = choose_treatment(self.denoiser, windows, scale, file.pixels, kept=kept, spacing=self.spacing)
+        if scale.gain is not None:
+            low, high = ((value - scale.offset) / scale.peak for value in self.span(file)[:2])
+            treatment.noise = treatment.noise._replace(low=low, high=high, saturated=0.0)
         if treatment.noise.kind == "constant" and self.span(file)[0] < self.span(file)[1]:  # beside the windows
             treatment.noise = treatment.noise._replace(kind="clean")
         return treatment

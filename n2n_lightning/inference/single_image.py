@@ -38,7 +38,7 @@ DOUBTS = {
 
 
 def read_windows(image: ImageReader, most_rows: int, scale: Scale, bounds: Limits | None) -> Tensor:
-    """Return windows spread over a file's pages: (N, C, h, w) float32 in units of the range.
+    """Return windows spread over some pages of a file: (pages, N, C, h, w) float32 in units of the range.
 
     Args:
         image: the file.
@@ -52,11 +52,13 @@ def read_windows(image: ImageReader, most_rows: int, scale: Scale, bounds: Limit
     tall, wide = (whole_patches(min(side, WINDOW_PX)) for side in (min(height, most_rows), width))
     found = []
     for page in pages:
+        group, number = divmod(page, stacked)
         for top in starts(height, tall, across):
-            band = image.read(page // stacked, top, top + tall)[page % stacked][..., image.colours]
-            found += [band[:, left : left + wide] for left in starts(width, wide, across)]
-    values = np.stack(found)
-    return scale.to_net(values if bounds is None else values.clip(*bounds)).contiguous()
+            band = image.read(group, top, top + tall)[number][..., image.colours]
+            windows = np.stack([band[:, left : left + wide] for left in starts(width, wide, across)])
+            found.append(scale.part((group, number)).to_net(windows if bounds is None else windows.clip(*bounds)))
+    joined = torch.cat(found).contiguous()
+    return joined.reshape(len(pages), -1, *joined.shape[1:])
 
 
 def starts(side: int, window: int, most: int) -> list[int]:
@@ -74,7 +76,7 @@ class Treatment:
         scale: the values that are 0 and 1.
         noise: what one look tells.
         spacing: at which the noise is independent; None where there is nothing to denoise.
-        quality: of the general denoiser; None unless the noise is independent.
+        quality: of the general denoiser; None unless the noise is independent and of one strength.
         denoiser: None leaves the pixels as they are.
     """
 
@@ -143,8 +145,8 @@ class Treatment:
         }
 
     def sd(self) -> float | None:
-        """Return the standard deviation of the noise, in values of the file."""
-        if self.spacing is None:
+        """Return the standard deviation of the noise, in values of the file; None where its images differ much."""
+        if self.spacing is None or self.scale.gain is not None:
             return None
         if self.quality is not None:
             level = self.measured.numpy()
@@ -155,6 +157,8 @@ class Treatment:
         """Return why there is no estimate of the PSNR."""
         if self.spacing is None:
             return "nothing was denoised"
+        if self.scale.gain is not None:
+            return "the file has images or channels that are much darker than others"
         if self.quality is None:
             return "the noise is correlated"
         return DOUBTS[self.quality.doubt or "unlike"]
@@ -175,7 +179,9 @@ class Treatment:
         else:
             rho = ", ".join(f"{value:.2f}" for value in self.spacing.correlation)
             form = "independent" if self.spacing.spacing == 1 else "correlated"
-            text = f"sd {self.sd():.3g} ({values}), {form} ({rho} at 1, 2, 3 px)"
+            sd = self.sd()
+            strength = "of several strengths" if sd is None else f"sd {sd:.3g}"
+            text = f"{strength} ({values}), {form} ({rho} at 1, 2, 3 px)"
         if self.noise.saturated:
             text += (
                 f"; {100 * self.noise.saturated:.0f} % of the values are {high:.5g} (saturated), what they hid is lost"
@@ -218,12 +224,13 @@ def choose_treatment(
 
     Args:
         general: the denoiser of independent noise.
-        windows: (N, C, h, w) float32 in units of the range.
+        windows: (pages, N, C, h, w) float32 in units of the range.
         scale: the values that are 0 and 1.
         pixels: of the file.
         kept: at most so many windows stay in memory, for adaptation.
         spacing: at which the noise is known to be independent, px; None measures it.
     """
+    pages, windows = len(windows), windows.flatten(0, 1)
     noise = find_noise(torch.cat(list(windows), -1).numpy())
     if min(windows.shape[2:]) < MIN_SIDE_PX and noise.kind != "constant":
         noise = noise._replace(kind="small")
@@ -236,11 +243,11 @@ def choose_treatment(
 
     found = find_spacing(windows.numpy(), denoise_at)
     if spacing is not None:
-        sd = removed_by(general.with_passes(PASSES[spacing]), windows).sd if spacing > 1 else found.sd
+        sd = removed_by(general.with_passes(PASSES[spacing]), windows, pages).sd if spacing > 1 else found.sd
         found = found._replace(spacing=spacing, sd=sd)
     else:
-        alone = removed_by(general, windows)
-        found = true_spacing(general, windows, noise, found, alone)
+        alone = removed_by(general, windows, pages)
+        found = true_spacing(general, windows, pages, noise, found, alone)
         if found.spacing == 1 and not alone.is_noise:
             treatment.noise = noise._replace(kind="clean")
             return treatment
@@ -249,6 +256,8 @@ def choose_treatment(
         return treatment
     turns = next((turns for most, turns in TURNS if pixels <= most), 1)
     treatment.spacing, treatment.denoiser = found, general.with_passes(Passes(turns=turns))
+    if scale.gain is not None:
+        return treatment
     noisy = [window for window in windows if find_noise(window.numpy()).kind == "independent"]
     treatment.measured = torch.stack(noisy) if noisy else windows
     treatment.quality = SingleNoise.measure(general.estimate, treatment.measured)
@@ -257,7 +266,7 @@ def choose_treatment(
 
 
 def true_spacing(
-    general: Denoiser, windows: Tensor, noise: ImageNoise, found: NoiseSpacing, alone: Removed
+    general: Denoiser, windows: Tensor, pages: int, noise: ImageNoise, found: NoiseSpacing, alone: Removed
 ) -> NoiseSpacing:
     """Return the spacing that was found, or less where it is due to texture, which looks like noise at a spacing.
 
@@ -265,19 +274,19 @@ def true_spacing(
     is independent at 3 px only, and next to nothing of texture.
     """
     if found.spacing > 2 and noise.kind != "clean":
-        removed = removed_by(general.with_passes(PASSES[found.spacing]), windows)
+        removed = removed_by(general.with_passes(PASSES[found.spacing]), windows, pages)
         if removed.is_even and alone.usual <= MOST_SHARE * removed.usual:
             return found._replace(sd=removed.sd)
     if alone.is_correlated:
-        removed = removed_by(general.with_passes(PASSES[2]), windows)
+        removed = removed_by(general.with_passes(PASSES[2]), windows, pages)
         if removed.is_even and removed.usual > LEAST_CORRELATED:
             return found._replace(spacing=2, sd=removed.sd)
     return found._replace(spacing=1)
 
 
-def removed_by(denoiser: Denoiser, windows: Tensor) -> Removed:
-    """Measure what a denoiser removes from windows, (N, C, h, w)."""
-    return measure_removed(windows.numpy(), denoiser.estimate(windows).numpy())
+def removed_by(denoiser: Denoiser, windows: Tensor, pages: int) -> Removed:
+    """Measure what a denoiser removes from windows of some pages, (N, C, h, w)."""
+    return measure_removed(windows.numpy(), denoiser.estimate(windows).numpy(), pages)
 
 
 def kinds(treatments: Sequence[Treatment]) -> list[list[Treatment]]:

@@ -143,6 +143,20 @@ def test_a_range_that_is_given_is_used(command: Command):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("axes", ["ZYX", "CYX"])
+def test_a_dark_noisy_page_beside_a_clean_one_is_denoised(command: Command, axes: str):
+    clean, dark = 200 * CLEAN[..., 0], 4.0 * noisy(25)[..., 1]
+    IN.mkdir()
+    stored = np.rint(np.stack([clean, dark])).astype(np.uint16)
+    tifffile.imwrite(IN / "a.tif", stored, imagej=True, metadata={"axes": axes})
+    ended = run(command, IN)
+    assert "of several strengths" in ended.out and "much darker than others" in ended.out
+    denoised = pixels("out/a.tif")
+    assert psnr(denoised[1] / 4, CLEAN[..., 1]) > psnr(dark / 4, CLEAN[..., 1]) + 5
+    assert psnr(denoised[0] / 200, CLEAN[..., 0]) > 40
+
+
+@pytest.mark.slow
 def test_hounsfield_units_are_denoised_as_well_as_values_from_0(command: Command):
     clean = 12 * CLEAN
     stored = np.rint(clean + np.random.default_rng(0).normal(0, 150, CLEAN.shape)).astype(np.int16)

@@ -322,6 +322,15 @@ def test_values_around_0(command: Command):
     assert_close("out/a.npy", estimate(values, 128))
 
 
+def test_a_dark_page_is_scaled_by_itself(command: Command):
+    bright = noise(20, 24, 3, most=4000, dtype="u2")
+    write(IN / "a.tif", np.stack([bright, bright // 100, bright]))
+    assert denoise(command, IN).code == 0
+    for page, scale in zip(pixels("out/a.tif"), (1, 64, 1), strict=True):
+        expected = estimate(bright if scale == 1 else bright // 100, 4095 / scale)
+        np.testing.assert_allclose(page.astype(int), expected.astype(int), atol=1)
+
+
 def hounsfield(pages: int = 2) -> Array:
     """Return noisy slices of air, -1010, and tissue around 0, of which the last one has no air."""
     values = np.random.default_rng(0).normal(0, 40, (pages, 40, 48, 3))

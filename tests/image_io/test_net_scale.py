@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from n2n_lightning.image_io.net_scale import OffsetSurvey, Scale, find_offset
+from n2n_lightning.image_io.net_scale import OffsetSurvey, Scale, find_gain, find_offset
 
 TEXTURE = ndimage.gaussian_filter(np.random.default_rng(1).normal(0, 1, (96, 80)), 6)
 TEXTURE = (TEXTURE - TEXTURE.min()) / np.ptp(TEXTURE)  # 0 to 1
@@ -63,3 +63,17 @@ def test_values_survive_the_way_to_the_net_and_back(dtype: str):
     units = scale.to_net(values)
     assert 0 <= units.min() <= units.max() < 1
     np.testing.assert_array_equal(scale.from_net(units, values.dtype), values)
+
+
+def test_dark_images_and_channels_get_a_gain():
+    reaches = np.array([[4000.0, 100.0, 0.0], [1500.0, 60.0, 1000.0]])
+    gain = find_gain(reaches, 4095, by_channel=True)
+    assert gain is not None and gain.shape == (2, 1, 1, 3)
+    np.testing.assert_array_equal(gain[:, 0, 0], [[1, 32, 1], [1, 64, 4]])
+    assert find_gain(reaches, 4095, by_channel=False) is None
+    assert find_gain(reaches[1:] / 16, 255, by_channel=False) is None
+    values = np.random.default_rng(0).uniform(-1, 1, (2, 6, 5, 3)) * reaches[:, None, None, :]
+    values = values.astype(np.float32)
+    units = Scale(4096.0, 0.0, gain).to_net(values)
+    assert 0.2 < units[1, 1].abs().max() < 1
+    np.testing.assert_array_equal(Scale(4096.0, 0.0, gain).from_net(units, np.dtype(np.float32)), values)

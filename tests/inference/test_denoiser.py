@@ -273,6 +273,20 @@ class Positive(nn.Module):
         return images.clamp(min=0)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_a_dark_image_is_denoised_as_by_itself(dtype: str):
+    """``Halve`` clips each to half of its own range; with a range that is given to half of that."""
+    bright = np.random.default_rng(0).integers(0, 4000, (5, 16, 18, 1)).astype(dtype)
+    together = np.concatenate([bright, bright // 64, bright // 3])
+    denoiser = Denoiser(module_of(Halve(), 1))
+    denoised = denoiser.denoise(together)
+    peak = 4095 if dtype == "uint16" else 4096
+    for image, found, gain in zip(together, denoised, [1] * 5 + [64] * 5 + [1] * 5, strict=True):
+        expected = image.astype(np.float64).clip(max=peak / 2 / gain)
+        np.testing.assert_allclose(found, expected, atol=1 if dtype == "uint16" else 0)
+    assert denoiser.denoise(together, range=8192)[5:10].max() == together[5:10].max()
+
+
 @pytest.mark.parametrize("options", [{}, {"range": 4096.0}])
 def test_an_image_below_0_is_denoised_as_with_a_constant_added(options: dict[str, float]):
     values = np.random.default_rng(0).integers(0, 3000, (40, 48)).astype(np.float32)
