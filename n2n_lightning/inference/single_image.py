@@ -23,6 +23,7 @@ from n2n_lightning.inference.passes import Passes
 
 WINDOW_PX, MOST_ACROSS = 256, 3  # sides of the windows that are looked at, and how many in a row and a column
 MOST_PAGES = 3
+MOST_CHANNELS = 12  # that are looked at; of so many, each goes through the net by itself
 PASSES = {2: Passes((1, 2), again=True), 3: Passes((3, 4), again=True), 4: Passes((4, 5), again=True)}  # by spacing
 TURNS = ((2e6, 8), (8e6, 4), (30e6, 2))  # up to so many px in a file, so many flips and rotations; 1 beyond
 LEAST_CORRELATED = 0.0055  # sd as a part of the contrast: less is texture, 1.4 of 255
@@ -40,6 +41,8 @@ DOUBTS = {
 def read_windows(image: ImageReader, most_rows: int, scale: Scale, bounds: Limits | None) -> Tensor:
     """Return windows spread over some pages of a file: (pages, N, C, h, w) float32 in units of the range.
 
+    Of many channels, some that are spread over all are looked at, so that time and memory do not grow with them.
+
     Args:
         image: the file.
         most_rows: that fit into memory at a time.
@@ -50,13 +53,17 @@ def read_windows(image: ImageReader, most_rows: int, scale: Scale, bounds: Limit
     pages = np.unique(np.linspace(0, image.count * stacked - 1, MOST_PAGES).astype(int)).tolist()
     across = MOST_ACROSS if len(pages) == 1 else MOST_ACROSS - 1
     tall, wide = (whole_patches(min(side, WINDOW_PX)) for side in (min(height, most_rows), width))
+    count = len(image.colours)
+    seen = np.unique(np.linspace(0, count - 1, min(count, MOST_CHANNELS)).astype(int)).tolist()
+    channels = [image.colours[number] for number in seen]
     found = []
     for page in pages:
         group, number = divmod(page, stacked)
         for top in starts(height, tall, across):
-            band = image.read(group, top, top + tall)[number][..., image.colours]
+            band = image.read(group, top, top + tall)[number][..., channels]
             windows = np.stack([band[:, left : left + wide] for left in starts(width, wide, across)])
-            found.append(scale.part((group, number)).to_net(windows if bounds is None else windows.clip(*bounds)))
+            own = scale.part((group, number)).part((..., seen))
+            found.append(own.to_net(windows if bounds is None else windows.clip(*bounds)))
     joined = torch.cat(found).contiguous()
     return joined.reshape(len(pages), -1, *joined.shape[1:])
 
@@ -72,7 +79,7 @@ class Treatment:
     """What was found in a file, and how it is denoised.
 
     Args:
-        channels: of the file.
+        channels: of the file that were looked at.
         scale: the values that are 0 and 1.
         noise: what one look tells.
         spacing: at which the noise is independent; None where there is nothing to denoise.
