@@ -283,7 +283,8 @@ class Denoiser:
                 of the same kind (integers of more than 8 bits, floats); else the least 2^k - 1 (integers) or 2^k
                 (floats) that no absolute value exceeds. Then a few values far out are clipped to the range. Where
                 the image lies below 0 by more than its noise, and the training had no such values, an offset is
-                subtracted first, and added to the result.
+                subtracted first, and added to the result. Where the range is found, images that reach less
+                than a quarter of it are multiplied by a power of two first.
 
         Returns:
             The same kind of array, same shape and type. Integers are rounded and clipped to what their type holds,
