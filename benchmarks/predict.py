@@ -34,7 +34,7 @@ from benchmarks.turns import Convolutions
 from n2n_lightning.data.scenes import size_text
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.listing import list_images
-from n2n_lightning.image_io.value_range import to_net
+from n2n_lightning.image_io.net_scale import Scale
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.file_runner import FileDenoiser, InspectedFile
 from n2n_lightning.inference.jobs import FileJob
@@ -64,7 +64,7 @@ def exactness(name: str) -> list[dict[str, Any]]:
         with torch.inference_mode():
             whole = denoiser.module(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
         for tile in TILES_PX:
-            bands = denoiser.bands(lambda a, b, i=images: i[:, a:b], images.shape, 1.0, plan=Plan(tile, tile))  # type: ignore[misc]
+            bands = denoiser.bands(lambda a, b, i=images: i[:, a:b], images.shape, Scale(1.0), plan=Plan(tile, tile))  # type: ignore[misc]
             tiled = np.concatenate([band for _, band in bands], axis=1)
             rows.append({"model": name, "size": (height, width), "tile_px": tile, "halo_px": denoiser.reach.halo})
             rows[-1]["difference"] = float(np.abs(tiled - whole).max())
@@ -80,11 +80,11 @@ def seconds_of(task: Callable[[], object]) -> float:
 class NotWriting(FileDenoiser):
     """Denoises files, and writes nothing."""
 
-    def denoise(self, file: InspectedFile, ranges: Mapping[Path, float], *_: object) -> None:
-        peak, bounds = self.scale(file, ranges)
+    def denoise(self, file: InspectedFile, scales: Mapping[Path, Scale], *_: object) -> None:
+        scale = scales[file.job.input]
         with open_image_file(file.job.input) as image:
             for group in range(image.count):
-                for _ in self.bands(image, group, file.plan, peak, bounds):
+                for _ in self.bands(image, group, file.plan, scale, self.bounds(file, scale)):
                     pass
 
 
@@ -107,7 +107,7 @@ def speed(name: str, folder: Path, rounds: int) -> dict[str, Any]:
     denoiser, paths, padded = Denoiser.load(name), list_images(folder), []
     for path in paths:
         with open_image_file(path) as image_file:
-            image = to_net(image_file.read(0, 0, image_file.shape[1]), 255.0)
+            image = Scale(255.0).to_net(image_file.read(0, 0, image_file.shape[1]))
         padded.append(pad_to_multiple(image, denoiser.reach.stride))
     megapixels = sum(images.shape[2] * images.shape[3] for images in padded) / 1e6
     alone = Convolutions(denoiser.module.net, padded[0])

@@ -58,8 +58,8 @@ def array_stack(image: OneArray, name: str) -> ArrayStack:
     of_pixels = pixel_hash(pixels.shape, pixels.dtype)
     of_pixels.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
     digest = of_pixels.hexdigest()
-    low, high, outliers = find_span(pixels)
-    found = (low, high, digest, outliers, (digest,), (), "YXC")
+    span = find_span(pixels)
+    found = (span.low, span.high, digest, span.outliers, (digest,), (), "YXC")
     return ArrayStack(Path(name), Path(), 0, (1, *pixels.shape), pixels.dtype.str, *found, pixels)
 
 

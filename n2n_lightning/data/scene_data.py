@@ -110,7 +110,7 @@ class SceneData:
     @property
     def span(self) -> Limits:
         """The least and the greatest value that a clean image can have: the data's own if it has values below 0."""
-        low, high, _ = self.values.span
+        low, high = self.values.span[:2]
         return (low, high) if low < 0 else (0.0, self.peak)
 
     @property

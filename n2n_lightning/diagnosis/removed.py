@@ -48,17 +48,24 @@ class Removed(NamedTuple):
         return self.correlation >= LEAST_CORRELATION
 
 
-def measure_removed(noisy: np.ndarray, estimate: np.ndarray) -> Removed:
+def measure_removed(noisy: np.ndarray, estimate: np.ndarray, pages: int = 1) -> Removed:
     """Compare an image with its estimate. (N, C, H, W) of any unit, twice.
 
     Strength is the lower quartile of a class's patches, so that a few edges do not make it. A channel that is constant
-    nearly everywhere does not count.
+    nearly everywhere does not count. The classes are those of one channel and page, because a noisy page may lie beside
+    a clean one.
+
+    Args:
+        noisy: windows of the image.
+        estimate: of the same windows.
+        pages: that the windows are from, equally many of each, in order.
     """
     bottom, top = np.quantile(noisy, (0.001, 0.999))
     contrast = float(top - bottom) or float(np.ptp(noisy)) or 1.0
     strengths, ratios, parts = [], [], []
-    for channel in range(noisy.shape[1]):
-        seen, kept = (patches_of(images[:, channel]) for images in (noisy, estimate))
+    by_page = [np.split(images, pages) for images in (noisy, estimate)]
+    for page, channel in np.ndindex(pages, noisy.shape[1]):
+        seen, kept = (patches_of(images[page][:, channel]) for images in by_page)
         varies = without_plane(seen).var(axis=(1, 2)) > LEAST_VARIANCE * contrast**2
         if varies.mean() < LEAST_VARYING:
             continue

@@ -181,8 +181,8 @@ def decode_stack(path: Path, cache: Path, axes: str | None = None) -> ImageStack
                     survey.add(pixels)
                     file.write(pixels.data)
                 survey.check()  # before the copy gets its name
-    low, high, outliers = survey.values.limits()
-    found = (low, high, digest, outliers, tuple(survey.image_digests), *named)
+    span = survey.values.limits()
+    found = (span.low, span.high, digest, span.outliers, tuple(survey.image_digests), *named)
     stack = ImageStack(path, values, offset, shape, dtype.str, *found)
     with cached(entry) as file:
         file.write(json.dumps(dataclasses.asdict(stack), default=str).encode())

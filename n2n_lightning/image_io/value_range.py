@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from n2n_lightning.image_io.image_file import Array
@@ -33,6 +32,11 @@ def finite_limits(values: Array | Tensor) -> tuple[float, float] | None:
     return (low, high) if max(-low, high) <= FLOAT32_MAX else None  # NaN passes through min and max, and is not <=
 
 
+def image_limits(images: Array) -> Array:
+    """Return the least and the greatest value of each image and channel: (N, H, W, C) -> (2, N, C) float64."""
+    return np.stack([images.min(axis=(1, 2)), images.max(axis=(1, 2))]).astype(np.float64)
+
+
 def non_finite_pixels(pixels: Array) -> npt.NDArray[np.bool_]:
     """Return which pixels of (..., C) have values that are NaN or infinite in float32: (...)."""
     finite: npt.NDArray[np.bool_] = np.abs(pixels) <= FLOAT32_MAX
@@ -45,11 +49,12 @@ class ValueSpan(NamedTuple):
     low: float  # least value, outliers left out
     high: float  # greatest value, outliers left out
     outliers: int = 0  # number of values far out
+    offset: float = 0.0  # value that is 0 to the net: see ``net_scale.OffsetSurvey``
 
     @property
     def reach(self) -> float:
-        """The largest absolute value, outliers left out."""
-        return max(-self.low, self.high)
+        """The largest distance from the offset, outliers left out."""
+        return max(self.offset - self.low, self.high - self.offset)
 
 
 class ValueSurvey:
@@ -116,7 +121,8 @@ def find_span(values: Array) -> ValueSpan:
 def join_spans(spans: Sequence[ValueSpan]) -> ValueSpan:
     """Return the span of all values of several images."""
     low, high = min(span.low for span in spans), max(span.high for span in spans)
-    return ValueSpan(low, high, sum(span.outliers for span in spans))
+    offset = min(span.offset for span in spans)
+    return ValueSpan(low, high, sum(span.outliers for span in spans), offset)
 
 
 def clipping_text(span: ValueSpan, bounds: Limits) -> str:
@@ -127,14 +133,16 @@ def clipping_text(span: ValueSpan, bounds: Limits) -> str:
 
 def clip_bounds(span: ValueSpan, peak: float) -> Limits | None:
     """Return what the outliers are clipped to: the range, and all of ``span``; None if there are no outliers."""
-    low, high, outliers = span
-    return (min(low, -peak) if low < 0 else 0.0, max(high, peak)) if outliers else None
+    if not span.outliers:
+        return None
+    least = span.offset or (-peak if span.low < 0 else 0.0)
+    return min(span.low, least), max(span.high, span.offset + peak)
 
 
 def range_text(span: ValueSpan, peak: float) -> str:
-    """Return the range as text: "0 to 255", or with values below 0 "-1000 to 1400, 1 stands for 2047"."""
-    if span.low >= 0:
-        return f"0 to {peak:.15g}"
+    """Return the range as text: "0 to 255"; with values below 0 "-1024 to 3071" or "-10 to 1400, 1 stands for 2047"."""
+    if span.low >= 0 or span.offset:
+        return f"{span.offset:.15g} to {span.offset + peak:.15g}"
     return f"{span.low:.6g} to {span.high:.6g}, 1 stands for {peak:.15g}"
 
 
@@ -150,7 +158,7 @@ def known_range(dtype: np.dtype[Any], peak: float, sample_type: str) -> float | 
 
 
 def covering_range(span: ValueSpan, dtype: np.dtype[Any]) -> float:
-    """Return the least 2^k - 1 (integers) or 2^k (floats) that no absolute value exceeds.
+    """Return the least 2^k - 1 (integers) or 2^k (floats) that no distance from the offset exceeds.
 
     1 for images that are 0 everywhere, to which any range will do.
     """
@@ -187,26 +195,3 @@ def scale_fault(span: ValueSpan, peak: float, trained: Limits | None, setting: s
         f"{setting}{fitting:.15g}, or {setting}{peak:.15g} for the training's range",
         dark,
     )
-
-
-def to_net(values: Array, peak: float) -> Tensor:
-    """Scale (N, H, W, C) of any number type to (N, C, H, W) float32 in channels_last; ``peak`` becomes 1."""
-    scaled = torch.from_numpy(values.astype(np.float32, order="C"))  # always a copy
-    return scaled.div_(peak).permute(0, 3, 1, 2)
-
-
-def from_net(estimate: Tensor, peak: float, dtype: np.dtype[Any]) -> Array:
-    """Scale (N, C, H, W) float on any device to (N, H, W, C) of ``dtype``; round and clip integers to what it holds."""
-    values = estimate.permute(0, 2, 3, 1) * peak
-    if dtype.kind == "f":
-        if dtype == np.float16:  # the one float type that can be too small for a net's output
-            values = values.clamp_(torch.finfo(torch.float16).min, torch.finfo(torch.float16).max)
-        return values.cpu().numpy().astype(dtype, copy=False)
-    limits = np.iinfo(dtype)
-    if dtype.itemsize > 2:
-        values = values.double()  # float32 cannot hold the limits
-    high = float(limits.max)
-    high = high if int(high) <= limits.max else float(np.nextafter(high, 0))  # float64 cannot hold those of 64 bits
-    values = values.round_().clamp_(limits.min, high)
-    values = values.float() if dtype.itemsize <= 2 else values  # which holds them all, and is sooner copied
-    return values.cpu().numpy().astype(dtype)

@@ -18,16 +18,17 @@ from torch import Tensor
 
 from n2n_lightning.data.array_forms import FEW_CHANNELS, as_nhwc, find_axes, from_nhwc, to_numpy
 from n2n_lightning.image_io.image_file import Array
+from n2n_lightning.image_io.net_scale import Scale, find_gain, find_offset
 from n2n_lightning.image_io.value_range import (
+    ValueSpan,
     clip_bounds,
     clipping_text,
     covering_range,
     find_span,
     finite_limits,
-    from_net,
+    image_limits,
     known_range,
     scale_fault,
-    to_net,
 )
 from n2n_lightning.inference.passes import Passes
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
@@ -280,7 +281,10 @@ class Denoiser:
                 number of the net's channels, and (N, H, W) for a net of one channel or one that has learnt grey images.
             range: the value that is 1 to the net. None: 255 for uint8; the training's range where that was on values
                 of the same kind (integers of more than 8 bits, floats); else the least 2^k - 1 (integers) or 2^k
-                (floats) that no absolute value exceeds. Then a few values far out are clipped to the range.
+                (floats) that no absolute value exceeds. Then a few values far out are clipped to the range. Where
+                the image lies below 0 by more than its noise, and the training had no such values, an offset is
+                subtracted first, and added to the result. Where the range is found, images that reach less
+                than a quarter of it are multiplied by a power of two first.
 
         Returns:
             The same kind of array, same shape and type. Integers are rounded and clipped to what their type holds,
@@ -319,35 +323,54 @@ class Denoiser:
             )
         if finite_limits(values) is None:
             raise ValueError("images hold NaN or infinite values; fix or remove them")
-        if peak is None:
-            values, peak = self._choose_range(values)
+        values, scale = self._choose_scale(values, peak)
         count, height, width, _ = values.shape
         together = max(BATCH_PX // (height * width), 1)
         denoised = np.empty_like(values)
         for first in range(0, count, together):
             batch = values[first : first + together]
             shape = (len(batch), *values.shape[1:])
-            for top, rows in self.bands(lambda top, bottom, batch=batch: batch[:, top:bottom], shape, peak):  # type: ignore[misc]
+            own = scale.part(slice(first, first + together))
+            for top, rows in self.bands(lambda top, bottom, batch=batch: batch[:, top:bottom], shape, own):  # type: ignore[misc]
                 denoised[first : first + together, top : top + rows.shape[1]] = rows
         return denoised
 
-    def _choose_range(self, values: Array) -> tuple[Array, float]:
-        """Return the values without those far out, and the value that is 1 to the net; see ``denoise``."""
-        known = self.known_range(values.dtype)
+    def _choose_scale(self, values: Array, peak: float | None) -> tuple[Array, Scale]:
+        """Return the values without those far out, and which of them are 0 and 1 to the net; see ``denoise``."""
         if values.dtype == np.uint8:
-            return values, 255.0
-        span = find_span(values)
+            return values, Scale(peak or 255.0)
+        offset = find_offset(values) if self.needs_offset else 0.0
+        if peak is not None:
+            return values, Scale(peak, offset)
+        known = self.known_range(values.dtype)
+        span = find_span(values)._replace(offset=offset)
         fault = known and scale_fault(span, known, self.module.reach, "range=")
         if fault and fault.dark:
             warnings.warn(f"images: {fault.text}", stacklevel=4)
         elif fault:
             raise ValueError(f"images: {fault.text}")
         peak = known or covering_range(span, values.dtype)
-        bounds = clip_bounds(span, peak)
-        if bounds is None:
-            return values, peak
-        warnings.warn(f"images have {clipping_text(span, bounds)}; range=VALUE keeps them", stacklevel=4)
-        return np.clip(values, *bounds).astype(values.dtype, copy=False), peak
+        if bounds := clip_bounds(span, peak):
+            warnings.warn(f"images have {clipping_text(span, bounds)}; range=VALUE keeps them", stacklevel=4)
+            values = np.clip(values, *bounds).astype(values.dtype, copy=False)
+        return values, Scale(peak, offset, None if known else self.find_gain(image_limits(values), span, peak))
+
+    def find_gain(self, limits: Array, span: ValueSpan, peak: float) -> Array | None:
+        """Return the gain of images whose range was found; see ``net_scale.find_gain``.
+
+        Args:
+            limits: the least and the greatest value of each image and channel, (2, ..., C).
+            span: of all.
+            peak: the range of all.
+        """
+        low, high = limits.clip(span.low, span.high)
+        reaches = np.maximum(span.offset - low, high - span.offset)
+        return find_gain(reaches, peak, by_channel=self.splits(reaches.shape[-1]))
+
+    @property
+    def needs_offset(self) -> bool:
+        """Whether values below 0 are new to the net, since its training had none."""
+        return self.module.span is None or self.module.span[0] >= 0
 
     def known_range(self, dtype: np.dtype[Any]) -> float | None:
         """Return the value that is 1 to the net in images of ``dtype``; None where the training does not tell."""
@@ -418,7 +441,7 @@ class Denoiser:
         self,
         read: Callable[[int, int], Array],
         shape: tuple[int, int, int, int],
-        peak: float,
+        scale: Scale,
         *,
         plan: Plan | None = None,
     ) -> Iterator[tuple[int, Array]]:
@@ -427,29 +450,30 @@ class Denoiser:
         Args:
             read: returns rows ``top`` to ``bottom`` of the images: (images, rows, W, C).
             shape: (images, H, W, C).
-            peak: the value that is 1 to the net.
+            scale: the values that are 0 and 1 to the net.
             plan: size of the tiles; None to choose it by the memory.
 
         Yields:
             The first row's number, and (images, rows, W, C) of the type that was read.
         """
         plan = plan or self.plan(shape, 4)
-        return denoise_in_tiles(read, lambda tile: self._tile(tile, peak), shape[1], shape[2], self.reach, plan)
+        return denoise_in_tiles(read, lambda tile: self._tile(tile, scale), shape[1], shape[2], self.reach, plan)
 
     @torch.inference_mode()
-    def _tile(self, values: Array, peak: float) -> Array:
+    def _tile(self, values: Array, scale: Scale) -> Array:
         """Denoise a tile, (images, h, w, C); return the same shape and type."""
         if not self.splits(values.shape[3]):
-            scaled = to_net(values, peak)
+            scaled = scale.to_net(values)
             with self._device_turn():
-                return from_net(self._estimate(self._send(scaled)), peak, values.dtype)
+                return scale.from_net(self._estimate(self._send(scaled)), values.dtype)
         denoised = np.empty_like(values)
         for channel in range(values.shape[3]):
-            scaled = to_net(values[..., channel : channel + 1], peak)
+            own = scale.part((..., slice(channel, channel + 1)))
+            scaled = own.to_net(values[..., channel : channel + 1])
             with self._device_turn():
                 # in double precision, so that the mean of equal values is that value
                 mean = self._estimate_plane(self._send(scaled)).double().mean(1, keepdim=True)
-                denoised[..., channel : channel + 1] = from_net(mean, peak, values.dtype)
+                denoised[..., channel : channel + 1] = own.from_net(mean, values.dtype)
         return denoised
 
     @torch.inference_mode()

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from n2n_lightning.image_io.conversion import WriteRows, check_convertible, open_output
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file, opacity_fault
+from n2n_lightning.image_io.net_scale import PATCH_PX, OffsetSurvey, Scale
 from n2n_lightning.image_io.stack import BLOCK_BYTES
 from n2n_lightning.image_io.value_range import (
     Limits,
@@ -28,6 +29,7 @@ from n2n_lightning.image_io.value_range import (
     clipping_text,
     covering_range,
     finite_limits,
+    image_limits,
     join_spans,
     non_finite_pixels,
     range_text,
@@ -87,6 +89,7 @@ class FileDenoiser:
     axes: str | None = None
     chosen: str | None = None
     spans: dict[Path, ValueSpan] = field(default_factory=dict)  # of the files that were looked through
+    limits: dict[Path, Array] = field(default_factory=dict)  # of their images and channels, (2, groups, images, C)
 
     def run(self, jobs: Sequence[FileJob]) -> Iterator[str]:
         """Denoise all files that can be denoised, and yield one message for each of the others.
@@ -101,17 +104,16 @@ class FileDenoiser:
             except ImageError as error:
                 failed += 1
                 yield str(error)
-        ranges: dict[Path, float] = {}
-        todo = self.unfinished(files, ranges)
-        self.find_ranges([file for file in todo if self.range_of(file, ranges) is None], ranges)
+        todo = self.unfinished(files)
+        scales = self.find_scales(todo)
         skipped = len(files) - len(todo)
-        checks = ((file.job, self.range_fault(file, ranges) or self.scale_fault(file)) for file in todo)
+        checks = ((file.job, self.range_fault(file, scales) or self.scale_fault(file)) for file in todo)
         faults = {job: fault for job, fault in checks if fault}
         failed += len(faults)
         yield from faults.values()
         todo = [file for file in todo if file.job not in faults]
         self.manifest.remove_parts(file.job for file in todo)
-        self.prepare(todo, ranges)
+        self.prepare(todo, scales)
         for file in todo:
             if not file.is_exact:
                 print(
@@ -123,7 +125,7 @@ class FileDenoiser:
         start, done = time.perf_counter(), []
         with ExitStack() as running:
             advance = running.enter_context(progress_bar(sum(file.pixels for file in todo) / 1e6))
-            tasks = [Task(self.needed_bytes(file), partial(self.denoise, file, ranges, advance)) for file in todo]
+            tasks = [Task(self.needed_bytes(file), partial(self.denoise, file, scales, advance)) for file in todo]
             started = running.enter_context(side_by_side(tasks, self.denoiser.working_bytes))
             for file, progress in zip(todo, started, strict=True):
                 try:
@@ -135,7 +137,7 @@ class FileDenoiser:
         unchanged = sum(self.is_unchanged(file.job.input) for file in done)
         print(summary(done, unchanged, skipped, failed, time.perf_counter() - start))
 
-    def prepare(self, files: Sequence[InspectedFile], ranges: Mapping[Path, float]) -> None:
+    def prepare(self, files: Sequence[InspectedFile], scales: Mapping[Path, Scale]) -> None:
         """Do what must be done with all files before the first one is denoised."""
 
     def facts(self, file: InspectedFile) -> dict[str, Any]:
@@ -195,23 +197,33 @@ class FileDenoiser:
                 flush=True,
             )
 
-    def find_ranges(self, files: Sequence[InspectedFile], ranges: dict[Path, float]) -> None:
-        """Find the range of each file by its values, and print a line for those that share type and range."""
-        groups: dict[tuple[str, float], list[InspectedFile]] = {}
+    def find_scales(self, files: Sequence[InspectedFile]) -> dict[Path, Scale]:
+        """Return the scale of each file; print a line for those of one type that share one found by their values."""
+        scales: dict[Path, Scale] = {}
+        groups: dict[tuple[str, Scale], list[InspectedFile]] = {}
         for file in files:
-            peak = ranges[file.job.input] = covering_range(self.span(file), file.dtype)
-            groups.setdefault((file.kind, peak), []).append(file)
-        for (kind, peak), alike in sorted(groups.items()):
+            known = self.known_range(file)
+            has_offset = self.denoiser.needs_offset and file.dtype.kind != "u" and self.span(file).offset != 0
+            peak = covering_range(self.span(file), file.dtype) if known is None else known
+            scale = scales[file.job.input] = Scale(peak, self.span(file).offset if has_offset else 0.0)
+            if known is None and self.limits[file.job.input].size:
+                gain = self.denoiser.find_gain(self.limits[file.job.input], self.span(file), peak)
+                scales[file.job.input] = scale._replace(gain=gain)
+            if known is None or has_offset:
+                groups.setdefault((file.kind, scale), []).append(file)
+        for (kind, scale), alike in sorted(groups.items()):
             span = join_spans([self.span(file) for file in alike])
             others = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-            found = f"range of {kind}: {range_text(span, peak)}, found in {alike[0].job.input}{others}"
-            print(f"{found}; --range sets another", flush=True)
+            found = f"range of {kind}: {range_text(span, scale.peak)}, found in {alike[0].job.input}{others}"
+            print(found if self.range else f"{found}; --range sets another", flush=True)
+        return scales
 
     def span(self, file: InspectedFile) -> ValueSpan:
         """Return the values of a file, which is looked through once."""
         path = file.job.input
         if path not in self.spans:
-            self.spans[path] = colour_span(path, self.axes)
+            found = look_through(path, self.axes, with_offset=self.denoiser.needs_offset)
+            self.spans[path], self.limits[path] = found
         return self.spans[path]
 
     def scale_fault(self, file: InspectedFile) -> str | None:
@@ -229,38 +241,40 @@ class FileDenoiser:
         print(f"warning: {text}", file=sys.stderr)
         return None
 
-    def range_fault(self, file: InspectedFile, ranges: Mapping[Path, float]) -> str | None:
+    def range_fault(self, file: InspectedFile, scales: Mapping[Path, Scale]) -> str | None:
         """Return why the net's numbers of 32 bits cannot hold a file's range, if so."""
-        peak = self.range_of(file, ranges)
-        if peak is None or SMALLEST_RANGE <= peak <= LARGEST_RANGE:
+        peak = scales[file.job.input].peak
+        if SMALLEST_RANGE <= peak <= LARGEST_RANGE:
             return None
         rule = f"the range must be from {SMALLEST_RANGE:.2g} to {LARGEST_RANGE:.2g}, got {peak:.3g}"
         return f"{file.job.input}: {rule}; multiply its values by a constant"
 
-    def unfinished(self, files: Sequence[InspectedFile], ranges: Mapping[Path, float]) -> list[InspectedFile]:
+    def unfinished(self, files: Sequence[InspectedFile]) -> list[InspectedFile]:
         """Return the files that the manifest does not hold as finished."""
-        peaks = [self.range_of(file, ranges) for file in files]
+        peaks = [self.known_range(file) for file in files]
         return [
             file
             for file, peak in zip(files, peaks, strict=True)
             if not self.manifest.holds(file.job, peak) or (peak is None and self.manifest.took_range(file.job))
         ]
 
-    def range_of(self, file: InspectedFile, ranges: Mapping[Path, float]) -> float | None:
-        """Return the value that is 1 to the net: the user's, else the training's, else one of ``ranges``."""
-        given = None if file.dtype == np.uint8 else self.range
-        return given or self.denoiser.known_range(file.dtype) or ranges.get(file.job.input)
+    def given_range(self, file: InspectedFile) -> float | None:
+        """Return the range that the user gave, which is not for 8 bits."""
+        return None if file.dtype == np.uint8 else self.range
 
-    def scale(self, file: InspectedFile, ranges: Mapping[Path, float]) -> tuple[float, Limits | None]:
-        """Return the value that is 1 to the net, and what values are clipped to, None for nothing."""
-        peak, span = self.range_of(file, ranges), self.spans.get(file.job.input)
-        assert peak is not None
-        return peak, span and clip_bounds(span, peak)
+    def known_range(self, file: InspectedFile) -> float | None:
+        """Return the range that the user gave, else the training's; None if it must be found."""
+        return self.given_range(file) or self.denoiser.known_range(file.dtype)
+
+    def bounds(self, file: InspectedFile, scale: Scale) -> Limits | None:
+        """Return what values are clipped to, None for nothing; a range that the user gave clips none."""
+        span = None if self.given_range(file) else self.spans.get(file.job.input)
+        return span and clip_bounds(span, scale.peak)
 
     def denoise(
         self,
         file: InspectedFile,
-        ranges: Mapping[Path, float],
+        scales: Mapping[Path, Scale],
         advance: Callable[[float], None],
         reporter: Reporter,
     ) -> None:
@@ -268,7 +282,7 @@ class FileDenoiser:
 
         Args:
             file: what was found by ``inspect``.
-            ranges: by the file's path.
+            scales: by the file's path.
             advance: called with the number of megapixels after each band.
             reporter: takes warnings and what was done.
 
@@ -277,21 +291,24 @@ class FileDenoiser:
             ImageError: it cannot be read, or its output cannot be written.
         """
         job, start = file.job, time.perf_counter()
-        peak, bounds = self.scale(file, ranges)
+        scale = scales[job.input]
+        bounds, offset = self.bounds(file, scale), {"offset": scale.offset} if scale.offset else {}
         span = self.spans.get(job.input)
         if span and bounds and not self.is_unchanged(job.input):
             keeping = "--range with the largest value keeps them"
             reporter.say(f"warning: {job.input} has {clipping_text(span, bounds)}; {keeping}", is_warning=True)
         try:
             with (
-                self.manifest.finishing(job, range=peak, range_given=bool(self.range), **self.facts(file)) as part,
+                self.manifest.finishing(
+                    job, range=scale.peak, range_given=bool(self.range), **offset, **self.facts(file)
+                ) as part,
                 open_image_file(job.input, self.axes) as image,
                 self.checked_output(image, part, reporter) as write,
             ):
                 if self.chosen and (line := noise_line(image, file.plan.rows, bounds, self.chosen)):
                     reporter.say(line)
                 for group in range(image.count):
-                    for top, rows in self.bands(image, group, file.plan, peak, bounds):
+                    for top, rows in self.bands(image, group, file.plan, scale.part(group), bounds):
                         reporter.check()
                         write(group, top, rows)
                         advance(math.prod(rows.shape[:3]) / 1e6)
@@ -322,13 +339,13 @@ class FileDenoiser:
         return self.opened_output(image, part)
 
     def bands(
-        self, image: ImageReader, group: int, plan: Plan, peak: float, bounds: Limits | None
+        self, image: ImageReader, group: int, plan: Plan, scale: Scale, bounds: Limits | None
     ) -> Iterator[tuple[int, Array]]:
         """Yield a group's denoised rows from the top down, alpha as it was: first row, (images, rows, W, C).
 
         Values are clipped to ``bounds`` first, if there are any.
         """
-        return denoised_bands(self.denoiser, image, group, plan, peak, bounds)
+        return denoised_bands(self.denoiser, image, group, plan, scale, bounds)
 
 
 def held_with(image: ImageReader, form: str) -> float:
@@ -338,7 +355,7 @@ def held_with(image: ImageReader, form: str) -> float:
 
 
 def denoised_bands(
-    denoiser: Denoiser, image: ImageReader, group: int, plan: Plan, peak: float, bounds: Limits | None
+    denoiser: Denoiser, image: ImageReader, group: int, plan: Plan, scale: Scale, bounds: Limits | None
 ) -> Iterator[tuple[int, Array]]:
     """Yield rows as ``FileDenoiser.bands`` does."""
 
@@ -349,7 +366,7 @@ def denoised_bands(
         rows = rows[..., image.colours] if image.alphas else rows
         return rows if bounds is None else np.clip(rows, *bounds).astype(rows.dtype, copy=False)
 
-    for top, rows in denoiser.bands(read, image.colour_shape, peak, plan=plan):
+    for top, rows in denoiser.bands(read, image.colour_shape, scale, plan=plan):
         if image.alphas:
             with_alpha = image.read(group, top, top + rows.shape[1]).copy()
             with_alpha[..., image.colours] = rows
@@ -358,20 +375,33 @@ def denoised_bands(
             yield top, rows
 
 
-def colour_span(path: Path, axes: str | None = None) -> ValueSpan:
-    """Return the colour values of a file; zeros if it cannot be read, which is reported later."""
-    survey = ValueSurvey()
+def look_through(path: Path, axes: str | None, *, with_offset: bool) -> tuple[ValueSpan, Array]:
+    """Return the span of a file's colour values, and the limits of its images and channels, (2, groups, images, C).
+
+    If it cannot be read, which is reported later, they are zeros and empty.
+    """
+    survey, offsets = ValueSurvey(), OffsetSurvey()
+    limits = []
     try:
         with open_image_file(path, axes) as image:
-            rows = max(BLOCK_BYTES // (math.prod(image.shape) // image.shape[1] * image.dtype.itemsize), 1)
+            row_bytes = math.prod(image.shape) // image.shape[1] * image.dtype.itemsize
+            rows = max(BLOCK_BYTES // row_bytes // PATCH_PX, 1) * PATCH_PX
             for group in range(image.count):
                 for top in range(0, image.shape[1], rows):
                     band = image.read(group, top, min(top + rows, image.shape[1]))
                     check_finite(band, group, top)
-                    survey.add(band[..., image.colours] if image.alphas else band)
+                    colours = band[..., image.colours] if image.alphas else band
+                    survey.add(colours)
+                    band_limits = image_limits(colours)
+                    if top == 0:
+                        limits.append(band_limits)
+                    np.minimum(limits[-1][0], band_limits[0], out=limits[-1][0])
+                    np.maximum(limits[-1][1], band_limits[1], out=limits[-1][1])
+                    if with_offset:
+                        offsets.add(colours)
     except ImageError:
-        return ValueSpan(0.0, 0.0)
-    return survey.limits()
+        return ValueSpan(0.0, 0.0), np.empty(0)
+    return survey.limits()._replace(offset=offsets.offset()), np.stack(limits, axis=1)
 
 
 def check_finite(rows: Array, group: int, top: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from n2n_lightning.image_io.conversion import WriteRows
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file
+from n2n_lightning.image_io.net_scale import Scale
 from n2n_lightning.image_io.value_range import Limits, finite_limits
 from n2n_lightning.inference.denoiser import Denoiser, DeviceMemoryError
 from n2n_lightning.inference.file_runner import (
@@ -42,11 +43,11 @@ class SingleFileDenoiser(FileDenoiser):
     spacing: int | None = None
     treatments: dict[Path, Treatment] = field(default_factory=dict)  # by the file's path
 
-    def prepare(self, files: Sequence[InspectedFile], ranges: Mapping[Path, float]) -> None:
+    def prepare(self, files: Sequence[InspectedFile], scales: Mapping[Path, Scale]) -> None:
         """Look at all files, and adapt the net to those whose noise is known."""
         with progress_bar(len(files), "looking", "files") as advance:
             for file in files:
-                if treatment := self.look(file, ranges, max(KEPT_WINDOWS // len(files), 1)):
+                if treatment := self.look(file, scales[file.job.input], max(KEPT_WINDOWS // len(files), 1)):
                     self.treatments[file.job.input] = treatment
                 advance(1)
         if self.minutes:
@@ -55,20 +56,22 @@ class SingleFileDenoiser(FileDenoiser):
                 for group in groups:
                     self.adapt(group, advance)
 
-    def look(self, file: InspectedFile, ranges: Mapping[Path, float], kept: int) -> Treatment | None:
+    def look(self, file: InspectedFile, scale: Scale, kept: int) -> Treatment | None:
         """Choose the treatment of a file, and keep at most so many windows; None where it cannot be read.
 
         What cannot be read is reported later.
         """
-        peak, bounds = self.scale(file, ranges)
         try:
             with open_image_file(file.job.input, self.axes) as image:
-                windows = read_windows(image, file.plan.rows, peak, bounds)
+                windows = read_windows(image, file.plan.rows, scale, self.bounds(file, scale))
         except ImageError:
             return None
         if finite_limits(windows) is None:
             return None
-        treatment = choose_treatment(self.denoiser, windows, peak, file.pixels, kept=kept, spacing=self.spacing)
+        treatment = choose_treatment(self.denoiser, windows, scale, file.pixels, kept=kept, spacing=self.spacing)
+        if scale.gain is not None:
+            low, high = ((value - scale.offset) / scale.peak for value in self.span(file)[:2])
+            treatment.noise = treatment.noise._replace(low=low, high=high, saturated=0.0)
         if treatment.noise.kind == "constant" and self.span(file)[0] < self.span(file)[1]:  # beside the windows
             treatment.noise = treatment.noise._replace(kind="clean")
         return treatment
@@ -114,12 +117,12 @@ class SingleFileDenoiser(FileDenoiser):
         return [] if treatment is None else [str(file.job.input), *(f"  {line}" for line in treatment.lines())]
 
     def bands(
-        self, image: ImageReader, group: int, plan: Plan, peak: float, bounds: Limits | None
+        self, image: ImageReader, group: int, plan: Plan, scale: Scale, bounds: Limits | None
     ) -> Iterator[tuple[int, Array]]:
         """Yield a group's rows as its file's treatment gives them."""
         treatment = self.treatments.get(image.path)
         if treatment is None:
-            yield from super().bands(image, group, plan, peak, bounds)
+            yield from super().bands(image, group, plan, scale, bounds)
         elif treatment.denoiser is None:
             for top in range(0, image.shape[1], plan.rows):
                 rows = image.read(group, top, min(top + plan.rows, image.shape[1]))
@@ -128,7 +131,7 @@ class SingleFileDenoiser(FileDenoiser):
                 yield top, rows
         else:
             plan = plan_for(treatment.denoiser, image, self.form or image.form)
-            yield from denoised_bands(treatment.denoiser, image, group, plan, peak, bounds)
+            yield from denoised_bands(treatment.denoiser, image, group, plan, scale, bounds)
 
 
 def plan_for(denoiser: Denoiser, image: ImageReader, form: str) -> Plan:

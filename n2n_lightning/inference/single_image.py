@@ -16,12 +16,14 @@ from n2n_lightning.diagnosis.single_image import MIN_SIDE_PX, ImageNoise, find_n
 from n2n_lightning.diagnosis.single_quality import SingleNoise, as_db, sure_db
 from n2n_lightning.diagnosis.spacing import NoiseSpacing, find_spacing
 from n2n_lightning.image_io.image_file import ImageReader
+from n2n_lightning.image_io.net_scale import Scale
 from n2n_lightning.image_io.value_range import Limits
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.passes import Passes
 
 WINDOW_PX, MOST_ACROSS = 256, 3  # sides of the windows that are looked at, and how many in a row and a column
 MOST_PAGES = 3
+MOST_CHANNELS = 12  # that are looked at; of so many, each goes through the net by itself
 PASSES = {2: Passes((1, 2), again=True), 3: Passes((3, 4), again=True), 4: Passes((4, 5), again=True)}  # by spacing
 TURNS = ((2e6, 8), (8e6, 4), (30e6, 2))  # up to so many px in a file, so many flips and rotations; 1 beyond
 LEAST_CORRELATED = 0.0055  # sd as a part of the contrast: less is texture, 1.4 of 255
@@ -36,27 +38,34 @@ DOUBTS = {
 }
 
 
-def read_windows(image: ImageReader, most_rows: int, peak: float, bounds: Limits | None) -> Tensor:
-    """Return windows spread over a file's pages: (N, C, h, w) float32 in units of the range.
+def read_windows(image: ImageReader, most_rows: int, scale: Scale, bounds: Limits | None) -> Tensor:
+    """Return windows spread over some pages of a file: (pages, N, C, h, w) float32 in units of the range.
+
+    Of many channels, some that are spread over all are looked at, so that time and memory do not grow with them.
 
     Args:
         image: the file.
         most_rows: that fit into memory at a time.
-        peak: the value that is 1.
+        scale: the values that are 0 and 1.
         bounds: values beyond them are clipped; None for none.
     """
     stacked, height, width, _ = image.shape
     pages = np.unique(np.linspace(0, image.count * stacked - 1, MOST_PAGES).astype(int)).tolist()
     across = MOST_ACROSS if len(pages) == 1 else MOST_ACROSS - 1
     tall, wide = (whole_patches(min(side, WINDOW_PX)) for side in (min(height, most_rows), width))
+    count = len(image.colours)
+    seen = np.unique(np.linspace(0, count - 1, min(count, MOST_CHANNELS)).astype(int)).tolist()
+    channels = [image.colours[number] for number in seen]
     found = []
     for page in pages:
+        group, number = divmod(page, stacked)
         for top in starts(height, tall, across):
-            band = image.read(page // stacked, top, top + tall)[page % stacked][..., image.colours]
-            found += [band[:, left : left + wide] for left in starts(width, wide, across)]
-    values = np.stack(found).astype(np.float32)
-    values = values if bounds is None else values.clip(*bounds)
-    return torch.from_numpy(values).div_(peak).permute(0, 3, 1, 2).contiguous()
+            band = image.read(group, top, top + tall)[number][..., channels]
+            windows = np.stack([band[:, left : left + wide] for left in starts(width, wide, across)])
+            own = scale.part((group, number)).part((..., seen))
+            found.append(own.to_net(windows if bounds is None else windows.clip(*bounds)))
+    joined = torch.cat(found).contiguous()
+    return joined.reshape(len(pages), -1, *joined.shape[1:])
 
 
 def starts(side: int, window: int, most: int) -> list[int]:
@@ -70,16 +79,16 @@ class Treatment:
     """What was found in a file, and how it is denoised.
 
     Args:
-        channels: of the file.
-        peak: the value that is 1.
+        channels: of the file that were looked at.
+        scale: the values that are 0 and 1.
         noise: what one look tells.
         spacing: at which the noise is independent; None where there is nothing to denoise.
-        quality: of the general denoiser; None unless the noise is independent.
+        quality: of the general denoiser; None unless the noise is independent and of one strength.
         denoiser: None leaves the pixels as they are.
     """
 
     channels: int
-    peak: float
+    scale: Scale
     noise: ImageNoise
     spacing: NoiseSpacing | None = None
     quality: SingleNoise | None = None
@@ -143,18 +152,20 @@ class Treatment:
         }
 
     def sd(self) -> float | None:
-        """Return the standard deviation of the noise, in values of the file."""
-        if self.spacing is None:
+        """Return the standard deviation of the noise, in values of the file; None where its images differ much."""
+        if self.spacing is None or self.scale.gain is not None:
             return None
         if self.quality is not None:
             level = self.measured.numpy()
-            return self.peak * math.sqrt(float(self.quality.variance.at(level).mean(dtype=np.float64)))
-        return self.peak * self.spacing.sd
+            return self.scale.peak * math.sqrt(float(self.quality.variance.at(level).mean(dtype=np.float64)))
+        return self.scale.peak * self.spacing.sd
 
     def why_declined(self) -> str:
         """Return why there is no estimate of the PSNR."""
         if self.spacing is None:
             return "nothing was denoised"
+        if self.scale.gain is not None:
+            return "the file has images or channels that are much darker than others"
         if self.quality is None:
             return "the noise is correlated"
         return DOUBTS[self.quality.doubt or "unlike"]
@@ -164,7 +175,7 @@ class Treatment:
         return [line for line in (self.noise_line(), self.method_line(), self.quality_line()) if line]
 
     def noise_line(self) -> str:
-        low, high = self.noise.low * self.peak, self.noise.high * self.peak
+        low, high = (self.scale.offset + self.scale.peak * value for value in (self.noise.low, self.noise.high))
         values = f"values {low:.5g} to {high:.5g}"
         if self.spacing is None:
             text = {"constant": f"every value is {high:.5g}", "small": f"fewer than {MIN_SIDE_PX} px a side"}.get(
@@ -175,7 +186,9 @@ class Treatment:
         else:
             rho = ", ".join(f"{value:.2f}" for value in self.spacing.correlation)
             form = "independent" if self.spacing.spacing == 1 else "correlated"
-            text = f"sd {self.sd():.3g} ({values}), {form} ({rho} at 1, 2, 3 px)"
+            sd = self.sd()
+            strength = "of several strengths" if sd is None else f"sd {sd:.3g}"
+            text = f"{strength} ({values}), {form} ({rho} at 1, 2, 3 px)"
         if self.noise.saturated:
             text += (
                 f"; {100 * self.noise.saturated:.0f} % of the values are {high:.5g} (saturated), what they hid is lost"
@@ -199,7 +212,8 @@ class Treatment:
         before, after = self.psnr_before_db(), self.psnr_after_db()
         if after is None or before is None:
             return f"PSNR: not estimated ({self.why_declined()})"
-        return f"PSNR (peak {self.peak:g}): about {before:.1f} dB before, {after[0]:.1f} ± {after[1]:.1f} dB after"
+        peak = f"PSNR (peak {self.scale.peak:g})"
+        return f"{peak}: about {before:.1f} dB before, {after[0]:.1f} ± {after[1]:.1f} dB after"
 
 
 def passes_once(passes: Passes | None) -> bool:
@@ -211,22 +225,23 @@ def rounded(value: float | None) -> float | None:
 
 
 def choose_treatment(
-    general: Denoiser, windows: Tensor, peak: float, pixels: int, *, kept: int, spacing: int | None = None
+    general: Denoiser, windows: Tensor, scale: Scale, pixels: int, *, kept: int, spacing: int | None = None
 ) -> Treatment:
     """Look at windows of a file, and choose how to denoise it, without adaptation.
 
     Args:
         general: the denoiser of independent noise.
-        windows: (N, C, h, w) float32 in units of the range.
-        peak: the value that is 1.
+        windows: (pages, N, C, h, w) float32 in units of the range.
+        scale: the values that are 0 and 1.
         pixels: of the file.
         kept: at most so many windows stay in memory, for adaptation.
         spacing: at which the noise is known to be independent, px; None measures it.
     """
+    pages, windows = len(windows), windows.flatten(0, 1)
     noise = find_noise(torch.cat(list(windows), -1).numpy())
     if min(windows.shape[2:]) < MIN_SIDE_PX and noise.kind != "constant":
         noise = noise._replace(kind="small")
-    treatment = Treatment(windows.shape[1], peak, noise)
+    treatment = Treatment(windows.shape[1], scale, noise)
     if noise.kind in ("small", "constant"):
         return treatment
 
@@ -235,11 +250,11 @@ def choose_treatment(
 
     found = find_spacing(windows.numpy(), denoise_at)
     if spacing is not None:
-        sd = removed_by(general.with_passes(PASSES[spacing]), windows).sd if spacing > 1 else found.sd
+        sd = removed_by(general.with_passes(PASSES[spacing]), windows, pages).sd if spacing > 1 else found.sd
         found = found._replace(spacing=spacing, sd=sd)
     else:
-        alone = removed_by(general, windows)
-        found = true_spacing(general, windows, noise, found, alone)
+        alone = removed_by(general, windows, pages)
+        found = true_spacing(general, windows, pages, noise, found, alone)
         if found.spacing == 1 and not alone.is_noise:
             treatment.noise = noise._replace(kind="clean")
             return treatment
@@ -248,6 +263,8 @@ def choose_treatment(
         return treatment
     turns = next((turns for most, turns in TURNS if pixels <= most), 1)
     treatment.spacing, treatment.denoiser = found, general.with_passes(Passes(turns=turns))
+    if scale.gain is not None:
+        return treatment
     noisy = [window for window in windows if find_noise(window.numpy()).kind == "independent"]
     treatment.measured = torch.stack(noisy) if noisy else windows
     treatment.quality = SingleNoise.measure(general.estimate, treatment.measured)
@@ -256,7 +273,7 @@ def choose_treatment(
 
 
 def true_spacing(
-    general: Denoiser, windows: Tensor, noise: ImageNoise, found: NoiseSpacing, alone: Removed
+    general: Denoiser, windows: Tensor, pages: int, noise: ImageNoise, found: NoiseSpacing, alone: Removed
 ) -> NoiseSpacing:
     """Return the spacing that was found, or less where it is due to texture, which looks like noise at a spacing.
 
@@ -264,19 +281,19 @@ def true_spacing(
     is independent at 3 px only, and next to nothing of texture.
     """
     if found.spacing > 2 and noise.kind != "clean":
-        removed = removed_by(general.with_passes(PASSES[found.spacing]), windows)
+        removed = removed_by(general.with_passes(PASSES[found.spacing]), windows, pages)
         if removed.is_even and alone.usual <= MOST_SHARE * removed.usual:
             return found._replace(sd=removed.sd)
     if alone.is_correlated:
-        removed = removed_by(general.with_passes(PASSES[2]), windows)
+        removed = removed_by(general.with_passes(PASSES[2]), windows, pages)
         if removed.is_even and removed.usual > LEAST_CORRELATED:
             return found._replace(spacing=2, sd=removed.sd)
     return found._replace(spacing=1)
 
 
-def removed_by(denoiser: Denoiser, windows: Tensor) -> Removed:
-    """Measure what a denoiser removes from windows, (N, C, h, w)."""
-    return measure_removed(windows.numpy(), denoiser.estimate(windows).numpy())
+def removed_by(denoiser: Denoiser, windows: Tensor, pages: int) -> Removed:
+    """Measure what a denoiser removes from windows of some pages, (N, C, h, w)."""
+    return measure_removed(windows.numpy(), denoiser.estimate(windows).numpy(), pages)
 
 
 def kinds(treatments: Sequence[Treatment]) -> list[list[Treatment]]:
@@ -285,7 +302,7 @@ def kinds(treatments: Sequence[Treatment]) -> list[list[Treatment]]:
     for treatment in treatments:
         if treatment.is_trusted:
             strength = round(2 * math.log2(max(treatment.sd() or 0.0, 1e-12)))
-            groups.setdefault((treatment.channels, treatment.peak, strength), []).append(treatment)
+            groups.setdefault((treatment.channels, treatment.scale.peak, strength), []).append(treatment)
     return list(groups.values())
 
 

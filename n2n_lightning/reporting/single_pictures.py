@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from n2n_lightning.image_io.decoding import open_image_file
-from n2n_lightning.image_io.image_file import ImageError, ImageReader
+from n2n_lightning.image_io.image_file import ImageError, ImageReader, upright
 from n2n_lightning.inference.jobs import FileJob
 from n2n_lightning.reporting.figures import Captioned, draw_image_rows, png_bytes
 from n2n_lightning.residuals import residual_picture
@@ -50,8 +50,6 @@ def read_row(job: FileJob, axes: str | None) -> list[Captioned] | None:
             before, after = centre(noisy), centre(denoised)
     except ImageError:
         return None
-    if before.shape != after.shape:  # turned upright by --format
-        return None
     low, high = np.quantile(before, SHOWN_SHARE)
     scale = 255 / max(high - low, 1e-30)
     residual = residual_picture(torch.from_numpy(before - after).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
@@ -61,10 +59,10 @@ def read_row(job: FileJob, axes: str | None) -> list[Captioned] | None:
 
 
 def centre(image: ImageReader) -> NDArray[np.float64]:
-    """Return the middle of the middle page, (h, w, 3) of colour images and (h, w, 1) of others."""
+    """Return the middle of the middle page, upright: (h, w, 3) of colour images and (h, w, 1) of others."""
     images, height, width, _ = image.shape
     tall, wide = min(height, CROP_PX), min(width, CROP_PX)
     top, left = (height - tall) // 2, (width - wide) // 2
     band = image.read(image.count // 2, top, top + tall)[images // 2]
     crop: NDArray[np.float64] = band[:, left : left + wide, image.colours].astype(np.float64)
-    return crop if crop.shape[2] == 3 else crop[..., :1]
+    return upright(crop if crop.shape[2] == 3 else crop[..., :1], image.orientation)

@@ -142,6 +142,36 @@ def test_a_range_that_is_given_is_used(command: Command):
         assert json.loads(Path("out/denoise.jsonl").read_text().splitlines()[-1])["range"] == peak
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", ["ZYX", "CYX"])
+def test_a_dark_noisy_page_beside_a_clean_one_is_denoised(command: Command, axes: str):
+    clean, dark = 200 * CLEAN[..., 0], 4.0 * noisy(25)[..., 1]
+    IN.mkdir()
+    stored = np.rint(np.stack([clean, dark])).astype(np.uint16)
+    tifffile.imwrite(IN / "a.tif", stored, imagej=True, metadata={"axes": axes})
+    ended = run(command, IN)
+    assert "of several strengths" in ended.out and "much darker than others" in ended.out
+    denoised = pixels("out/a.tif")
+    assert psnr(denoised[1] / 4, CLEAN[..., 1]) > psnr(dark / 4, CLEAN[..., 1]) + 5
+    assert psnr(denoised[0] / 200, CLEAN[..., 0]) > 40
+
+
+@pytest.mark.slow
+def test_hounsfield_units_are_denoised_as_well_as_values_from_0(command: Command):
+    clean = 12 * CLEAN
+    stored = np.rint(clean + np.random.default_rng(0).normal(0, 150, CLEAN.shape)).astype(np.int16)
+    write(IN / "a.tif", stored)
+    write(IN / "hu.tif", stored - 1000)
+    ended = run(command, IN)
+    low = round(float(stored.min())) - 1000
+    assert "range of int16: -896 to 3199, found in" in ended.out and f"values {low} to" in ended.out
+    quality = {
+        name: psnr(pixels(f"out/{name}"), clean - offset, 3000) for name, offset in (("a.tif", 0), ("hu.tif", 1000))
+    }
+    assert quality["hu.tif"] == pytest.approx(quality["a.tif"], abs=0.1)
+    assert records()["hu.tif"]["noise_sd"] == pytest.approx(records()["a.tif"]["noise_sd"], rel=0.02)
+
+
 def test_opacity_like_a_channel_is_refused_also_where_nothing_is_denoised(command: Command):
     IN.mkdir()
     values = np.dstack([data.coffee()[:128, :128], noisy(25, clean=np.full((128, 128, 1), 128.0))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -319,6 +320,38 @@ def test_values_around_0(command: Command):
     assert ended.code == 0
     assert printed_ranges(ended.out)[0].startswith("range of float32: -128 to 127, 1 stands for 128, found in")
     assert_close("out/a.npy", estimate(values, 128))
+
+
+def test_a_dark_page_is_scaled_by_itself(command: Command):
+    bright = noise(20, 24, 3, most=4000, dtype="u2")
+    write(IN / "a.tif", np.stack([bright, bright // 100, bright]))
+    assert denoise(command, IN).code == 0
+    for page, scale in zip(pixels("out/a.tif"), (1, 64, 1), strict=True):
+        expected = estimate(bright if scale == 1 else bright // 100, 4095 / scale)
+        np.testing.assert_allclose(page.astype(int), expected.astype(int), atol=1)
+
+
+def hounsfield(pages: int = 2) -> Array:
+    """Return noisy slices of air, -1010, and tissue around 0, of which the last one has no air."""
+    values = np.random.default_rng(0).normal(0, 40, (pages, 40, 48, 3))
+    values[:-1, :, :30] -= 1010
+    values[0, 0, 0] = 2500
+    return np.rint(values).astype(np.int16)
+
+
+@pytest.mark.parametrize("options", [(), ("--range", "4095")])
+def test_values_far_below_0_get_an_offset_for_the_whole_file(command: Command, options: tuple[str, ...]):
+    """Hounsfield units are denoised as the same images with a constant added: one for all pages and tiles."""
+    values = hounsfield()
+    write(IN / "a.tif", values)
+    ended = denoise(command, IN, *options)
+    found = f"range of int16: -1024 to 3071, found in {IN / 'a.tif'}"
+    assert printed_ranges(ended.out) == [found if options else f"{found}; --range sets another"]
+    for page, denoised in zip(values, pixels("out/a.tif"), strict=True):
+        expected = estimate((page + 1024).astype(np.float32), 4095)
+        np.testing.assert_allclose(denoised, np.rint(expected) - 1024, atol=1)
+    assert json.loads(Path("out/predict.jsonl").read_text())["offset"] == -1024
+    assert "1 done before" in denoise(command, IN, *options).out
 
 
 def write_deep(peak: float, sample_type: str, reach: list[float] | None) -> Path:

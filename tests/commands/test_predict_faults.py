@@ -19,6 +19,7 @@ from predict_runs import MODEL, WEIGHTS, Array, assert_close, denoise, estimate,
 from small_runs import assert_refused, stamps
 
 from n2n_lightning import Denoiser, predict
+from n2n_lightning.image_io.net_scale import Scale
 from n2n_lightning.models import trained
 
 IN = Path("given/in")
@@ -223,7 +224,7 @@ def test_memory_is_kept_with_many_channels():
     denoiser = Denoiser.load(MODEL, per_channel=True, working_bytes=3e7)
     denoiser.denoise(values[0, :9, :9])  # what stays
     tracemalloc.start()
-    for _ in denoiser.bands(lambda top, bottom: values[:, top:bottom], values.shape, 255.0):
+    for _ in denoiser.bands(lambda top, bottom: values[:, top:bottom], values.shape, Scale(255.0)):
         pass
     most = tracemalloc.get_traced_memory()[1]  # numpy's share of it
     tracemalloc.stop()

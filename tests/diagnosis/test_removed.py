@@ -64,3 +64,8 @@ def test_constant_places_do_not_count():
 def test_a_constant_image_has_none():
     flat = np.full((1, 1, 32, 32), 7.0)
     assert measure_removed(flat, flat) == Removed()
+
+
+def test_noise_of_one_page_is_seen_beside_a_clean_page():
+    clean, noisy = np.concatenate([CLEAN, CLEAN]), np.concatenate([CLEAN, CLEAN + 0.05 * noise()])
+    assert measure_removed(noisy, clean, pages=2).strength > 3 * measure_removed(noisy, clean).strength

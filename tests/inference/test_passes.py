@@ -8,6 +8,7 @@ from test_denoiser import identity, module_of
 from torch import Tensor, nn
 
 from n2n_lightning import Denoiser
+from n2n_lightning.image_io.net_scale import Scale
 from n2n_lightning.inference.passes import Passes, estimate_at_spacing, estimate_over_turns, turn, turn_back
 from n2n_lightning.inference.tiling import Plan, Reach
 
@@ -81,8 +82,9 @@ def test_tiles_give_the_result_of_the_whole_image(passes: Passes, height: int, w
     images = noise(1, height, width, 3).numpy()
     stride = denoiser.reach.stride
     assert denoiser.reach.is_local and denoiser.net_reach.halo < 8
+    scale = Scale(1.0)
     whole, tiles = (
-        [rows for _, rows in denoiser.bands(lambda top, bottom: images[:, top:bottom], images.shape, 1.0, plan=plan)]
+        [rows for _, rows in denoiser.bands(lambda top, bottom: images[:, top:bottom], images.shape, scale, plan=plan)]
         for plan in (Plan(height, width), Plan(stride * (48 // stride + 1), stride * (48 // stride + 1)))
     )
     assert len(tiles) > len(whole) == 1

@@ -7,6 +7,7 @@ import torch
 from small_runs import MODELS, compose_settings, small
 from torch import Tensor, nn
 
+from n2n_lightning.image_io.net_scale import Scale
 from n2n_lightning.inference.denoiser import Denoiser
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, measure_reach, plan_tiles
 from n2n_lightning.training.build import build_module
@@ -22,7 +23,7 @@ def denoiser_of(model: str, channels: int = 3) -> Denoiser:
 
 
 def denoise(denoiser: Denoiser, images: np.ndarray, plan: Plan | None = None) -> np.ndarray:
-    bands = denoiser.bands(lambda top, bottom: images[:, top:bottom], images.shape, 1.0, plan=plan)
+    bands = denoiser.bands(lambda top, bottom: images[:, top:bottom], images.shape, Scale(1.0), plan=plan)
     return np.concatenate([rows for _, rows in bands], axis=1)
 
 
