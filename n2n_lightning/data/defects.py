@@ -67,27 +67,15 @@ def scene_defects(scene: Scene) -> dict[int, str]:
 
 
 def dead_images(frames: Sequence[StackImage]) -> dict[int, str]:
-    """Return the places of frames most of whose rows hold one value only, while the other frames' do not.
-
-    If each frame holds one value only, all of them are dead.
-    """
+    """Return the places of frames most of whose rows hold one value only, while the other frames' do not."""
     if len(frames) < 2:
         return {}
-    rows = [sample_rows(frame) for frame in frames]
-    if all((some == some[:1, :1]).all() for some in rows):
-        return {
-            place: f"{frame.name} holds one value only ({some.flat[0]:g}), and so do the scene's others; remove it"
-            for place, (frame, some) in enumerate(zip(frames, rows, strict=True))
-        }
-    shares = np.array([constant_share(some) for some in rows])
+    shares = np.array([constant_share(sample_rows(frame)) for frame in frames])
     faults = {}
     for place in np.flatnonzero(shares > DEAD_SHARE).tolist():
         if np.median(np.delete(shares, place)) < USUAL_SHARE:
-            value = (
-                f"holds one value only ({rows[place].flat[0]:g})"
-                if shares[place] == 1
-                else "has rows of one value only"
-            )
+            rows = sample_rows(frames[place])
+            value = f"holds one value only ({rows.flat[0]:g})" if shares[place] == 1 else "has rows of one value only"
             faults[place] = f"{frames[place].name} {value}, the scene's other frames do not; remove it"
     return faults
 

@@ -80,6 +80,8 @@ def data_of_arrays(source: Any, target: Any | None, channels: int | None) -> Arr
     found = first[0].shape[2]
     if channels is not None and found != channels:
         raise ValueError(f"source must have {channels} channels as before, got {found}; make a new Denoiser")
+    if all((image == image[0, 0, 0]).all() for images in arrays.values() for image in images):
+        raise ValueError(f"{' and '.join(given)} must hold images, got arrays of one value each; there is no scene")
     data = ArrayData(source=first, target=arrays.get("target"), val_fraction=0, skip_bad=True)
     data.crop_px = min(data.crop_px or 1, *(side for image in first for side in image.shape[:2]))
     data.train_pairs = max(math.ceil(sum(math.prod(image.shape[:2]) for image in first) / data.crop_px**2), 1)

@@ -154,7 +154,11 @@ REFUSED = {
     "infinite": (FIRST.astype(np.float32), changed(SECOND, (2, 1, 1, 1), np.inf), r"target\[2\] holds NaN or inf"),
     "copies": (FIRST, FIRST, r"target\[0\] is a copy of source\[0\]"),
     "dead": (FIRST[:1], np.zeros_like(FIRST[:1]), r"target\[0\] holds one value only"),
-    "dead both": (np.zeros_like(FIRST), np.ones_like(FIRST), r"holds one value only \(0\), and so do"),
+    "dead both": (
+        np.zeros_like(FIRST),
+        np.ones_like(FIRST),
+        "source and target must hold images, got arrays of one value",
+    ),
     "masked": (np.ma.masked_greater(FIRST, 200), SECOND, "masked values"),
     "none": (FIRST[:0], SECOND[:0], r"got \(0, 32, 32, 3\)"),
     "empty list": ([], [], "got none"),
