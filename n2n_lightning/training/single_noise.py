@@ -141,9 +141,12 @@ def describe_variance(variance: Line | None, source: str, *, is_trusted: bool = 
         return MeasuredNoise(f"noise: not measured, {source}")
     slope, offset = variance
     gains = " ".join(dict.fromkeys(f"{value:.4f}" for value in slope))
-    sigmas = " ".join(dict.fromkeys(f"{255 * max(value, 0.0) ** 0.5:.1f}" for value in offset))
-    black = " below a black level" if min(offset) < 0 else ""
-    text = f"noise: gain {gains}, sigma {sigmas} of 255{black}, {source}"
+    if min(offset) < 0 < min(slope):  # the line meets 0 at the camera's black level
+        levels = " ".join(dict.fromkeys(f"{max(-b / a, 0.0):.3f}" for a, b in zip(slope, offset, strict=True)))
+        text = f"noise: gain {gains} above a black level of {levels} of the range, {source}"
+    else:
+        sigmas = " ".join(dict.fromkeys(f"{255 * max(value, 0.0) ** 0.5:.1f}" for value in offset))
+        text = f"noise: gain {gains}, sigma {sigmas} of 255, {source}"
     return MeasuredNoise(text, (list(slope), list(offset)), is_trusted)
 
 

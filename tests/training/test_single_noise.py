@@ -12,7 +12,7 @@ import torch
 from small_runs import assert_same_weights, read_json, smooth_images, train_with
 
 from n2n_lightning.models.checkpoint import load_denoiser
-from n2n_lightning.training.single_noise import choose_mask, measure_variance
+from n2n_lightning.training.single_noise import choose_mask, describe_variance, measure_variance
 
 Images = npt.NDArray[np.float32]
 LENGTHS = {"rows": (1, 5), "columns": (5, 1), "block": (3, 3), "none": (1, 1)}
@@ -35,6 +35,12 @@ def test_the_mask_follows_the_correlation(mask: str, reach: int):
     assert f"loss.mask={mask}" in found.text and "correlation of neighbours" in found.text
     set_by_user = choose_mask(noisy_images(mask), 7).chosen
     assert set_by_user is not None and set_by_user.mask_px == 7
+
+
+def test_a_line_that_meets_0_is_told_by_the_black_level():
+    assert "gain 0.0200, sigma 25.5 of 255, as set" in describe_variance(([0.02], [0.01]), "as set").text
+    text = describe_variance(([0.02, 0.02], [-0.001, -0.002]), "as set").text
+    assert "gain 0.0200 above a black level of 0.050 0.100 of the range, as set" in text
 
 
 @pytest.mark.slow
