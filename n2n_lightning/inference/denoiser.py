@@ -307,7 +307,10 @@ class Denoiser:
             axes = "HWC"  # any number of channels
         if axes == "HWC" and self.has_learnt_grey and values.shape[2] > FEW_CHANNELS:
             axes = "NHW"  # grey images rather than one of so many channels
-        denoised = from_nhwc(self._denoise(as_nhwc(values, axes), range), axes)
+        separate = as_nhwc(values, axes)
+        if separate.shape[3] == 4 and (separate[..., 3] == separate[0, 0, 0, 3]).all():
+            warnings.warn("the fourth channel has one value; leave it out if it is opacity", stacklevel=2)
+        denoised = from_nhwc(self._denoise(separate, range), axes)
         if isinstance(images, Tensor):
             return torch.from_numpy(denoised).to(images.device, images.dtype)
         return denoised

@@ -212,6 +212,16 @@ def test_arrays_of_no_use_are_refused(values: Any, message: str):
         identity(1).denoise(values)
 
 
+def test_opacity_among_the_channels_is_warned_of():
+    images = np.random.default_rng(0).integers(0, 200, (8, 8, 4), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        identity(4).denoise(images)
+    images[..., 3] = 255
+    with pytest.warns(UserWarning, match="fourth channel .* opacity"):
+        identity(4).denoise(images)
+
+
 def test_a_list_of_images_of_any_sizes_gives_a_list():
     images = [np.full((8, 9 + n, 3), n, np.uint8) for n in range(3)]
     denoised = identity().denoise(images)
