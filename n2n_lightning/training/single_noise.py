@@ -94,10 +94,12 @@ def measure_single_noise(
         found = measure_variance(noisy)
     else:
         found = describe_variance(given, "as set", is_trusted=find_doubt(torch.from_numpy(noisy)) is None)
-    if wants_mask:
-        chosen = choose_mask(noisy, loss.get("mask_px"))
-        found = replace(found, text=f"{found.text}\n{chosen.text}", chosen=chosen.chosen)
-    return found
+    chosen = choose_mask(noisy, loss.get("mask_px")) if wants_mask else None
+    shape = chosen.chosen.mask if chosen and chosen.chosen else str(loss.get("mask", "none"))
+    if found.is_trusted and shape != "none":
+        doubt = f"but loss.mask={shape} is for noise that neighbours share: the quality is not estimated"
+        found = replace(found, text=f"{found.text}, {doubt}", is_trusted=False)
+    return found if chosen is None else replace(found, text=f"{found.text}\n{chosen.text}", chosen=chosen.chosen)
 
 
 def read_crops(datamodule: NoisyPairDataModule) -> Images:

@@ -116,3 +116,20 @@ def test_a_known_noise_gives_psnr_by_sure_which_selects_the_epoch(tmp_path: Path
     assert truth.min() - 1 < result["val/psnr_sure"] < truth.max() + 1
     assert set(result["filters"]) >= {"median", "gaussian", "non_local_means"}
     assert all("psnr_sure" in entry for entry in result["filters"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mask", "monitor"), [("none", "val/psnr_sure"), ("rows", "val/loss")])
+def test_noise_that_neighbours_share_by_the_mask_has_no_estimate(
+    tmp_path: Path, mask: str, monitor: str, capsys: pytest.CaptureFixture[str]
+):
+    rng = np.random.default_rng(2)
+    (tmp_path / "root").mkdir()
+    for number, image in enumerate(smooth_images(4, 96, seed=0).transpose(0, 2, 3, 1) / 255):
+        noisy = np.float32(image + rng.normal(0, 0.1, image.shape))
+        tifffile.imwrite(tmp_path / f"root/{number}.tif", noisy, photometric="rgb")
+    options = [*SMALL, f"data.root={tmp_path / 'root'}", f"data.cache_dir={tmp_path / 'cache'}", "data.range=2"]
+    masked = ["loss=noise2void", f"loss.mask={mask}", "data.augment=[flip]", "trainer.max_epochs=1"]
+    result = read_json(train_with(tmp_path / "run", *options, *masked) / "result.json")
+    assert result["monitor"] == monitor
+    assert ("loss.mask=rows is for noise that neighbours share" in capsys.readouterr().out) == (mask == "rows")
