@@ -127,8 +127,8 @@ def training_finds(recordings: Sequence[Recording]) -> list[str]:
         looked_at = [(scene, list(range(len(stacks))), compared)]
         said = {
             "refused": bool(compared.odd),
-            "levels": level_warning(looked_at) is not None,
-            "shift": shift_warning(looked_at) is not None,
+            "levels": level_warning(looked_at, "") is not None,
+            "shift": shift_warning(looked_at, "") is not None,
             "outliers": any(stack.outliers for stack in stacks),
         }
         found |= {name for name, what in said.items() if what}

@@ -53,7 +53,7 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
     from rich.progress import Progress
 
     from n2n_lightning.data.choices import DATA, is_file_source
-    from n2n_lightning.data.scene_data import SceneData
+    from n2n_lightning.data.scene_data import SceneData, fault_list
     from n2n_lightning.diagnosis import examine, judge
     from n2n_lightning.reporting.diagnosis_figure import draw_findings
     from n2n_lightning.system.atomic import atomic_write, write_json
@@ -71,8 +71,14 @@ def examine_data(config: dict[str, Any], overrides: list[str]) -> str:
         data = build_datamodule(settings).data
         assert isinstance(data, SceneData)
         scenes, faults = data.find_scenes("train") or ([], [])
+        misfits = data.misfits(scenes)
+        scenes = [scene for scene in scenes if scene not in misfits]
+        faults = list(dict.fromkeys([*faults, *misfits.values()]))  # pages of a file share a fault
         if not scenes:
             raise ValueError("\n".join(faults) or "no image was found; set data.root=FOLDER")
+        if faults and data.skip_bad:
+            print(fault_list(faults, "left out"), file=sys.stderr, flush=True)
+            faults = []
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -119,7 +125,7 @@ def with_useful_settings(finding: Finding, known: set[str], found_range: float, 
         key, _, value = word.partition("=")
         if key == "data.range" and float(value) >= found_range:
             return False
-        if key == "loss" and source == "single":  # which has losses of its own
+        if word == "loss=l1" and source == "single":  # which has losses of its own
             return False
         return key in known if key.startswith("data.") else word != f"data={source}"
 
@@ -199,7 +205,7 @@ def print_findings(found: list[Finding], faults: list[str]) -> None:
 def training_command(config: dict[str, Any], overrides: list[str], found: list[Finding]) -> str:
     """Return the command line that trains on these images with the settings that were advised, or why there is none."""
     source, advised = config["data"]["name"], advised_settings(found)
-    advised = [word for word in advised if word.startswith(("data.", "loss="))]
+    advised = [word for word in advised if word.startswith(("data.", "loss=", "loss."))]
     if "data.skip_bad=true" in advised and (fault := fault_with(config, advised)):
         return f"no training on these images: {fault}"
     given = [f"data={source}", *(word for word in overrides if word.startswith(("data.", "plugins=")))]

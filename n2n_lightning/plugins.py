@@ -15,7 +15,7 @@ import inspect
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pytorch_lightning as pl
 import torch
@@ -83,6 +83,8 @@ def loss(name: str, *, minimum_at: Statistic | None = None) -> Callable[[Any_], 
 
     def register(function: Any_) -> Any_:
         require_first(function, "estimate", "target")
+        if minimum_at not in (None, *get_args(Statistic)):
+            raise ValueError(f"minimum_at must be {', '.join(get_args(Statistic))} or None, got {minimum_at!r}")
         settings = plain_settings(function, given=("estimate", "target", *GIVEN_ARGUMENTS))
         add("loss", LOSSES, name, function, {"name": name} | settings)
         if minimum_at is not None:
@@ -100,6 +102,8 @@ def noise(name: str) -> Callable[[NoiseClass], NoiseClass]:
         if not hasattr(noise_class, "preserves"):
             rule = f"{noise_class.__name__}.preserves must be the statistics that the noise leaves at the clean value"
             raise ValueError(f'{rule}; write preserves = frozenset({{"mean"}})')
+        if noise_class.corrupt is Noise.corrupt:
+            raise ValueError(f"{noise_class.__name__} has no corrupt; write def corrupt(self, images, rng)")
         add("noise", NOISES, name, noise_class, {"name": name} | settings)
         return noise_class
 

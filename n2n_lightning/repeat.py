@@ -12,6 +12,7 @@ from typing import Any
 from n2n_lightning.reporting.runs import Run, read_run
 from n2n_lightning.system import errors, plugin_loading
 from n2n_lightning.system.arguments import add_plugins_option, make_parser
+from n2n_lightning.system.folders import suggest_path
 
 TOLERANCE = 0.01  # relative, of the best values; with other versions or devices, rounding errors add up
 ENVIRONMENT = ("device", "git_commit")  # beside the versions; the device of a CPU includes the number of threads
@@ -44,6 +45,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def read_original(path: Path) -> Run:
     """Read the run to repeat; an InputError if there is none, or if it has not ended."""
+    if not path.exists():
+        fault = f"{path}, which does not exist{suggest_path(path)}"
+        raise errors.InputError(f"RUN must be a run's folder or its result.json, got {fault}")
     try:
         run = read_run(path.parent if path.name == "result.json" else path)
     except (OSError, ValueError) as error:

@@ -119,7 +119,7 @@ def run_job(
         return Outcome(folder, "interrupted", code, "outside of its training")
     except Exception as error:
         where = write_log(folder, error)
-        errors.report_error(error, f"{folder.name} failed: {error}; {where}")
+        errors.report_error(error, f"{folder.name} failed: {str(error) or type(error).__name__}; {where}")
         return Outcome(folder, "failed", errors.FAILED, f"{type(error).__name__}: {errors.one_line(error)}; {where}")
     finally:
         remove_if_empty(folder)

@@ -230,6 +230,24 @@ def test_a_loss_that_is_registered_after_its_module_is_made_gets_the_progress(wr
     assert module.pair_loss(pair.source, pair.target, pair).item() == 0.75
 
 
+@pytest.mark.parametrize(
+    ("result", "words"), [("error", r"got \(1, 3, 8, 8\); take .mean\(\)"), ("float(error.mean())", "got float")]
+)
+def test_a_loss_that_gives_no_scalar_is_named(write_module: WriteModule, result: str, words: str):
+    head = 'from n2n_lightning import plugins\n@plugins.loss("no_scalar")\n'
+    body = f"def no_scalar(estimate, target):\n    error = (estimate - target).abs()\n    return {result}\n"
+    write_module("no_scalar_plugin.py", head + body)
+    plugin_loading.load(["no_scalar_plugin"])
+    module = build_module(
+        RunSettings.unchecked(compose_config("model=convtrans_relu") | {"loss": {"name": "no_scalar"}}), 3
+    )
+    pair = NoisyPair(torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=f"loss=no_scalar must return a scalar tensor, {words}"):
+        module.pair_loss(pair.source, pair.target, pair)
+    with pytest.raises(ValueError, match=r"model=sequential must keep the shape \(1, 3, 8, 8\), got \(1, 1, 8, 8\)"):
+        module.pair_loss(pair.source[:, :1], pair.target, pair)
+
+
 def test_a_net_whose_types_only_a_type_checker_knows_is_registered(write_module: WriteModule):
     typed = "from __future__ import annotations\n" + NET.format(name="typed_net")
     write_module("typed_plugin.py", typed.replace("width: int = 4", "width: Unknown = 4"))
@@ -295,6 +313,8 @@ def test_a_net_may_read_values_of_tensors_in_its_constructor(
         ('plugins.optimizer("bad")(lambda weights, lr=1: 0)', "must take params first"),
         ('plugins.scheduler("bad")(lambda T_max: 0)', "must take optimizer first"),
         ('plugins.noise("bad")(Noise)', "Noise.preserves must be"),
+        ('plugins.noise("bad")(type("Some", (Noise,), {"preserves": {"mean"}}))', "Some has no corrupt"),
+        ('plugins.loss("bad", minimum_at="average")(lambda estimate, target: 0)', "minimum_at must be mean, median"),
         ('plugins.data("bad")(lambda batch_size: 0)', "data=bad must not take batch_size"),
         ('plugins.loss("bad")(lambda estimate, target, f=print: 0)', "the argument f=.* must be a number"),
         *(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 FEW_CHANNELS = 4  # a longer axis is none of channels, where nothing else tells
+PIL_MODES = ("L", "RGB", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # whose numbers are the pixels' values
 Pixels = npt.NDArray[Any]
 
 
@@ -37,11 +38,27 @@ def find_axes(shape: tuple[int, ...], channels: int | None = None) -> str:
 
 
 def to_numpy(images: Any) -> Pixels:
-    """Return an array of numpy or a tensor of torch on any device as an array; bfloat16 becomes float32."""
+    """Return an array of numpy or a tensor of torch on any device as an array; bfloat16 becomes float32.
+
+    Raises:
+        ValueError: it is no array, or one whose numbers are not the values of its pixels.
+    """
     if isinstance(images, Tensor):
         images = images.detach().cpu()
         return np.asarray((images.float() if images.dtype == torch.bfloat16 else images).numpy())  # numpy has none
-    return np.asarray(images)
+    if np.ma.is_masked(images):
+        raise ValueError("images must not have masked values, which would count; give images.filled(VALUE)")
+    mode = getattr(images, "mode", None)  # of an image of Pillow
+    if isinstance(mode, str) and mode not in PIL_MODES:
+        raise ValueError(f"images of Pillow must be of mode L, RGB, I or F, got {mode}; give image.convert('RGB')")
+    values = np.asarray(images)
+    if values.ndim == 0 and values.dtype.kind not in "uif":
+        kind = type(images).__name__
+        raise ValueError(
+            f"images must be an array of numpy, a tensor of torch or a list of these, got {kind}; "
+            "read files first, and make a list of what a generator gives"
+        )
+    return values
 
 
 def as_nhwc(values: Pixels, axes: str) -> Pixels:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from n2n_lightning.data.array_forms import to_numpy
 from n2n_lightning.data.crops import CropSampler
 from n2n_lightning.data.frame_data import FrameData
 from n2n_lightning.data.paired import FramePairs
@@ -45,14 +46,15 @@ def array_stack(image: OneArray, name: str) -> ArrayStack:
     Raises:
         ValueError: the image has another form, or holds NaN or infinite values.
     """
-    if isinstance(image, Tensor):
-        image = image.detach().cpu().movedim(0, -1).numpy() if image.ndim == 3 else image.detach().cpu().numpy()
-    if image.ndim not in (2, 3) or 0 in image.shape or image.dtype.kind not in "uif":
+    values = to_numpy(image)
+    if isinstance(image, Tensor) and values.ndim == 3:
+        values = np.moveaxis(values, 0, -1)
+    if values.ndim not in (2, 3) or 0 in values.shape or values.dtype.kind not in "uif":
         raise ValueError(
             f"{name} must be (H, W) or (H, W, C) of numpy, (C, H, W) of torch, integers or floats, got "
-            f"{image.shape} of {image.dtype}"
+            f"{values.shape} of {values.dtype}"
         )
-    pixels = image if image.ndim == 3 else image[:, :, None]
+    pixels = values if values.ndim == 3 else values[:, :, None]
     if finite_limits(pixels) is None:
         raise ValueError(f"{name} holds NaN or infinite values; fix or remove it")
     of_pixels = pixel_hash(pixels.shape, pixels.dtype)
@@ -83,6 +85,7 @@ class ArrayData(FrameData):
     variance_is_trusted: bool = field(init=False, default=False)
 
     spare_validation = True
+    correction_advice = "ArrayData(..., {}=True) corrects it"
     skip_advice = "fix or remove them; ArrayData(..., skip_bad=True) goes on without them"
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage, Targets
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.data.seeding import generator_on, index_generators
-from n2n_lightning.image_io.listing import list_images
+from n2n_lightning.image_io.listing import file_or_images
 from n2n_lightning.noise.choices import make_noise
 from n2n_lightning.noise.kinds import Noise, Poisson, PoissonGaussian
 
@@ -113,7 +113,7 @@ class CleanData(SceneData):
         root = self.root if stage == "train" else self.val_root
         if root is None:
             return None
-        paths = list_images(Path(root))
+        paths = file_or_images(Path(root))
         if stage == "train" and self.images not in (None, len(paths)):
             raise ValueError(f"{root} must hold the benchmark's {self.images} images, got {len(paths)}; see data.root")
         return [SceneFiles((), path) for path in paths], []

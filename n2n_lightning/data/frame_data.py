@@ -37,6 +37,8 @@ class FrameData(SceneData):
     match_levels: bool = False
     align: bool = False
 
+    correction_advice = "set data.{}=true"  # where frames differ; braces for the name of the argument
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.comparisons: list[
@@ -47,8 +49,10 @@ class FrameData(SceneData):
     def warnings(self) -> list[str]:
         """What differs between the noisy images of a scene, and harms training and the estimated quality."""
         found = [
-            None if self.match_levels else level_warning(self.comparisons),
-            None if self.align else shift_warning(self.comparisons),
+            None
+            if self.match_levels
+            else level_warning(self.comparisons, self.correction_advice.format("match_levels")),
+            None if self.align else shift_warning(self.comparisons, self.correction_advice.format("align")),
         ]
         return [text for text in found if text is not None]
 

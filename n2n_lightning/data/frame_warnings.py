@@ -18,18 +18,18 @@ SHOWN_FRAMES = 5
 Compared = Sequence[tuple[Scene, list[int], FrameComparison]]  # scenes, and the frames of each that were compared
 
 
-def level_warning(compared: Compared) -> str | None:
-    """Return a warning that names frames of another brightness than their scene's first one."""
+def level_warning(compared: Compared, advice: str) -> str | None:
+    """Return a warning that names frames of another brightness than their scene's first one, with what to do."""
 
     def describe(one: FrameComparison, k: int) -> str:
         return f"gain {one.gain[k]:.2f}" if abs(one.gain[k] - 1) > GAIN_LIMIT else f"level {one.level[k]:+.3g}"
 
     words = worst_scene(compared, excess_of_levels, describe)
-    return words and f"frames differ in brightness: {words}; set data.match_levels=true"
+    return words and f"frames differ in brightness: {words}; {advice}"
 
 
-def shift_warning(compared: Compared) -> str | None:
-    """Return a warning that names frames at another place than their scene's first one."""
+def shift_warning(compared: Compared, advice: str) -> str | None:
+    """Return a warning that names frames at another place than their scene's first one, with what to do."""
 
     def describe(one: FrameComparison, k: int) -> str:
         if k in one.apart:
@@ -38,7 +38,7 @@ def shift_warning(compared: Compared) -> str | None:
         return f"{abs(down):.1f} px {'down' if down > 0 else 'up'}, {abs(right):.1f} {'right' if right > 0 else 'left'}"
 
     words = worst_scene(compared, excess_of_shifts, describe)
-    return words and f"frames are shifted: {words}; set data.align=true"
+    return words and f"frames are shifted: {words}; {advice}"
 
 
 def worst_scene(

@@ -17,7 +17,7 @@ from n2n_lightning.data.device_cache import SceneSource
 from n2n_lightning.data.frame_data import FrameData
 from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage
 from n2n_lightning.data.scenes import Scene, SceneFiles
-from n2n_lightning.image_io.listing import list_images
+from n2n_lightning.image_io.listing import file_or_images, list_images
 
 COMPARED_FRAMES = 10  # at most, for each score without a clean image; more add little precision
 
@@ -148,9 +148,11 @@ class BurstData(FrameData):
 
 
 def files_by_name(folder: Path) -> dict[str, Path]:
-    """Return the images below ``folder`` by their path below it, without suffix."""
+    """Return the images below ``folder`` by their path below it, without suffix; a file itself has no name."""
     files: dict[str, Path] = {}
-    for path in list_images(folder):
+    for path in file_or_images(folder):
+        if path == folder:
+            return {"": path}
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in files:
             raise ValueError(f"{files[name]} and {path} have the same name; keep one, pairs are matched by name")

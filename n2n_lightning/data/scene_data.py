@@ -194,7 +194,7 @@ class SceneData:
         train, train_faults = self._find_usable_scenes("train") or ([], [])
         found = self._find_usable_scenes("val")
         val, val_faults = found or ([], [])
-        misfits = self._misfits([*train, *val])
+        misfits = self.misfits([*train, *val])
         train, val = ([scene for scene in scenes if scene not in misfits] for scenes in (train, val))
         faults = list(dict.fromkeys([*train_faults, *val_faults, *misfits.values()]))  # pages of a file share a fault
         if faults and not self.skip_bad:
@@ -230,7 +230,7 @@ class SceneData:
             return ((self.crop_px or 1) * self.cell_px,) * 2
         return Counter(scene.size for scene in scenes).most_common(1)[0][0]
 
-    def _misfits(self, scenes: Sequence[Scene]) -> dict[Scene, str]:
+    def misfits(self, scenes: Sequence[Scene]) -> dict[Scene, str]:
         """Return the scenes that do not fit the others or the crop, and why."""
         if not scenes:
             return {}

@@ -15,7 +15,7 @@ from n2n_lightning.data.pairs import NoisyPair, PairSource, Stage
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.data.scenes import Scene, SceneFiles
 from n2n_lightning.data.seeding import index_seeds
-from n2n_lightning.image_io.listing import list_images
+from n2n_lightning.image_io.listing import file_or_images
 from n2n_lightning.self_supervised.r2r import Line
 
 
@@ -40,11 +40,11 @@ class SingleImages(SceneSource):
 
 @dataclass(kw_only=True)
 class SingleData(SceneData):
-    """A folder of single noisy images; ``data=single``. The loss says what must hold for their noise.
+    """Single noisy images; ``data=single``. The loss says what must hold for their noise.
 
     Args:
-        root: the folder.
-        val_root: folder of the validation images; None holds some of ``root`` back.
+        root: a folder of images, or one file.
+        val_root: the same for validation; None holds some of ``root`` back.
     """
 
     root: str
@@ -54,7 +54,7 @@ class SingleData(SceneData):
 
     def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
         root = self.root if stage == "train" else self.val_root
-        return None if root is None else ([SceneFiles((path,)) for path in list_images(Path(root))], [])
+        return None if root is None else ([SceneFiles((path,)) for path in file_or_images(Path(root))], [])
 
     def make_source(self, scenes: list[Scene], crops: CropSampler, stage: Stage) -> PairSource:
         return SingleImages(scenes, crops, seed=self.seed)

@@ -140,7 +140,8 @@ def neighbours_single(findings: Findings, source: str) -> list[Finding]:
         f"{typical[np.argmax(np.abs(typical))]:.1f} in the flattest places: data=single with its usual loss fails"
     )
     severity = "harmful" if source == "single" else "note"
-    return [report("correlated_noise", severity, None, text, np.abs(typical).max())]
+    settings = ("loss=noise2void", "loss.mask=auto") if source == "single" else ()
+    return [report("correlated_noise", severity, None, text, np.abs(typical).max(), settings=settings)]
 
 
 def lines(findings: Findings) -> list[Finding]:

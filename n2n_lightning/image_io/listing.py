@@ -42,6 +42,13 @@ def list_images(
     return found
 
 
+def file_or_images(path: Path) -> list[Path]:
+    """Return the path itself if it is an image file, or every image file below it, as ``list_images`` does."""
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        return [path]
+    return list_images(path, "an image or a folder of images")
+
+
 def check_folder(folder: Path, wanted: str) -> None:
     """Refuse a path that is no folder, and say what to give instead."""
     if folder.is_dir():

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -279,6 +280,7 @@ class Denoiser:
         Args:
             images: (H, W), (H, W, C), (N, C, H, W) or (N, H, W, C), integers or floats; (C, H, W) where C is the
                 number of the net's channels, and (N, H, W) for a net of one channel or one that has learnt grey images.
+                Or a list of such arrays, of any sizes: each is denoised for itself.
             range: the value that is 1 to the net. None: 255 for uint8; the training's range where that was on values
                 of the same kind (integers of more than 8 bits, floats); else the least 2^k - 1 (integers) or 2^k
                 (floats) that no absolute value exceeds. Then a few values far out are clipped to the range. Where
@@ -287,15 +289,17 @@ class Denoiser:
                 than a quarter of it are multiplied by a power of two first.
 
         Returns:
-            The same kind of array, same shape and type. Integers are rounded and clipped to what their type holds,
-            floats are neither.
+            The same kind of array, same shape and type; a list for a list. Integers are rounded and clipped to what
+            their type holds, floats are neither.
 
         Raises:
             ValueError: it is of another form, holds NaN or infinite values, or values more than four times as large as
                 those of the training, where the training's range is used. Much smaller ones give a warning.
         """
-        if range is not None and not range > 0:
-            raise ValueError(f"range must be above 0, got {range}; leave it out to find it")
+        if range is not None and not (isinstance(range, Real) and range > 0):
+            raise ValueError(f"range must be a number above 0, got {range!r}; leave it out to find it")
+        if isinstance(images, (list, tuple)) and all(np.ndim(image) > 1 for image in images):
+            return [self.denoise(image, range=range) for image in images]
         values = to_numpy(images)
         if values.dtype.kind not in "uif" or values.ndim not in (2, 3, 4) or 0 in values.shape:
             raise ValueError(
@@ -307,7 +311,10 @@ class Denoiser:
             axes = "HWC"  # any number of channels
         if axes == "HWC" and self.has_learnt_grey and values.shape[2] > FEW_CHANNELS:
             axes = "NHW"  # grey images rather than one of so many channels
-        denoised = from_nhwc(self._denoise(as_nhwc(values, axes), range), axes)
+        separate = as_nhwc(values, axes)
+        if separate.shape[3] == 4 and (separate[..., 3] == separate[0, 0, 0, 3]).all():
+            warnings.warn("the fourth channel has one value; leave it out if it is opacity", stacklevel=2)
+        denoised = from_nhwc(self._denoise(separate, range), axes)
         if isinstance(images, Tensor):
             return torch.from_numpy(denoised).to(images.device, images.dtype)
         return denoised

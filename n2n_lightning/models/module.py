@@ -210,13 +210,22 @@ class DenoiserModule(pl.LightningModule):
     def pair_loss(self, estimate: Tensor, target: Tensor, pair: NoisyPair) -> Tensor:
         """Return the loss, with masked-out pixels set to 0. (N, C, H, W) float32 twice -> scalar."""
         source = pair.source
+        if estimate.shape != target.shape:  # of a plugin's net; most losses would broadcast
+            shapes = f"{tuple(target.shape)}, got {tuple(estimate.shape)}"
+            raise ValueError(f"model={self.family} must keep the shape {shapes}; try check_net of plugins")
         if pair.mask is not None:
             estimate, target, source = (images * pair.mask for images in (estimate, target, source))
         if self.is_single_loss:  # trained on single images, scored by clean ones
             return l2(estimate, target)
         progress = self.progress if self.training else 0.5  # the same in each validation, so that epochs compare
         given = {"progress": progress, "source": source}
-        return self.loss(estimate, target, **{name: given[name] for name in self.loss_takes})
+        loss = self.loss(estimate, target, **{name: given[name] for name in self.loss_takes})
+        if not isinstance(loss, Tensor) or loss.ndim:  # of a plugin
+            found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(
+                f"loss={self.hparams['loss']['name']} must return a scalar tensor, got {found}; take .mean()"
+            )
+        return loss
 
     def single_loss(self, net: Callable[[Tensor], Tensor], pair: NoisyPair) -> Tensor:
         """Return the loss of a net for a batch of single noisy images. (N, C, H, W) float32 -> scalar.

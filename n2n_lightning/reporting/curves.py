@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from n2n_lightning.training.filter_scores import SURE
 LINE_STYLES = ["-", "--", ":", "-."]
 MAX_BELOW_NOISY_DB = 3.0  # curves further below the noisy input are cut off by the axis
 NARROW, DARK_THEME = "(max-width: 640px)", "(prefers-color-scheme: dark)"  # CSS media queries of the page
+BESIDE_LETTERS, BELOW_LETTERS = 36, 52  # of a name in a legend beside the axes; of a line of one below a narrow figure
+LEGEND_ROW_INCHES = 0.2
 LOSS_RANGE = 8.0  # the loss axis ends at this multiple of the lowest loss
 
 
@@ -234,9 +237,18 @@ def _name_lines(axes: Axes, lines: Sequence[_GroupLine], comparison: Comparison,
     if all_bold:
         styles = sorted({(line.group.settings_text, line.style) for line in lines if line.group.settings})
         handles += [Line2D([], [], color=theme.ink, lw=1.6, ls=style, label=text) for text, style in styles]
+    longest = max(len(str(handle.get_label())) for handle in handles)
     where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
-    if below:
-        where = {"loc": "upper left", "bbox_to_anchor": (0, -0.14), "ncols": 2, "columnspacing": 1}
+    if below or longest > BESIDE_LETTERS:
+        columns = 2 if below and longest <= BESIDE_LETTERS else 1
+        where = {"loc": "upper left", "bbox_to_anchor": (0, -0.14), "ncols": columns, "columnspacing": 1}
+    if longest > BESIDE_LETTERS:  # below, and the figure grows by what is below
+        for handle in handles:
+            handle.set_label(textwrap.fill(str(handle.get_label()), BELOW_LETTERS if below else 2 * BELOW_LETTERS))
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        rows = sum(str(handle.get_label()).count("\n") + 1 for handle in handles)
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW_INCHES * rows)
     axes.legend(handles=handles, frameon=False, handlelength=2.4, labelcolor=theme.ink, **where)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from n2n_lightning.diagnosis import Findings, SceneMeasures
 from n2n_lightning.reporting.figures import png_bytes
@@ -51,9 +52,10 @@ def draw_noise(axes: Axes, scene: SceneMeasures) -> None:
 
 
 def draw_levels(axes: Axes, scene: SceneMeasures) -> None:
-    """Draw the mean of each frame as it is stored."""
+    """Draw the mean of each frame as it is stored; frames are counted from 1, as pages are."""
     axes.set(title="mean of each frame", xlabel="frame", ylabel="value")
-    axes.plot(scene.indices, [values.mean for values in scene.values], "o-", ms=4, lw=1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.plot([index + 1 for index in scene.indices], [values.mean for values in scene.values], "o-", ms=4, lw=1)
 
 
 def draw_places(axes: Axes, scene: SceneMeasures) -> None:

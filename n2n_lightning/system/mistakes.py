@@ -141,7 +141,10 @@ def unknown_setting(key: str, words: Sequence[str], names: Names, *, sweep: bool
     """Return the message for a setting that does not exist."""
     near, choices = names.setting(key)
     if choices:
-        return f"{key!r} is no setting here; did you mean {near!r}? It needs {' or '.join(choices)}"
+        needed = " or ".join(choices)
+        if near == key:
+            return f"{key!r} needs {needed}"
+        return f"{key!r} is no setting here; did you mean {near!r}? It needs {needed}"
     if near == key:
         return f"{key!r} is no setting of this configuration"
     if near is None and split(key)[0] in names.groups:

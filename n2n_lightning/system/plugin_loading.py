@@ -82,6 +82,7 @@ def import_plugin(name: str, *, named: bool) -> ModuleType:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             fix = "install it, start in its folder, or set PYTHONPATH to that"
+            fix = f"write {name.removesuffix('.py')}" if name.endswith(".py") else fix
             raise InputError(f"the plugin {name} was not found: there is no module {error.name}; {fix}") from error
         how = "correct it, or leave it out" if named else "correct it, or uninstall its package"
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

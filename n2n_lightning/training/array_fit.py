@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,8 @@ def data_of_arrays(source: Any, target: Any | None, channels: int | None) -> Arr
     found = first[0].shape[2]
     if channels is not None and found != channels:
         raise ValueError(f"source must have {channels} channels as before, got {found}; make a new Denoiser")
+    if all((image == image[0, 0, 0]).all() for images in arrays.values() for image in images):
+        raise ValueError(f"{' and '.join(given)} must hold images, got arrays of one value each; there is no scene")
     data = ArrayData(source=first, target=arrays.get("target"), val_fraction=0, skip_bad=True)
     data.crop_px = min(data.crop_px or 1, *(side for image in first for side in image.shape[:2]))
     data.train_pairs = max(math.ceil(sum(math.prod(image.shape[:2]) for image in first) / data.crop_px**2), 1)
@@ -109,8 +112,8 @@ def with_length(settings: RunSettings, data: ArrayData, epochs: int | None, batc
     if epochs is None:
         data.train_pairs = math.ceil(default["train_pairs"] * scale)
     else:
-        settings = replace(settings, trainer=settings.trainer | {"max_epochs": epochs})
-    batch_size = batch_size or min(round(default["batch_size"] * scale), MOST_BATCH)
+        settings = replace(settings, trainer=settings.trainer | {"max_epochs": int(epochs)})
+    batch_size = int(batch_size or 0) or min(round(default["batch_size"] * scale), MOST_BATCH)
     return replace(settings, data=settings.data.with_values(train_pairs=data.train_pairs, batch_size=batch_size))
 
 
@@ -127,13 +130,14 @@ def device_arguments(device: str) -> dict[str, Any]:
     return {"accelerator": accelerator, "devices": [found.index] if found.type == "cuda" else 1}
 
 
-def check_arguments(epochs: int | None, minutes: float | None, batch_size: int | None) -> None:
-    """Raise ValueError for a length or a batch that cannot be."""
-    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
-        if count is not None and count < 1:
-            raise ValueError(f"{name} must be 1 or more, got {count}; leave it out for its default")
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise ValueError(f"minutes must be above 0, got {minutes}; set minutes=5")
+def check_arguments(epochs: int | None, minutes: float | None, batch_size: int | None, seed: int) -> None:
+    """Raise ValueError for a length, a batch or a seed that cannot be."""
+    for name, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+        is_default = count is None and name != "seed"
+        if not is_default and not (isinstance(count, Integral) and count >= least):
+            raise ValueError(f"{name} must be an integer of {least} or more, got {count!r}; leave it out")
+    if minutes is not None and not (isinstance(minutes, Real) and 0 < minutes < math.inf):
+        raise ValueError(f"minutes must be a number above 0, got {minutes!r}; set minutes=5")
     if epochs is not None and minutes is not None:
         raise ValueError(f"either epochs or minutes must be given, got epochs={epochs} and minutes={minutes}")
 
@@ -160,10 +164,10 @@ def fit_arrays(
     The other arguments are those of ``Denoiser.fit``.
     """
     began, start = time.monotonic(), None
-    check_arguments(epochs, minutes, batch_size)
+    check_arguments(epochs, minutes, batch_size, seed)
     settings = compose_own_images(model) if module is None else settings_of(module)
     trainer = settings.trainer | {"limit_val_batches": 0} | device_arguments(device)
-    settings = replace(settings, minutes=minutes, seed=seed, trainer=trainer)
+    settings = replace(settings, minutes=minutes, seed=int(seed), trainer=trainer)
     data = data_of_arrays(source, target, None if module is None else int(module.hparams["channels"]))
     settings = with_length(settings, data, epochs, batch_size)
     if module is not None:
@@ -186,7 +190,8 @@ def fit_arrays(
     for text in [*data.warnings, *doubts, *value_warnings(module, datamodule)]:
         warnings.warn(text, stacklevel=3)
     if progress:
-        print("\n".join(text for text in (noise and noise.text, start, length) if text))
+        known = noise.text if noise and not doubts else None
+        print("\n".join(text for text in (known, start, length) if text))
     run_training(module, settings, datamodule, progress=progress)
     return module, start
 

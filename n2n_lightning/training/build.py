@@ -23,7 +23,7 @@ def compose_model(model: str | None, *overrides: str) -> Config:
     load_plugins()
     names = group_choices("model")
     if model is not None and model not in names:
-        raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(model, names)}")
+        raise ValueError(f"model must be one of {', '.join(names)}, got {model!r}{suggest(str(model), names)}")
     return copy.deepcopy(compose_known(*overrides, *([] if model is None else [f"model={model}"])))
 
 

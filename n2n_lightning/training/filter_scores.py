@@ -15,6 +15,7 @@ TITLES = {
 SURE = "val/psnr_sure"  # of runs on single images, where their noise is known
 RANDOM_START = "starting from random weights"  # entry ``start`` of a record
 NET = "net"  # beside the filters' names, where the net was scored on the same part of the validation images
+LEARNT_CHANNELS = (1, 3)  # of the images that training can start from trained weights for
 LEAST_LEAD_DB = 0.01  # of a filter: less is no difference
 
 
@@ -67,5 +68,8 @@ def advice(records: Sequence[Mapping[str, Any]]) -> str:
     configs = [config if isinstance(config := record.get("config"), dict) else {} for record in records]
     settings = dict.fromkeys("minutes" if config.get("minutes") else "trainer.max_epochs" for config in configs)
     longer = f"train longer ({' or '.join(f'a larger {name}=' for name in settings)})"
-    random = any(record.get("start") in (None, RANDOM_START) for record in records)
-    return longer + (", or start from trained weights (init_from=...)" if random else "")
+    shapes = [record.get("image_shape") for record in records if record.get("start") in (None, RANDOM_START)]
+    fit = [not shape or shape[0] in LEARNT_CHANNELS for shape in shapes]  # early versions recorded no shape
+    start = ", or start from trained weights (init_from=...)" if any(fit) else ""
+    each = ", or put each channel through trained weights (predict auto)" if not all(fit) else ""
+    return longer + start + each

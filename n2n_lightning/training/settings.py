@@ -85,7 +85,10 @@ class OptimizerChoice(Choice[Optimizer]):
     table, given = OPTIMIZERS, ("params", "differentiable")
 
     def faults(self) -> list[str]:
-        return super().faults() or construction_faults("optimizer", lambda: make_optimizer(self.values, one_weight()))
+        faults, rate = super().faults(), self.values.get("lr")
+        if isinstance(rate, (int, float)) and not faults and not rate > 0:
+            faults.append(f"optimizer.lr must be above 0, got {rate:g}; leave it out for the rate that suits the model")
+        return faults or construction_faults("optimizer", lambda: make_optimizer(self.values, one_weight()))
 
 
 class SchedulerChoice(Choice[LRScheduler]):

@@ -94,10 +94,12 @@ def measure_single_noise(
         found = measure_variance(noisy)
     else:
         found = describe_variance(given, "as set", is_trusted=find_doubt(torch.from_numpy(noisy)) is None)
-    if wants_mask:
-        chosen = choose_mask(noisy, loss.get("mask_px"))
-        found = replace(found, text=f"{found.text}\n{chosen.text}", chosen=chosen.chosen)
-    return found
+    chosen = choose_mask(noisy, loss.get("mask_px")) if wants_mask else None
+    shape = chosen.chosen.mask if chosen and chosen.chosen else str(loss.get("mask", "none"))
+    if found.is_trusted and shape != "none":
+        doubt = f"but loss.mask={shape} is for noise that neighbours share: the quality is not estimated"
+        found = replace(found, text=f"{found.text}, {doubt}", is_trusted=False)
+    return found if chosen is None else replace(found, text=f"{found.text}\n{chosen.text}", chosen=chosen.chosen)
 
 
 def read_crops(datamodule: NoisyPairDataModule) -> Images:
@@ -141,9 +143,12 @@ def describe_variance(variance: Line | None, source: str, *, is_trusted: bool = 
         return MeasuredNoise(f"noise: not measured, {source}")
     slope, offset = variance
     gains = " ".join(dict.fromkeys(f"{value:.4f}" for value in slope))
-    sigmas = " ".join(dict.fromkeys(f"{255 * max(value, 0.0) ** 0.5:.1f}" for value in offset))
-    black = " below a black level" if min(offset) < 0 else ""
-    text = f"noise: gain {gains}, sigma {sigmas} of 255{black}, {source}"
+    if min(offset) < 0 < min(slope):  # the line meets 0 at the camera's black level
+        levels = " ".join(dict.fromkeys(f"{max(-b / a, 0.0):.3f}" for a, b in zip(slope, offset, strict=True)))
+        text = f"noise: gain {gains} above a black level of {levels} of the range, {source}"
+    else:
+        sigmas = " ".join(dict.fromkeys(f"{255 * max(value, 0.0) ** 0.5:.1f}" for value in offset))
+        text = f"noise: gain {gains}, sigma {sigmas} of 255, {source}"
     return MeasuredNoise(text, (list(slope), list(offset)), is_trusted)
 
 

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import Command
 from PIL import Image
-from small_runs import assert_refused, evaluate_main, tiny_overrides, train_in, write_course_data, write_photograph
+from skimage.metrics import peak_signal_noise_ratio
+from small_runs import (
+    assert_refused,
+    evaluate_main,
+    read_json,
+    smooth_images,
+    tiny_overrides,
+    train_in,
+    write_course_data,
+    write_photograph,
+)
+
+from n2n_lightning import Denoiser
+from n2n_lightning.models.trained import GENERAL, find_trained
 
 SINGLE = ("data=single", "data.root=a")
 CHAIN = ("data=clean", "data.root=a", "noise=chain")
@@ -75,7 +89,8 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
         (["resume=maybe"], ["resume must be true or false, got 'maybe'"]),
         (["~optimizer"], ["optimizer must be a group of settings"]),
         (["scheduler=null"], []),
-        (["optimizer.lr=-1"], ["optimizer", "-1"]),
+        (["optimizer.lr=-1"], ["optimizer.lr must be above 0, got -1"]),
+        (["optimizer.lr=0"], ["optimizer.lr must be above 0, got 0"]),
         (["optimizer.lr=nan"], ["optimizer.lr must be a number, got nan"]),
         (["optimizer.lr=inf"], ["optimizer.lr must be a number, got inf"]),
         (["+optimizer.differentiable=true"], ["optimizer.differentiable is no setting here"]),
@@ -290,3 +305,18 @@ def test_evaluate_refuses_images_of_other_channels(command: Command, course_data
         f"checkpoint={run / 'checkpoints/best.ckpt'}", "data=ee559", f"data.root={grey}", main=evaluate_main
     )
     assert_refused(ended, tmp_path, "images of 3 channels, the data has 1")
+
+
+@pytest.mark.skipif(GENERAL not in find_trained(), reason="weights/general is not installed")
+def test_evaluate_scores_grey_images_by_a_net_that_has_learnt_them(command: Command, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    clean = smooth_images(1, 64, seed=1, channels=1)[0, 0].round().astype(np.uint8)
+    noisy = np.clip(clean + rng.normal(0, 25, clean.shape), 0, 255).round().astype(np.uint8)
+    for name, image in (("noisy", noisy), ("clean", clean)):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    line = ("checkpoint=general", "data=pairs", "data.source=noisy.png", "data.target=null", "data.clean=clean.png")
+    ended = command(*line, "data.val_fraction=1", "data.crop_px=null", "output=scores.json", main=evaluate_main)
+    assert ended.code == 0 and "grey" in ended.out
+    denoised = Denoiser.load("general").denoise(noisy / np.float32(255), range=1)
+    expected = peak_signal_noise_ratio(clean / 255, denoised.clip(0, 1), data_range=1)
+    assert read_json(tmp_path / "scores.json")["val/psnr"] == pytest.approx(expected, abs=1e-3)

@@ -111,3 +111,28 @@ def test_of_several_ranges_the_widest_is_advised():
 def test_data_without_noisy_images_are_refused(command: Command, tmp_path: Path):
     ended = command("data=photos", "output=found", main=doctor.main)
     assert ended.code == 2 and "data must be one of" in ended.err and not Path("found").exists()
+
+
+def write_singles(folder: Path, images: dict[str, np.ndarray]) -> None:
+    folder.mkdir()
+    for name, image in images.items():
+        tifffile.imwrite(folder / name, image, photometric="minisblack")
+
+
+def test_files_that_training_would_refuse_beside_the_others_are_named(command: Command, tmp_path: Path):
+    first, second, third = frames()[:3]
+    write_singles(tmp_path / "root", {"a.tif": first, "b.tif": second, "c.tif": third / np.float32(4095)})
+    line = ("data=single", "data.root=root", "data.cache_dir=cache", "output=found")
+    ended = command(*line, main=doctor.main)
+    assert ended.code == 2 and "fatal: root/c.tif holds 1 channel of float, others 1 channel of uint16" in ended.out
+    assert "scenes: 2," in ended.out and "next:" not in ended.out
+    ended = command(*line, "data.skip_bad=true", main=doctor.main)
+    assert ended.code == 0 and "c.tif" in ended.err and "data.skip_bad=true" in ended.out.splitlines()[-1]
+
+
+def test_correlated_noise_of_single_images_asks_for_another_loss(command: Command, tmp_path: Path):
+    noise = np.random.default_rng(0).normal(0, 100, (4, 130, 129))
+    shared = (noise[:, :, 1:] + noise[:, :, :-1])[:, :128]  # by neighbours in rows
+    write_singles(tmp_path / "root", {f"{n}.tif": (2000 + one).astype(np.uint16) for n, one in enumerate(shared)})
+    ended = command("data=single", "data.root=root", "data.cache_dir=cache", "output=found", main=doctor.main)
+    assert ended.out.splitlines()[-1].endswith("loss=noise2void loss.mask=auto")

@@ -68,6 +68,7 @@ def test_a_sweep_of_the_example_and_what_all_commands_make_of_it(tmp_path: Path)
     [
         (["model=my_net"], ["model must be one of", "got 'my_net'", "plugins=[MODULE]"]),
         (["model=my_net", "plugins=[n2n_exampel]"], ["the plugin n2n_exampel was not found"]),
+        (["model=my_net", "plugins=[my_net.py]"], ["the plugin my_net.py was not found", "write my_net"]),
         (["-m", "model=my_net", "plugins=a,b"], ["plugins must be one list", "got 'a,b'"]),
         (["model=my_nett", f"plugins=[{MODULE}]"], ["did you mean 'my_net'?"]),
         (["model=my_net", f"plugins=[{MODULE}]", "model.widht=2"], ["did you mean 'model.width'?"]),

@@ -107,7 +107,7 @@ def test_the_plugins_of_a_run_are_needed_by_what_they_register(command: Command,
 
 def test_what_cannot_be_repeated_is_refused(command: Command, run: Path):
     for arguments, words in (
-        (["nowhere"], "RUN must be a run's folder or its result.json, got nowhere"),
+        (["nowhere"], "RUN must be a run's folder or its result.json, got nowhere, which does not"),
         ([str(run), "--study", "runs"], "is the original itself; give another --study"),
     ):
         ended = command(*arguments, main=repeat_main)

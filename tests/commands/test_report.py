@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -151,6 +152,23 @@ def test_curves_have_a_version_for_narrow_screens_in_both_themes(tmp_path: Path)
         assert (Image.open(io.BytesIO(png)).width < 0.6 * wide) == ("max-width" in media)
     assert sum("max-width" in media for media in picture.variants) == 2
     assert "max-width" in next(iter(picture.variants))  # browsers take the first that fits
+
+
+def test_long_names_stand_below_the_curves_and_are_not_cut(tmp_path: Path) -> None:
+    for number in range(3):
+        settings = {
+            "data.root": f"/a/long/path/of/a/microscope/day {number}",
+            "data.match_levels": "true",
+            "minutes": "5",
+        }
+        write_run(tmp_path / str(number), "nafnet32", overrides=settings, images=False, data=settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a layout that does not fit
+        picture = draw_curves(comparison_of(tmp_path), "val/psnr")
+    assert picture is not None
+    for png in (picture.png, *picture.variants.values()):
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+        assert (pixels[:, -2:] == pixels[0, -1]).all(), "something is cut off at the right"
 
 
 @pytest.mark.slow

@@ -198,3 +198,13 @@ def test_scoring_takes_the_trainings_range_for_values_of_its_kind(
 def test_axes_are_for_files():
     with pytest.raises(ValueError, match="axes are for files, got 'TYX'; move the axes"):
         ArrayData(source=np.zeros((2, 16, 16)), axes="TYX")
+
+
+def test_frames_that_differ_are_named_with_the_argument_that_corrects_them():
+    rng = np.random.default_rng(0)
+    scene = np.kron(rng.uniform(0, 200, (16, 16)), np.ones((8, 8)))
+    first, second = (rng.normal(gain * scene, 5)[None] for gain in (1, 0.5))
+    data = ArrayData(source=first, target=second, crop_px=16)
+    data.load("train")
+    assert "brightness: target[0] (gain 0.5" in data.warnings[0]
+    assert data.warnings[0].endswith("ArrayData(..., match_levels=True) corrects it")

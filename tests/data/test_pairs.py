@@ -73,6 +73,13 @@ def test_images_without_a_partner_are_left_out_on_request_and_named(tmp_path: Pa
     assert "lonely.png has no partner" in capsys.readouterr().err
 
 
+def test_two_files_of_any_names_are_a_pair(tmp_path: Path):
+    write(tmp_path / "noisy.png", numbered_image(0, 0))
+    write(tmp_path / "again/second.npy", numbered_image(0, 1))
+    pair = load_all(pairs(tmp_path, source="noisy.png", target="again/second.npy", val_fraction=1), "val")
+    assert {o.frame for o in origins(pair.source)} == {0} and {o.frame for o in origins(pair.target)} == {1}
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path):
     write_pairs(tmp_path, 2)
     write(tmp_path / "source/00.png", numbered_image(0))

@@ -54,6 +54,13 @@ def test_a_lone_image_is_cut_in_two(tmp_path: Path):
     assert {o.top for o in origins(load_all(data, "val").source)} == {64}
 
 
+def test_a_file_may_stand_for_its_folder(tmp_path: Path):
+    write_scenes(tmp_path / "root", 2, height=80)
+    file = tmp_path / "root/0.png"
+    data = make_data(SingleData, tmp_path, root=str(file), train_pairs=20)
+    assert {o.scene for o in origins(load_all(data, "train").source)} == {0}
+
+
 def test_the_loss_decides_which_epoch_is_best(tmp_path: Path):
     """Two halves of one image are not independent, so that they are no measure of quality."""
     write_scenes(tmp_path / "root", 2)

@@ -1,11 +1,13 @@
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 from small_runs import compose_settings, smooth_images
 from torch import Tensor, nn
 
@@ -198,11 +200,36 @@ def test_per_channel_is_the_mean_of_the_nets_channels():
         (np.full((4, 4), np.nan), "NaN"),
         (np.full((4, 4), np.inf, np.float32), "infinite"),
         (np.zeros((4, 4, 2)), "must have 1 channels.*got 2"),
+        (np.ma.masked_greater(np.arange(16.0).reshape(4, 4), 9), "masked values.*filled"),
+        (Image.fromarray(np.zeros((4, 4, 3), np.uint8)).convert("P"), "got P; give image.convert"),
+        ((row for row in np.zeros((4, 4))), "got generator"),
+        ("photo.png", "got str; read files first"),
+        (None, "got NoneType"),
     ],
 )
-def test_arrays_of_no_use_are_refused(values: npt.NDArray[np.float64], message: str):
+def test_arrays_of_no_use_are_refused(values: Any, message: str):
     with pytest.raises(ValueError, match=message):
         identity(1).denoise(values)
+
+
+def test_opacity_among_the_channels_is_warned_of():
+    images = np.random.default_rng(0).integers(0, 200, (8, 8, 4), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        identity(4).denoise(images)
+    images[..., 3] = 255
+    with pytest.warns(UserWarning, match="fourth channel .* opacity"):
+        identity(4).denoise(images)
+
+
+def test_a_list_of_images_of_any_sizes_gives_a_list():
+    images = [np.full((8, 9 + n, 3), n, np.uint8) for n in range(3)]
+    denoised = identity().denoise(images)
+    assert isinstance(denoised, list)
+    for given, found in zip(images, denoised, strict=True):
+        np.testing.assert_array_equal(found, given, strict=True)
+    kinds = [torch.zeros(3, 8, 8), Image.fromarray(images[0])]
+    assert [type(one) for one in identity().denoise(kinds)] == [Tensor, np.ndarray]
 
 
 def noisy_pairs(count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -321,9 +348,9 @@ def test_values_on_another_scale_are_refused_or_warned_of():
         denoiser.denoise(values / 1024)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0])
-def test_a_range_of_no_use_is_refused(value: float):
-    with pytest.raises(ValueError, match="range must be above 0"):
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), "255", (0, 255)])
+def test_a_range_of_no_use_is_refused(value: Any):
+    with pytest.raises(ValueError, match="range must be a number above 0"):
         identity(1).denoise(np.ones((4, 4)), range=value)
 
 

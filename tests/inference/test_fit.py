@@ -154,6 +154,12 @@ REFUSED = {
     "infinite": (FIRST.astype(np.float32), changed(SECOND, (2, 1, 1, 1), np.inf), r"target\[2\] holds NaN or inf"),
     "copies": (FIRST, FIRST, r"target\[0\] is a copy of source\[0\]"),
     "dead": (FIRST[:1], np.zeros_like(FIRST[:1]), r"target\[0\] holds one value only"),
+    "dead both": (
+        np.zeros_like(FIRST),
+        np.ones_like(FIRST),
+        "source and target must hold images, got arrays of one value",
+    ),
+    "masked": (np.ma.masked_greater(FIRST, 200), SECOND, "masked values"),
     "none": (FIRST[:0], SECOND[:0], r"got \(0, 32, 32, 3\)"),
     "empty list": ([], [], "got none"),
     "bool": (FIRST > 9, SECOND > 9, "of bool"),
@@ -180,11 +186,14 @@ def test_some_copies_are_left_out_and_named(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"epochs": 0}, "epochs must be 1 or more, got 0"),
-        ({"epochs": None, "minutes": 0}, "minutes must be above 0, got 0"),
-        ({"epochs": None, "minutes": float("nan")}, "minutes must be above 0, got nan"),
+        ({"epochs": 0}, "epochs must be an integer of 1 or more, got 0"),
+        ({"epochs": 1.5}, "epochs must be an integer of 1 or more, got 1.5"),
+        ({"epochs": None, "minutes": 0}, "minutes must be a number above 0, got 0"),
+        ({"epochs": None, "minutes": float("nan")}, "minutes must be a number above 0, got nan"),
+        ({"epochs": None, "minutes": "1"}, "minutes must be a number above 0, got '1'"),
         ({"minutes": 1}, "either epochs or minutes"),
-        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of 1 or more, got 0"),
+        ({"seed": None}, "seed must be an integer of 0 or more, got None"),
         ({"device": "cudda"}, "device 'cudda' cannot be used"),
     ],
 )

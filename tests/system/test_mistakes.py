@@ -91,6 +91,7 @@ MISTAKES = [  # what is typed in a shell, and what the message must say
     ("optimizer.betas=0.9,0.99", "'optimizer.betas=[0.9,0.99]'"),
     ("seed=1=2", "'seed=\"1=2\"'"),
     ("given", "data.root=given"),
+    ("model=unet model.depth=9", "'model.depth' needs model=n2v2"),
     # values
     ("data.root=given/a.png", "given/a.png is a file; give a folder of photographs: given"),
     ("data.root=givn", "'given'"),

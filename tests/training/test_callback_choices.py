@@ -66,7 +66,7 @@ def test_lightnings_callbacks_run(tmp_path: Path, course_data: Path):
 
 
 def test_early_stopping_ends_the_run(tmp_path: Path, course_data: Path):
-    still = ("model=convtrans_relu", "trainer.max_epochs=9", "optimizer.lr=0")
+    still = ("model=convtrans_relu", "trainer.max_epochs=9", "optimizer.lr=1e-30")
     folder = train_in(tmp_path / "run", course_data, *still, f"callbacks=[{STOPPING}]")
     assert len(read_table(folder)) == 2
 

@@ -67,3 +67,9 @@ def test_advice_on_several_runs_serves_each():
     config = {"config": {"minutes": 5}, "start": "starting from weights/general"}
     text = advice([config, config, {"config": {"minutes": None}, "start": "starting from random weights"}])
     assert all(text.count(word) == 1 for word in ("minutes=", "trainer.max_epochs=", "init_from="))
+
+
+def test_no_weights_are_advised_that_do_not_fit_the_channels():
+    record = {"config": {"minutes": 5}, "start": "starting from random weights", "image_shape": [2, 64, 64]}
+    assert "init_from" not in advice([record]) and "predict auto" in advice([record])
+    assert "init_from" in advice([record | {"image_shape": [1, 64, 64]}])

@@ -41,7 +41,12 @@ def test_ones_own_images_start_from_the_general_weights(noisy_images: Path, tmp_
         for path in (noisy_images / "frames").rglob("*.png"):
             write(tmp_path / path.relative_to(noisy_images), np.asarray(Image.open(path).convert("L")))
     root = tmp_path if channels == 1 else noisy_images
-    options = ("data=burst", f"data.root={root / 'frames'}", f"data.cache_dir={tmp_path / 'cache'}", "optimizer.lr=0")
+    options = (
+        "data=burst",
+        f"data.root={root / 'frames'}",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        "optimizer.lr=1e-30",
+    )
     run = train_with(tmp_path / "run", *options, "optimizer.weight_decay=0", *SHORT)
     assert "weights/general" in read_json(run / "result.json")["start"]
     general = load_denoiser("general").net.state_dict()

@@ -12,7 +12,7 @@ import torch
 from small_runs import assert_same_weights, read_json, smooth_images, train_with
 
 from n2n_lightning.models.checkpoint import load_denoiser
-from n2n_lightning.training.single_noise import choose_mask, measure_variance
+from n2n_lightning.training.single_noise import choose_mask, describe_variance, measure_variance
 
 Images = npt.NDArray[np.float32]
 LENGTHS = {"rows": (1, 5), "columns": (5, 1), "block": (3, 3), "none": (1, 1)}
@@ -35,6 +35,12 @@ def test_the_mask_follows_the_correlation(mask: str, reach: int):
     assert f"loss.mask={mask}" in found.text and "correlation of neighbours" in found.text
     set_by_user = choose_mask(noisy_images(mask), 7).chosen
     assert set_by_user is not None and set_by_user.mask_px == 7
+
+
+def test_a_line_that_meets_0_is_told_by_the_black_level():
+    assert "gain 0.0200, sigma 25.5 of 255, as set" in describe_variance(([0.02], [0.01]), "as set").text
+    text = describe_variance(([0.02, 0.02], [-0.001, -0.002]), "as set").text
+    assert "gain 0.0200 above a black level of 0.050 0.100 of the range, as set" in text
 
 
 @pytest.mark.slow
@@ -110,3 +116,20 @@ def test_a_known_noise_gives_psnr_by_sure_which_selects_the_epoch(tmp_path: Path
     assert truth.min() - 1 < result["val/psnr_sure"] < truth.max() + 1
     assert set(result["filters"]) >= {"median", "gaussian", "non_local_means"}
     assert all("psnr_sure" in entry for entry in result["filters"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mask", "monitor"), [("none", "val/psnr_sure"), ("rows", "val/loss")])
+def test_noise_that_neighbours_share_by_the_mask_has_no_estimate(
+    tmp_path: Path, mask: str, monitor: str, capsys: pytest.CaptureFixture[str]
+):
+    rng = np.random.default_rng(2)
+    (tmp_path / "root").mkdir()
+    for number, image in enumerate(smooth_images(4, 96, seed=0).transpose(0, 2, 3, 1) / 255):
+        noisy = np.float32(image + rng.normal(0, 0.1, image.shape))
+        tifffile.imwrite(tmp_path / f"root/{number}.tif", noisy, photometric="rgb")
+    options = [*SMALL, f"data.root={tmp_path / 'root'}", f"data.cache_dir={tmp_path / 'cache'}", "data.range=2"]
+    masked = ["loss=noise2void", f"loss.mask={mask}", "data.augment=[flip]", "trainer.max_epochs=1"]
+    result = read_json(train_with(tmp_path / "run", *options, *masked) / "result.json")
+    assert result["monitor"] == monitor
+    assert ("loss.mask=rows is for noise that neighbours share" in capsys.readouterr().out) == (mask == "rows")

@@ -253,7 +253,7 @@ def test_debug_fast_is_one_short_epoch(course_data: Path, tmp_path: Path):
 
 
 def test_patience_ends_a_run_that_gets_no_better(course_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    settings = ("model=convtrans_relu", "optimizer.lr=0", "trainer.max_epochs=9", "patience=2")
+    settings = ("model=convtrans_relu", "optimizer.lr=1e-30", "trainer.max_epochs=9", "patience=2")
     folder = train_in(tmp_path / "run", course_data, *settings)
     assert len(read_table(folder)) == 3  # the first is the best, two are not better
     assert read_json(folder / "result.json")["best_epoch"] == 1
