@@ -18,24 +18,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.device_steps import cell
+from benchmarks.device_results import graph_scores, last_line, log_lines, runs, saved
 from benchmarks.measuring import machine
 from benchmarks.tables import show
 from n2n_lightning.data.photos import list_photographs
-from n2n_lightning.system.atomic import read_json, write_json
+from n2n_lightning.system.atomic import write_json
 from n2n_lightning.system.errors import run_command
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 470  # of all parts together
 GRACE_SECONDS = 10  # for a part that was asked to end
-FIVE = "model=unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid"
+TWO, FIVE = "model=unet,convtrans_relu", "model=unet,nn_relu,nn_sigmoid,convtrans_relu,convtrans_sigmoid"
 BF16 = "trainer.precision=bf16-mixed"
 TINY_RUN = ("data.train_pairs=16", "data.val_pairs=4", "trainer.max_epochs=1")
 TRAIN, VAL = "photographs/train", "photographs/val"  # folders of links, below WORK
 COMMAND = "n2n_lightning.train"
 WORK = "device_parts"  # folder below the output folder, made anew each time
 PHOTOS = (f"data.root={TRAIN}", f"data.val_root={VAL}", "resume=false")
-SCORES = ("model", "status", "epochs", "val/psnr", "images_per_second", "seconds")  # of result.json
 
 
 class Part(NamedTuple):
@@ -50,34 +49,9 @@ class Part(NamedTuple):
     find: Callable[[Path], list[str]]
 
 
-def saved(name: str) -> Callable[[Path], list[str]]:
-    """Return a function that reads the rows which a benchmark has saved."""
-
-    def find(folder: Path) -> list[str]:
-        rows = read_json(folder / f"outputs/benchmarks/{name}.json").get("rows", [])
-        return [", ".join(f"{key} {cell(value)}" for key, value in row.items()) for row in rows]
-
-    return find
-
-
-def runs(name: str) -> Callable[[Path], list[str]]:
-    """Return a function that reads the scores of the runs in a folder."""
-
-    def find(folder: Path) -> list[str]:
-        results = [read_json(path) for path in sorted((folder / name).rglob("result.json"))]
-        return [", ".join(f"{key} {cell(result.get(key))}" for key in SCORES) for result in results]
-
-    return find
-
-
-def last_line(name: str) -> Callable[[Path], list[str]]:
-    """Return a function that reads the last line of a part's output."""
-    return lambda folder: log_lines(folder, name)[-1:]
-
-
-def log_lines(folder: Path, name: str) -> list[str]:
-    text = (folder / f"{name.replace(' ', '_')}.log").read_text(errors="replace").replace("\r", "\n")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+def jobs(number: int) -> tuple[str, ...]:
+    """Return the settings of a sweep with so many runs at a time."""
+    return "hydra/launcher=joblib", f"hydra.launcher.n_jobs={number}"
 
 
 TEST_FILES = str(ROOT / "tests/data/test_device_cache.py")
@@ -94,15 +68,27 @@ PARTS = (
         saved("device_steps"),
     ),
     Part(
+        "side by side",
+        *(90, "benchmarks.device_side_by_side", (), ()),
+        ("--nets", "convtrans_relu,convtrans_sigmoid", "--steps", "2", "--batch-size", "4"),
+        saved("device_side_by_side"),
+    ),
+    Part(
         "building",
         *(60, "benchmarks.building", ("--root", TRAIN, "--cores", str(os.cpu_count()))),
         *((), ("--pairs", "64"), saved("building")),
     ),
+    Part(  # before the study, which finds its pairs built
+        "graph scores",
+        *(75, COMMAND, ("-m", "experiment=five_models", "hydra.sweep.dir=graph", *PHOTOS, "graph=auto,false")),
+        (TWO, "data.train_pairs=50000", "trainer.max_epochs=2", "scheduler=cosine", "seed=0,1,2", BF16, *jobs(12)),
+        *(("model=convtrans_relu", *TINY_RUN), graph_scores),
+    ),
     Part(
         "study",
-        *(240, COMMAND, ("-m", "experiment=five_models", "hydra.sweep.dir=study", *PHOTOS)),
-        (FIVE, "data.train_pairs=50000", BF16, "hydra/launcher=joblib", "hydra.launcher.n_jobs=5"),
-        *(("model=unet,convtrans_relu", *TINY_RUN), runs("study")),
+        *(120, COMMAND, ("-m", "experiment=five_models", "hydra.sweep.dir=study", *PHOTOS, "graph=auto")),
+        (FIVE, "data.train_pairs=50000", BF16, *jobs(5)),
+        *((TWO, *TINY_RUN), runs("study")),
     ),
     Part(
         "predict",
@@ -179,9 +165,10 @@ def link_photographs(images: Path, folder: Path) -> None:
 
 
 def rows(name: str, result: dict[str, Any]) -> list[list[str]]:
-    """Return the table's rows of a part."""
+    """Return the table's rows of a part: its name and seconds beside the first line of what it has found."""
     told = [*result["found"], *([f"{result['status']}: {result['reason']}"] if result["reason"] else [])]
-    return [[name if not number else "", text] for number, text in enumerate(told or ["nothing was found"])]
+    first = [name, f"{result.get('seconds', 0):.0f}"]
+    return [[*(first if not number else ("", "")), text] for number, text in enumerate(told or ["nothing was found"])]
 
 
 def main() -> int:
@@ -206,7 +193,9 @@ def main() -> int:
         found[part.name] = run_part(part, work, limit, tiny=args.tiny)
         write_json(args.output / "device.json", {"machine": machine(), "tiny": args.tiny, "parts": found})
     print(f"{machine()}; {time.perf_counter() - started:.0f} s; {args.output / 'device.json'}")
-    show(["part", "found"], [row for name, result in found.items() for row in rows(name, result)], right=False)
+    show(
+        ["part", "seconds", "found"], [row for name, result in found.items() for row in rows(name, result)], right=False
+    )
     return int(any(result["reason"] for result in found.values()))
 
 

@@ -56,8 +56,9 @@ class BareStep:
         device = device_of_choice()
         assert pairs.target is not None
         self.images = [images.to(device) for images in (pairs.source, pairs.target)]
-        self.order = torch.randperm(len(pairs)).to(device)
-        self.chosen = self.order[:batch_size].clone()
+        order = torch.randperm(len(pairs)).to(device)
+        self.batches = [batch for batch in order.split(batch_size) if len(batch) == batch_size]
+        self.chosen = self.batches[0].clone()
         self.net = module.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         spec = dict(module.optimizer_spec)
         if device.type == "cuda" and "capturable" in inspect.signature(OPTIMIZERS[spec["name"]]).parameters:
@@ -76,17 +77,29 @@ class BareStep:
         loss.backward()
         self.optimizer.step()
 
+    def choose(self, number: int) -> None:
+        """Let the next step take another batch."""
+        self.chosen.copy_(self.batches[number % len(self.batches)])
+
     def milliseconds(self, steps: int, run: Callable[[], None]) -> float:
         """Return the milliseconds of a step that ``run`` makes with the next batch of pairs."""
-        batches = [batch for batch in self.order.split(len(self.chosen)) if len(batch) == len(self.chosen)]
-        for number in range(WARM_UP + steps):
-            if number == WARM_UP:
-                synchronize()
-                started = time.perf_counter()
-            self.chosen.copy_(batches[number % len(batches)])
+
+        def step(number: int) -> None:
+            self.choose(number)
             run()
-        synchronize()
-        return 1e3 * (time.perf_counter() - started) / steps
+
+        return milliseconds(steps, step)
+
+
+def milliseconds(steps: int, run: Callable[[int], None]) -> float:
+    """Return the milliseconds of a step; ``run`` takes its number, and a few are made before the clock starts."""
+    for number in range(WARM_UP + steps):
+        if number == WARM_UP:
+            synchronize()
+            started = time.perf_counter()
+        run(number)
+    synchronize()
+    return 1e3 * (time.perf_counter() - started) / steps
 
 
 def capture(step: Callable[[], None]) -> Callable[[], None]:
@@ -98,7 +111,7 @@ def capture(step: Callable[[], None]) -> Callable[[], None]:
             step()
     current.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):  # its own, so that no two graphs share a library's work space
         step()
     replay: Callable[[], None] = graph.replay
     return replay

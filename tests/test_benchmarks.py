@@ -15,6 +15,7 @@ from benchmarks import bf16, cost
 from benchmarks.measuring import ratio
 from benchmarks.time_to_quality import UntilTarget
 from benchmarks.turns import Convolutions, InTurns, train_in_temporary_folder
+from benchmarks.two_trainings import train_at_once
 from n2n_lightning import Denoiser
 
 
@@ -82,3 +83,12 @@ def test_bf16_is_scored_on_the_middle_of_each_image(tmp_path: Path):
     scores = bf16.psnrs(denoiser, [whole, whole], 25.0)
     assert scores == bf16.psnrs(denoiser, [whole, whole], 25.0)
     assert scores[0] != scores[1], "each image has noise of its own"
+
+
+@pytest.mark.slow
+def test_trainings_at_once_have_a_speed_each_and_one_that_fails_is_told(course_data: Path):
+    words = ["model=convtrans_relu", "data=ee559", f"data.root={course_data}", "trainer.max_epochs=2"]
+    speeds = train_at_once(2, [*words, "data.batch_size=32", "trainer.accelerator=cpu"], OMP_NUM_THREADS="1")
+    assert len(speeds) == 2 and min(speeds) > 0
+    with pytest.raises(RuntimeError, match="a training failed"):
+        train_at_once(1, ["data.root=nowhere"])

@@ -19,6 +19,7 @@ from warm_processes import is_running
 from benchmarks import device
 from benchmarks.device import PARTS, Part, link_photographs, main, run_part
 from benchmarks.device_predict import png_files
+from benchmarks.device_results import graph_scores
 from benchmarks.device_steps import NO_GRAPH, BareStep, capture, graph_difference
 from n2n_lightning.data.pairs import TensorPairs
 from n2n_lightning.training.build import build_module
@@ -53,7 +54,9 @@ def test_a_part_that_fails_leaves_the_others_their_turn(
     found = json.loads((folder / "out/device.json").read_text())["parts"]
     assert [(part["status"], part["found"]) for part in found.values()] == [("failed", []), ("done", ["a.found"])]
     out = capsys.readouterr().out
-    assert r"| breaks | failed: no \| luck |" in out and "| works | a.found |" in out
+    lines = [line.split(" | ", 2) for line in out.splitlines() if line.startswith("| ")]
+    assert {line[0]: line[2] for line in lines[2:]} == {"| breaks": r"failed: no \| luck |", "| works": "a.found |"}
+    assert all(float(seconds) < 60 for _, seconds, _ in lines[2:])
 
 
 def test_a_part_that_takes_too_long_is_ended_with_all_it_started_and_keeps_what_it_found(
@@ -110,7 +113,19 @@ def test_every_part_runs_in_tiny(folder: Path, photographs: Path):
     assert list(found) == [part.name for part in PARTS]
     assert not {name: part["reason"] for name, part in found.items() if part["reason"]}
     assert all(part["found"] for part in found.values())
-    assert (NO_GRAPH in found["steps"]["found"][0]) == (not torch.cuda.is_available())
+    for name in ("steps", "side by side", "graph scores"):
+        assert (NO_GRAPH in found[name]["found"][0]) == (not torch.cuda.is_available())
+
+
+def test_scores_with_a_graph_and_without_are_means_of_the_same_seeds(tmp_path: Path):
+    ended = {("auto", 0): 24.0, ("auto", 1): 25.0, ("auto", 2): 9.0, ("False", 0): 24.1, ("False", 1): 24.95}
+    for (graph, seed), psnr in ended.items():
+        folder = tmp_path / f"graph/{graph},{seed}"
+        folder.mkdir(parents=True)
+        result = {"model": "convtrans_relu", "seed": seed, "val/psnr": psnr, "overrides": {"graph": graph}}
+        (folder / "result.json").write_text(json.dumps(result))
+    (line,) = graph_scores(tmp_path)
+    assert "convtrans_relu, mean of 2 seeds: graph=auto 24.500 dB, graph=false 24.525 dB, difference -0.025 dB" in line
 
 
 def test_weights_with_a_graph_and_without_are_compared(folder: Path, course_data: Path):
