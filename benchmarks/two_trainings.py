@@ -41,11 +41,11 @@ def train_at_once(count: int, words: list[str], **environment: str) -> list[floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.two_trainings", description=__doc__)
-    parser.add_argument("--models", default=",".join(PAIRS), help="of " + ", ".join(PAIRS))
+    parser.add_argument("--model", choices=PAIRS, help="default: all")
     parser.add_argument("words", nargs="*", help="further settings of train, such as data.root=FOLDER")
     args = parser.parse_args()
     rows = []
-    for model in args.models.split(","):
+    for model in [args.model] if args.model else PAIRS:
         words = [f"model={model}", "trainer.accelerator=cpu", "trainer.max_epochs=2"]
         words += [f"data.train_pairs={PAIRS[model]}", *args.words]
         (alone,) = train_at_once(1, words)

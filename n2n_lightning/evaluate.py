@@ -109,16 +109,15 @@ def check_settings(config: dict[str, Any]) -> DataSettings:
 def load_both(checkpoint: str, settings: DataSettings) -> tuple[DenoiserModule, NoisyPairDataModule]:
     """Load the checkpoint and the data, and check that they fit; ValueError or OSError if something is wrong."""
     from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser
-    from n2n_lightning.models.trained import has_learnt_grey
+    from n2n_lightning.models.grey import knows_grey, use_for_grey
     from n2n_lightning.training.build import build_datamodule
-    from n2n_lightning.training.initial_weights import grey_module
 
     module, datamodule = load_denoiser(checkpoint), build_datamodule(settings)
     module.loss  # noqa: B018  # a ValueError where it is unknown, before data is read
     take_range(datamodule.data, module)
     datamodule.setup("validate")
-    if datamodule.image_shape[0] == 1 != module.hparams["channels"] and has_learnt_grey(find_checkpoint(checkpoint)):
-        module = grey_module(module)
+    if datamodule.image_shape[0] == 1 != module.hparams["channels"] and knows_grey(find_checkpoint(checkpoint)):
+        use_for_grey(module)
         print("the images are grey: each goes through the net as one whose channels are equal")
     if datamodule.image_shape[0] != module.hparams["channels"]:
         raise ValueError(

@@ -67,13 +67,13 @@ class FramePairs(SceneSource):
 
 @dataclass(kw_only=True)
 class PairsData(FrameData):
-    """Two folders of noisy images, matched by name; ``data=pairs``.
+    """Two folders of noisy images, matched by name, or two files; ``data=pairs``.
 
-    Two files are a pair if their paths below the folders are equal apart from the suffix. Files of several pages are
-    matched page by page.
+    Two files of folders are a pair if their paths below the folders are equal apart from the suffix. Files of several
+    pages are matched page by page.
 
     Args:
-        source: folder of the images to denoise.
+        source: folder of the images to denoise, or one file; the same for the others.
         target: folder of the second noisy images; None if only scores against ``clean`` are wanted.
         clean: folder of clean images, for validation; None if there are none.
         val_source: folder of the validation images; None holds some of ``source`` back.

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.image_io.image_file import Array
+from n2n_lightning.image_io.value_range import ValueSpan
 
 PATCH_PX = 16  # side of the squares whose means tell structure from noise
 LOWEST_SHARE = 0.002  # of the patches may lie below the offset
 LEAST_GAIN = 4.0  # images that are darker by less have none
+MOST_GAIN = 2.0**64  # so that float32 holds it
 OFFSET_STEPS = 32  # of the contrast: offsets are multiples of a power of two, so that frames of one kind share theirs
 
 
@@ -67,22 +69,25 @@ class Scale(NamedTuple):
         return values.cpu().numpy().astype(dtype)
 
 
-def find_gain(reaches: Array, peak: float, *, by_channel: bool) -> Array | None:
+def find_gain(limits: Array, span: ValueSpan, peak: float, *, by_channel: bool) -> Array | None:
     """Return the gain of images that are much darker than the brightest one; None if there are none.
 
     A net has errors of its own, of about 0.2 % of the range, which hide what is in a dark image or channel.
 
     Args:
-        reaches: largest distance of each image's and channel's values from the offset, (..., C).
+        limits: the least and the greatest value of each image and channel, (2, ..., C).
+        span: of all.
         peak: the range of all.
         by_channel: each channel goes through the net by itself.
 
     Returns:
         Powers of two, so that floats stay exact, (..., 1, 1, C); 1 for images that need none.
     """
+    low, high = limits.clip(span.low, span.high)
+    reaches = np.maximum(span.offset - low, high - span.offset)
     if not by_channel:
         reaches = np.broadcast_to(reaches.max(-1, keepdims=True), reaches.shape)
-    ratio = peak / np.where(reaches > 0, reaches, peak)
+    ratio = peak / np.where(reaches > 0, reaches, peak).clip(peak / MOST_GAIN)
     gain = np.where(ratio >= LEAST_GAIN, 2.0 ** np.floor(np.log2(ratio)), 1.0).astype(np.float32)
     return gain[..., None, None, :] if (gain > 1).any() else None
 

@@ -21,7 +21,6 @@ from n2n_lightning.data.array_forms import FEW_CHANNELS, as_nhwc, find_axes, fro
 from n2n_lightning.image_io.image_file import Array
 from n2n_lightning.image_io.net_scale import Scale, find_gain, find_offset
 from n2n_lightning.image_io.value_range import (
-    ValueSpan,
     clip_bounds,
     clipping_text,
     covering_range,
@@ -33,9 +32,9 @@ from n2n_lightning.image_io.value_range import (
 )
 from n2n_lightning.inference.passes import Passes
 from n2n_lightning.inference.tiling import Plan, Reach, bytes_per_px, denoise_in_tiles, measure_reach, plan_tiles
-from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser, read_checkpoint, save_denoiser
+from n2n_lightning.models.checkpoint import find_checkpoint, load_denoiser, save_denoiser
+from n2n_lightning.models.grey import knows_grey
 from n2n_lightning.models.module import DenoiserModule
-from n2n_lightning.models.trained import has_learnt_grey
 
 WORKING_BYTES = 3.5e9  # default of the memory that denoising may take
 FLOATS_BESIDE_NET = 4  # per channel: copies of a tile on its way in and out
@@ -101,8 +100,7 @@ class Denoiser:
         path = find_checkpoint(checkpoint)
         denoiser = cls(load_denoiser(path), **options)
         denoiser.start = f"starting from {Path(checkpoint).as_posix()}"
-        about = read_checkpoint(path)["n2n_lightning"]
-        denoiser.has_learnt_grey = bool(about.get("grey", has_learnt_grey(path)))
+        denoiser.has_learnt_grey = knows_grey(path)
         return denoiser
 
     @property
@@ -256,12 +254,14 @@ class Denoiser:
             images: as for ``denoise``, uint8 or floats.
 
         Returns:
-            The same kind of array, same shape and type.
+            The same kind of array, same shape and type; a list for a list.
 
         Raises:
             ValueError: the images are of another form.
         """
-        images = images if isinstance(images, Tensor) else np.asarray(images)
+        if is_list_of_images(images):
+            return [self.predict(image) for image in images]
+        images = images if isinstance(images, Tensor) else to_numpy(images)
         is_float = images.is_floating_point() if isinstance(images, Tensor) else images.dtype.kind == "f"
         if not is_float and images.dtype not in (torch.uint8, np.uint8):
             raise ValueError(f"images must be uint8 or floats, got {images.dtype}; denoise(images) takes other types")
@@ -296,9 +296,9 @@ class Denoiser:
             ValueError: it is of another form, holds NaN or infinite values, or values more than four times as large as
                 those of the training, where the training's range is used. Much smaller ones give a warning.
         """
-        if range is not None and not (isinstance(range, Real) and range > 0):
+        if range is not None and not (isinstance(range, Real) and 0 < range < math.inf):
             raise ValueError(f"range must be a number above 0, got {range!r}; leave it out to find it")
-        if isinstance(images, (list, tuple)) and all(np.ndim(image) > 1 for image in images):
+        if is_list_of_images(images):
             return [self.denoise(image, range=range) for image in images]
         values = to_numpy(images)
         if values.dtype.kind not in "uif" or values.ndim not in (2, 3, 4) or 0 in values.shape:
@@ -360,19 +360,10 @@ class Denoiser:
         if bounds := clip_bounds(span, peak):
             warnings.warn(f"images have {clipping_text(span, bounds)}; range=VALUE keeps them", stacklevel=4)
             values = np.clip(values, *bounds).astype(values.dtype, copy=False)
-        return values, Scale(peak, offset, None if known else self.find_gain(image_limits(values), span, peak))
-
-    def find_gain(self, limits: Array, span: ValueSpan, peak: float) -> Array | None:
-        """Return the gain of images whose range was found; see ``net_scale.find_gain``.
-
-        Args:
-            limits: the least and the greatest value of each image and channel, (2, ..., C).
-            span: of all.
-            peak: the range of all.
-        """
-        low, high = limits.clip(span.low, span.high)
-        reaches = np.maximum(span.offset - low, high - span.offset)
-        return find_gain(reaches, peak, by_channel=self.splits(reaches.shape[-1]))
+        if known:
+            return values, Scale(peak, offset)
+        gain = find_gain(image_limits(values), span, peak, by_channel=self.splits(values.shape[3]))
+        return values, Scale(peak, offset, gain)
 
     @property
     def needs_offset(self) -> bool:
@@ -520,3 +511,8 @@ class Denoiser:
         with torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext():
             estimate: Tensor = self.module(images)
         return estimate.to(own_device)
+
+
+def is_list_of_images(images: Any) -> bool:
+    """Return whether this is a list of arrays, and no list of numbers."""
+    return isinstance(images, (list, tuple)) and all(np.ndim(image) > 1 for image in images)

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from n2n_lightning.image_io.conversion import WriteRows, check_convertible, open_output
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file, opacity_fault
-from n2n_lightning.image_io.net_scale import PATCH_PX, OffsetSurvey, Scale
+from n2n_lightning.image_io.net_scale import PATCH_PX, OffsetSurvey, Scale, find_gain
 from n2n_lightning.image_io.stack import BLOCK_BYTES
 from n2n_lightning.image_io.value_range import (
     Limits,
@@ -203,13 +203,13 @@ class FileDenoiser:
         groups: dict[tuple[str, Scale], list[InspectedFile]] = {}
         for file in files:
             known = self.known_range(file)
-            has_offset = self.denoiser.needs_offset and file.dtype.kind != "u" and self.span(file).offset != 0
+            offset = self.span(file).offset if self.denoiser.needs_offset and file.dtype.kind != "u" else 0.0
             peak = covering_range(self.span(file), file.dtype) if known is None else known
-            scale = scales[file.job.input] = Scale(peak, self.span(file).offset if has_offset else 0.0)
-            if known is None and self.limits[file.job.input].size:
-                gain = self.denoiser.find_gain(self.limits[file.job.input], self.span(file), peak)
+            scale = scales[file.job.input] = Scale(peak, offset)
+            if known is None and (limits := self.limits[file.job.input]).size:
+                gain = find_gain(limits, self.span(file), peak, by_channel=self.denoiser.splits(file.channels))
                 scales[file.job.input] = scale._replace(gain=gain)
-            if known is None or has_offset:
+            if known is None or offset:
                 groups.setdefault((file.kind, scale), []).append(file)
         for (kind, scale), alike in sorted(groups.items()):
             span = join_spans([self.span(file) for file in alike])

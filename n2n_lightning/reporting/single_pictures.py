@@ -61,8 +61,8 @@ def read_row(job: FileJob, axes: str | None) -> list[Captioned] | None:
 def centre(image: ImageReader) -> NDArray[np.float64]:
     """Return the middle of the middle page, upright: (h, w, 3) of colour images and (h, w, 1) of others."""
     images, height, width, _ = image.shape
-    tall, wide = min(height, CROP_PX), min(width, CROP_PX)
-    top, left = (height - tall) // 2, (width - wide) // 2
+    top, left = ((max(side - CROP_PX, 0) + 1) // 2 for side in (height, width))
+    tall, wide = height - 2 * top, width - 2 * left  # as far from each side, so that a turned image has the same middle
     band = image.read(image.count // 2, top, top + tall)[images // 2]
     crop: NDArray[np.float64] = band[:, left : left + wide, image.colours].astype(np.float64)
     return upright(crop if crop.shape[2] == 3 else crop[..., :1], image.orientation)

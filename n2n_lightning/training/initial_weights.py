@@ -72,14 +72,6 @@ def start_from(initial: DenoiserModule, module: DenoiserModule, name: str) -> st
     return f"starting from {source}"
 
 
-def grey_module(module: DenoiserModule) -> DenoiserModule:
-    """Return a denoiser of grey images from one of three channels, with the same result as for three equal ones."""
-    grey = type(module)(**dict(module.hparams) | {"channels": 1})
-    grey.net.load_state_dict(for_grey(module.net.state_dict(), grey.net.state_dict()))
-    grey.peak, grey.sample_type, grey.span, grey.reach = module.peak, module.sample_type, module.span, module.reach
-    return grey.eval()
-
-
 def for_grey(weights: dict[str, Tensor], shapes: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a net for one channel, from those of a net for three.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from n2n_lightning.image_io.net_scale import OffsetSurvey, Scale, find_gain, find_offset
+from n2n_lightning.image_io.value_range import ValueSpan
 
 TEXTURE = ndimage.gaussian_filter(np.random.default_rng(1).normal(0, 1, (96, 80)), 6)
 TEXTURE = (TEXTURE - TEXTURE.min()) / np.ptp(TEXTURE)  # 0 to 1
@@ -67,13 +69,25 @@ def test_values_survive_the_way_to_the_net_and_back(dtype: str):
 
 def test_dark_images_and_channels_get_a_gain():
     reaches = np.array([[4000.0, 100.0, 0.0], [1500.0, 60.0, 1000.0]])
-    gain = find_gain(reaches, 4095, by_channel=True)
+    limits = np.stack([-reaches, reaches / 2])
+    gain = find_gain(limits, ValueSpan(-4000, 2000), 4095, by_channel=True)
     assert gain is not None and gain.shape == (2, 1, 1, 3)
     np.testing.assert_array_equal(gain[:, 0, 0], [[1, 32, 1], [1, 64, 4]])
-    assert find_gain(reaches, 4095, by_channel=False) is None
-    assert find_gain(reaches[1:] / 16, 255, by_channel=False) is None
+    assert find_gain(limits, ValueSpan(-4000, 2000), 4095, by_channel=False) is None
+    slices = np.array([[[-1000], [-1000]], [[-990], [1000]]])
+    air = find_gain(slices, ValueSpan(-1000, 1000, offset=-1000), 2047, by_channel=True)
+    np.testing.assert_array_equal(np.ravel(air), [128, 1])  # by the distance from the offset
     values = np.random.default_rng(0).uniform(-1, 1, (2, 6, 5, 3)) * reaches[:, None, None, :]
     values = values.astype(np.float32)
     units = Scale(4096.0, 0.0, gain).to_net(values)
     assert 0.2 < units[1, 1].abs().max() < 1
     np.testing.assert_array_equal(Scale(4096.0, 0.0, gain).from_net(units, np.dtype(np.float32)), values)
+
+
+def test_the_gain_of_an_image_of_next_to_nothing_is_finite():
+    values = np.zeros((2, 4, 4, 1), np.float32)
+    values[0], values[1, 0, 0] = 1, 1e-42
+    gain = find_gain(np.array([[[0.0], [0.0]], [[1.0], [1e-42]]]), ValueSpan(0, 1), 1.0, by_channel=True)
+    units = Scale(1.0, 0.0, gain).to_net(values)
+    assert torch.isfinite(units).all()
+    np.testing.assert_allclose(Scale(1.0, 0.0, gain).from_net(units, values.dtype), values, atol=1e-37)

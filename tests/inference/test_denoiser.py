@@ -260,10 +260,19 @@ def test_predict_clips_to_0_to_255():
     assert Denoiser(module_of(Plus(-9.0))).predict(torch.full((1, 3, 4, 4), 255.0)).min() == 0
 
 
-@pytest.mark.parametrize("images", [torch.zeros(8), torch.zeros(1, 3, 8, 8, dtype=torch.int32)])
-def test_predict_refuses_other_forms(images: Tensor):
-    with pytest.raises(ValueError, match="must be"):
+MASKED = np.ma.masked_greater(np.arange(192.0).reshape(8, 8, 3), 9)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(8), torch.zeros(1, 3, 8, 8, dtype=torch.int32), MASKED, [MASKED]])
+def test_predict_refuses_other_forms(images: Any):
+    with pytest.raises(ValueError, match=r"must (be|not have masked values)"):
         identity().predict(images)
+
+
+def test_predict_gives_a_list_for_a_list():
+    images = [np.full((8, 9 + n, 3), 9 + n, dtype) for n, dtype in enumerate((np.uint8, np.float32))]
+    for given, found in zip(images, identity().predict(images), strict=True):
+        np.testing.assert_array_equal(found, given, strict=True)
 
 
 def test_predict_takes_floats_as_the_training_did():
@@ -348,7 +357,7 @@ def test_values_on_another_scale_are_refused_or_warned_of():
         denoiser.denoise(values / 1024)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), "255", (0, 255)])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), "255", (0, 255)])
 def test_a_range_of_no_use_is_refused(value: Any):
     with pytest.raises(ValueError, match="range must be a number above 0"):
         identity(1).denoise(np.ones((4, 4)), range=value)

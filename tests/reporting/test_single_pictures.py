@@ -11,9 +11,10 @@ from PIL import Image
 
 from n2n_lightning.image_io.image_file import ORIENTATION_TAG
 from n2n_lightning.inference.jobs import FileJob
-from n2n_lightning.reporting.single_pictures import read_row
+from n2n_lightning.reporting.single_pictures import CROP_PX, read_row
 
-UPRIGHT = np.add.outer(4 * np.arange(40), np.arange(60)).astype(np.uint8)  # dark at the top, and at the left
+HEIGHT, WIDTH = CROP_PX + 1, CROP_PX + 4  # cut off by an odd number of rows
+UPRIGHT = np.add.outer(np.linspace(0, 150, HEIGHT), np.linspace(0, 90, WIDTH)).astype(np.uint8)  # dark at the top left
 TURNS = {1: UPRIGHT, 3: UPRIGHT[::-1, ::-1], 6: np.rot90(UPRIGHT), 8: np.rot90(UPRIGHT, -1)}  # as EXIF defines them
 
 
@@ -39,7 +40,7 @@ def test_crops_are_upright(tmp_path: Path, suffix: str, orientation: int, writte
     row = read_row(FileJob(noisy, denoised), None)
     assert row is not None
     (before, _), (after, _), (removed, _) = row
-    assert before.shape == after.shape == removed.shape == (40, 60, 1)
+    assert before.shape == after.shape == removed.shape == (CROP_PX - 1, CROP_PX, 1)
     np.testing.assert_array_equal(before, after)
     assert before[0, 0] < before[0, -1] < before[-1, 0]
     assert np.ptp(removed) == 0
