@@ -243,6 +243,16 @@ def test_the_default_denoises_before_training_and_says_with_what():
     assert psnr_db(denoised, clean) > psnr_db(source, clean) + 5
 
 
+@needs_general
+def test_a_fit_of_one_step_keeps_what_its_start_can_do():
+    rng, along = np.random.default_rng(0), np.mgrid[:128, :128].sum(0) / 40
+    clean = 128 + 70 * np.sin(np.stack([along, along + 1, along + 2], -1))
+    first, second = (clean + rng.normal(0, 15, clean.shape) for _ in range(2))
+    with pytest.warns(UserWarning, match="not trained"):
+        start = psnr_db(Denoiser().denoise(first), clean)
+    assert psnr_db(Denoiser().fit(first, second, **QUICK).denoise(first), clean) > start - 0.1
+
+
 def test_a_saved_denoiser_is_read_back(tmp_path: Path):
     source, target = (images.astype(np.float32) / 255 for images in (FIRST, SECOND))
     denoiser = Denoiser(NET).fit(source, target, **QUICK)
