@@ -104,7 +104,7 @@ def test_every_source_names_an_unreadable_file(command: Command, given: Path, tm
     ("source", "words"),
     [
         (["data=burst", "data.root=given/nothing"], "given/nothing holds no images (.bmp"),
-        (["data=single", "data.root=given/nowhere"], "given/nowhere does not exist; give an image or a folder of images"),
+        (["data=single", "data.root=given/nowhere"], "given/nowhere does not exist; give an image or a folder"),
         (["data=burst", "data.root=given/single/0.png"], "given/single/0.png is a burst of one frame"),
         (["data=burst", "data.root=given/lone"], "given/lone/a.tif is a burst of one frame"),
         ([*PAIRS[:2], "data.target=given/wide"], "given/wide/1.png holds 49x40 px"),

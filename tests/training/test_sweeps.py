@@ -139,7 +139,8 @@ def test_a_job_returns_its_monitors_best_value_and_one_that_failed_no_number(
         return jobs
 
     monkeypatch.setattr(basic, "launch", launch)
-    line = ("-m", "model=convtrans_relu", "trainer.max_epochs=1", "optimizer.lr=0.1,1e38,1e-30", "patience=1", "seed=0,-1")
+    rates = "optimizer.lr=0.1,1e38,1e-30"
+    line = ("-m", "model=convtrans_relu", "trainer.max_epochs=1", rates, "patience=1", "seed=0,-1")
     for _ in range(2):  # the second time, the finished jobs are skipped
         code, _, _ = command(*line, *tiny_overrides(course_data))
         assert code == 1
