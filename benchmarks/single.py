@@ -94,12 +94,11 @@ def over_turns(denoise: Callable[[Pixels], Pixels], image: Pixels) -> Pixels:
     return total / 8
 
 
-def by_filter(name: str, noisy: Pixels, sigma: float | None) -> Pixels:
-    """Filter an image with the strength that it chooses itself; sigma of the noise in units of the range."""
+def by_filter(name: str, noisy: Pixels, slope: float, offset: float) -> Pixels:
+    """Filter an image with the strength that it chooses itself. The noise's variance is slope x level + offset."""
     images = np.moveaxis(noisy if noisy.ndim == 3 else noisy[..., None], -1, 0)[None]
     channels = images.shape[1]
-    gain, offset = (0.0, sigma**2) if sigma else (1.0, 0.0)
-    noise = NoiseVariance(np.full(channels, gain), np.full(channels, offset))
+    noise = NoiseVariance(np.full(channels, slope), np.full(channels, offset))
     strength = choose_strength(name, images, noise)
     found: Pixels = np.moveaxis(FILTERS[name].apply(images, strength, noise)[0], 0, -1).reshape(noisy.shape)
     return found
@@ -136,8 +135,9 @@ def main() -> None:
                 continue
             began, used = time.monotonic(), processor_seconds()
             if method in FILTERS:
-                sigma = arguments.strength / 255 if arguments.noise == "gaussian" else None
-                estimate = by_filter(method, noisy, sigma or None)
+                gaussian = arguments.noise == "gaussian"
+                slope, offset = (0.0, (arguments.strength / 255) ** 2) if gaussian else (1 / arguments.strength, 0.0)
+                estimate = by_filter(method, noisy, slope, offset)
             elif method in FROM_SCRATCH:
                 estimate = by_training(file, work / method, length, FROM_SCRATCH[method])
             else:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.image_io.image_file import Array
-from n2n_lightning.image_io.value_range import ValueSpan
+from n2n_lightning.image_io.value_range import ValueSpan, covering_range
 
 PATCH_PX = 16  # side of the squares whose means tell structure from noise
 LOWEST_SHARE = 0.002  # of the patches may lie below the offset
@@ -67,6 +67,12 @@ class Scale(NamedTuple):
         values = values.round_().clamp_(limits.min, high)
         values = values.float() if dtype.itemsize <= 2 else values  # which holds them all, and is sooner copied
         return values.cpu().numpy().astype(dtype)
+
+
+def find_scale(span: ValueSpan, limits: Array, dtype: np.dtype[Any], *, by_channel: bool) -> Scale:
+    """Return the scale of images whose range is not known; arguments as for ``find_gain``."""
+    peak = covering_range(span, dtype)
+    return Scale(peak, span.offset, find_gain(limits, span, peak, by_channel=by_channel) if limits.size else None)
 
 
 def find_gain(limits: Array, span: ValueSpan, peak: float, *, by_channel: bool) -> Array | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from n2n_lightning.data.array_forms import FEW_CHANNELS, as_nhwc, find_axes, from_nhwc, to_numpy
 from n2n_lightning.image_io.image_file import Array
-from n2n_lightning.image_io.net_scale import Scale, find_gain, find_offset
+from n2n_lightning.image_io.net_scale import Scale, find_offset, find_scale
 from n2n_lightning.image_io.value_range import (
     clip_bounds,
     clipping_text,
@@ -356,14 +356,12 @@ class Denoiser:
             warnings.warn(f"images: {fault.text}", stacklevel=4)
         elif fault:
             raise ValueError(f"images: {fault.text}")
-        peak = known or covering_range(span, values.dtype)
-        if bounds := clip_bounds(span, peak):
+        if bounds := clip_bounds(span, known or covering_range(span, values.dtype)):
             warnings.warn(f"images have {clipping_text(span, bounds)}; range=VALUE keeps them", stacklevel=4)
             values = np.clip(values, *bounds).astype(values.dtype, copy=False)
         if known:
-            return values, Scale(peak, offset)
-        gain = find_gain(image_limits(values), span, peak, by_channel=self.splits(values.shape[3]))
-        return values, Scale(peak, offset, gain)
+            return values, Scale(known, offset)
+        return values, find_scale(span, image_limits(values), values.dtype, by_channel=self.splits(values.shape[3]))
 
     @property
     def needs_offset(self) -> bool:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from n2n_lightning.image_io.conversion import WriteRows, check_convertible, open_output
 from n2n_lightning.image_io.decoding import open_image_file
 from n2n_lightning.image_io.image_file import Array, ImageError, ImageReader, name_file, opacity_fault
-from n2n_lightning.image_io.net_scale import PATCH_PX, OffsetSurvey, Scale, find_gain
+from n2n_lightning.image_io.net_scale import PATCH_PX, OffsetSurvey, Scale, find_scale
 from n2n_lightning.image_io.stack import BLOCK_BYTES
 from n2n_lightning.image_io.value_range import (
     Limits,
@@ -27,7 +27,6 @@ from n2n_lightning.image_io.value_range import (
     ValueSurvey,
     clip_bounds,
     clipping_text,
-    covering_range,
     finite_limits,
     image_limits,
     join_spans,
@@ -203,14 +202,15 @@ class FileDenoiser:
         groups: dict[tuple[str, Scale], list[InspectedFile]] = {}
         for file in files:
             known = self.known_range(file)
-            offset = self.span(file).offset if self.denoiser.needs_offset and file.dtype.kind != "u" else 0.0
-            peak = covering_range(self.span(file), file.dtype) if known is None else known
-            scale = scales[file.job.input] = Scale(peak, offset)
-            if known is None and (limits := self.limits[file.job.input]).size:
-                gain = find_gain(limits, self.span(file), peak, by_channel=self.denoiser.splits(file.channels))
-                scales[file.job.input] = scale._replace(gain=gain)
-            if known is None or offset:
-                groups.setdefault((file.kind, scale), []).append(file)
+            if known is None:
+                span, splits = self.span(file), self.denoiser.splits(file.channels)
+                scale = find_scale(span, self.limits[file.job.input], file.dtype, by_channel=splits)
+            else:
+                has_offset = self.denoiser.needs_offset and file.dtype.kind != "u"
+                scale = Scale(known, self.span(file).offset if has_offset else 0.0)
+            scales[file.job.input] = scale
+            if known is None or scale.offset:
+                groups.setdefault((file.kind, scale._replace(gain=None)), []).append(file)
         for (kind, scale), alike in sorted(groups.items()):
             span = join_spans([self.span(file) for file in alike])
             others = f" and {len(alike) - 1} more" if len(alike) > 1 else ""

@@ -185,7 +185,8 @@ class Treatment:
             )
         else:
             rho = ", ".join(f"{value:.2f}" for value in self.spacing.correlation)
-            form = "independent" if self.spacing.spacing == 1 else "correlated"
+            doubted = self.quality is not None and self.quality.doubt == "correlated"
+            form = "correlated" if self.spacing.spacing > 1 else "taken for independent" if doubted else "independent"
             sd = self.sd()
             strength = "of several strengths" if sd is None else f"sd {sd:.3g}"
             text = f"{strength} ({values}), {form} ({rho} at 1, 2, 3 px)"
@@ -203,7 +204,7 @@ class Treatment:
             spacings = " and ".join(map(str, passes.spacings))
             return f"method: general, on sub-images of pixels {spacings} px apart, then once more on their mean"
         files = f"{self.shared} files of one kind" if self.shared > 1 else "this file"
-        net = f"general, adapted to {files} for {self.minutes:g} minutes" if self.adapted else "general"
+        net = f"general, adapted to {files} for {self.minutes:g} min" if self.adapted else "general"
         return f"method: {net}" + (f", mean of {passes.turns} flips and rotations" if passes.turns > 1 else "")
 
     def quality_line(self) -> str | None:

@@ -121,7 +121,7 @@ def set_length(settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: 
         epochs = max(int(left_s / (steps * times.step_s + times.validation_s)), 1)
     settings = replace(settings, trainer=settings.trainer | {"max_epochs": epochs})
     milliseconds = times.step_s * 1000
-    return settings, f"{minutes:g} minutes: {epochs} epochs of {steps} steps of {batch} ({milliseconds:.0f} ms a step)"
+    return settings, f"{minutes:g} min: {epochs} epochs of {steps} steps of {batch} ({milliseconds:.0f} ms a step)"
 
 
 def measure(settings: RunSettings, datamodule: NoisyPairDataModule, most_s: float) -> StepTimes:

@@ -218,7 +218,7 @@ def test_a_second_fit_keeps_range_and_channels():
 @pytest.mark.slow
 def test_minutes_set_the_length(capsys: pytest.CaptureFixture[str]):
     denoiser = Denoiser(NET).fit(FIRST, SECOND, minutes=0.15, device="cpu")
-    assert "0.15 minutes: " in capsys.readouterr().out
+    assert "0.15 min: " in capsys.readouterr().out
     assert denoiser.is_trained
 
 
