@@ -37,6 +37,7 @@ class FrameData(SceneData):
     match_levels: bool = False
     align: bool = False
 
+    any_order = False  # whether each noisy image of a scene can be the source of a pair
     correction_advice = "set data.{}=true"  # where frames differ; braces for the name of the argument
 
     def __post_init__(self) -> None:
@@ -44,6 +45,15 @@ class FrameData(SceneData):
         self.comparisons: list[
             tuple[Scene, list[int], FrameComparison]
         ] = []  # scenes, and the frames that were compared
+
+    @property
+    def training_px(self) -> int:
+        """Number of pixels of all noisy images that are sources of training pairs."""
+        scenes, regions = self.content.scenes, self.content.regions["train"]
+        return sum(
+            region.height * region.width * (len(scenes[region.scene].noisy) if self.any_order else 1)
+            for region in regions
+        )
 
     @property
     def warnings(self) -> list[str]:

@@ -137,14 +137,14 @@ class BurstData(FrameData):
     root: str
     val_root: str | None = None
 
-    spare_frames = True
+    spare_frames = any_order = True
 
     def find_files(self, stage: Stage) -> tuple[list[SceneFiles], list[str]] | None:
         root = self.root if stage == "train" else self.val_root
         return None if root is None else (list_bursts(Path(root), self.axes), [])
 
     def make_source(self, scenes: list[Scene], crops: CropSampler, stage: Stage) -> PairSource:
-        return FramePairs(scenes, crops, any_order=True)
+        return FramePairs(scenes, crops, any_order=self.any_order)
 
 
 def files_by_name(folder: Path) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from n2n_lightning.training.build import build_module, compose_own_images
 from n2n_lightning.training.checkpointing import FiniteLoss
 from n2n_lightning.training.filter_scores import RANDOM_START
 from n2n_lightning.training.initial_weights import find_initial, net_arguments, start_from
+from n2n_lightning.training.precision_choice import choose_precision
 from n2n_lightning.training.run import quiet_lightning
 from n2n_lightning.training.settings import LossChoice, RunSettings
 from n2n_lightning.training.single_noise import MeasuredNoise, measure_variance, read_crops
@@ -167,7 +168,7 @@ def fit_arrays(
     check_arguments(epochs, minutes, batch_size, seed)
     settings = compose_own_images(model) if module is None else settings_of(module)
     trainer = settings.trainer | {"limit_val_batches": 0} | device_arguments(device)
-    settings = replace(settings, minutes=minutes, seed=int(seed), trainer=trainer)
+    settings, precision = choose_precision(replace(settings, minutes=minutes, seed=int(seed), trainer=trainer))
     data = data_of_arrays(source, target, None if module is None else int(module.hparams["channels"]))
     settings = with_length(settings, data, epochs, batch_size)
     if module is not None:
@@ -180,7 +181,9 @@ def fit_arrays(
         loss, noise = choose_loss(datamodule, data)
         settings = replace(settings, loss=LossChoice("loss", loss))
     if minutes:
-        settings, length = set_length(settings, datamodule, time.monotonic() - began)
+        starts_trained = module is not None or first_module(settings, datamodule.image_shape[0])[1] != RANDOM_START
+        spent_s = time.monotonic() - began
+        settings, length = set_length(settings, datamodule, spent_s, starts_trained=starts_trained)
     pl.seed_everything(seed, verbose=False)
     if module is None:
         module, start = first_module(settings, datamodule.image_shape[0])
@@ -191,7 +194,7 @@ def fit_arrays(
         warnings.warn(text, stacklevel=3)
     if progress:
         known = noise.text if noise and not doubts else None
-        print("\n".join(text for text in (known, start, length) if text))
+        print("\n".join(text for text in (known, start, precision, length) if text))
     run_training(module, settings, datamodule, progress=progress)
     return module, start
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from n2n_lightning.data.datamodule import NoisyPairDataModule
+from n2n_lightning.data.frame_data import FrameData
 from n2n_lightning.data.scene_data import SceneData
 from n2n_lightning.system.atomic import read_json
 from n2n_lightning.training.build import build_module
@@ -25,6 +27,7 @@ MOST_STEPS, MOST_SHARE = 200, 0.1  # that are measured; part of the time that th
 STEADY = 1.5  # median of the steps in units of the fastest; above it, other work disturbs, and more are measured
 LEAST_STEPS = 10  # in an epoch: there are fewer epochs where the time is short
 VALIDATION_SHARE = 0.15  # of the time, at most: there are fewer epochs where it would take more
+MOST_PASSES = 100  # over the pixels of noisy frames, by a net that starts trained: it learns their noise by heart
 SPENT_ON_THE_REST = 0.04  # part of the time: start-up, checkpoints, pictures, filters
 
 
@@ -90,15 +93,19 @@ def recall_length(settings: RunSettings, folder: Path) -> RunSettings:
     return replace(settings, data=data, trainer=settings.trainer | {"max_epochs": recorded["trainer"]["max_epochs"]})
 
 
-def set_length(settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: float) -> tuple[RunSettings, str]:
+def set_length(
+    settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: float, *, starts_trained: bool
+) -> tuple[RunSettings, str]:
     """Measure the speed of training, and set the length so that the run ends within ``minutes``.
 
-    Data that are cropped get an epoch of ``LEAST_STEPS`` at least, also where this takes longer.
+    Data that are cropped get an epoch of ``LEAST_STEPS`` at least, also where this takes longer. A net that starts
+    trained gets at most ``MOST_PASSES`` over the frames of pairs and bursts, also where there is more time.
 
     Args:
         settings: of the run.
         datamodule: set up for "fit"; ``train_pairs`` of data that are cropped is set.
         spent_s: seconds of the budget that are gone.
+        starts_trained: the net starts from trained weights.
 
     Returns:
         The settings with this ``data.train_pairs`` and ``trainer.max_epochs``, and a line about the length.
@@ -107,12 +114,17 @@ def set_length(settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: 
     data, batch = datamodule.data, datamodule.batch_size
     times = measure(settings, datamodule, MOST_SHARE * minutes * 60)
     left_s = minutes * 60 * (1 - SPENT_ON_THE_REST) - spent_s - (time.monotonic() - began)
-    epochs, steps = settings.trainer["max_epochs"], len(datamodule.loader("train"))
+    epochs, steps, is_enough = settings.trainer["max_epochs"], len(datamodule.loader("train")), False
     if isinstance(data, SceneData):
         of_validation = int(left_s * VALIDATION_SHARE / max(times.validation_s, 1e-3))
         of_steps = int(left_s / (LEAST_STEPS * times.step_s + times.validation_s))
         epochs = max(min(epochs, of_validation, of_steps), 1)
-        steps = max(int((left_s / epochs - times.validation_s) / times.step_s), LEAST_STEPS)
+        steps = int((left_s / epochs - times.validation_s) / times.step_s)
+        if starts_trained and isinstance(data, FrameData) and data.crop_px:
+            enough = math.ceil(MOST_PASSES * data.training_px / (data.crop_px**2 * batch * epochs))
+            is_enough = enough < steps
+            steps = min(steps, enough)
+        steps = max(steps, LEAST_STEPS)
         data.train_pairs = steps * batch
         settings = replace(settings, data=settings.data.with_values(train_pairs=data.train_pairs))
         datamodule.sources.clear()
@@ -120,8 +132,10 @@ def set_length(settings: RunSettings, datamodule: NoisyPairDataModule, spent_s: 
     else:
         epochs = max(int(left_s / (steps * times.step_s + times.validation_s)), 1)
     settings = replace(settings, trainer=settings.trainer | {"max_epochs": epochs})
-    milliseconds = times.step_s * 1000
-    return settings, f"{minutes:g} min: {epochs} epochs of {steps} steps of {batch} ({milliseconds:.0f} ms a step)"
+    line = f"{minutes:g} min: {epochs} epochs of {steps} steps of {batch} ({times.step_s * 1000:.0f} ms a step)"
+    if is_enough:
+        line += f"; so many pass {MOST_PASSES} times over the frames, more would learn their noise by heart"
+    return settings, line
 
 
 def measure(settings: RunSettings, datamodule: NoisyPairDataModule, most_s: float) -> StepTimes:

@@ -41,6 +41,7 @@ from n2n_lightning.training.graph_step import Recorder, use_graphs
 from n2n_lightning.training.image_grid import ImageGrid
 from n2n_lightning.training.initial_weights import find_initial, start_from
 from n2n_lightning.training.loggers import open_loggers
+from n2n_lightning.training.precision_choice import choose_precision
 from n2n_lightning.training.pruning import Pruning
 from n2n_lightning.training.ranks import LEADER, LOST, RankPlan, RankStrategy, lost_rank, port_fault
 from n2n_lightning.training.resuming import (
@@ -147,6 +148,7 @@ def prepare_leading(
 ) -> PreparedRun | None:
     """Prepare a run that may go on from what is in the folder; None if it is finished."""
     settings = recall_length(recall_defaults(settings, folder, labels), folder)
+    settings, precision = choose_precision(settings, folder)
     if is_finished(settings, folder, in_search=in_search):
         check_data_unchanged(settings, folder)
         print(f"{folder.name}: already done, skipped", flush=True)
@@ -156,6 +158,8 @@ def prepare_leading(
         raise ValueError(f"{folder} cannot be written ({fault}); {fix}")
     if settings.trainer.get("strategy") == DDP and launched_count() is None and (fault := port_fault()):
         raise ValueError(fault)
+    if precision:
+        print(precision, flush=True)
     return prepare_run(settings, folder, labels)
 
 
@@ -183,7 +187,10 @@ def prepare_run(
         settings = replace(settings, loss=noise.of_loss(asked))
         datamodule.data.variance, datamodule.data.variance_is_trusted = noise.variance, noise.is_trusted
     if settings.minutes and plan is None and not has_length(settings, folder):
-        settings, length = set_length(settings, datamodule, time.monotonic() - began)
+        draft = build_module(settings, datamodule.image_shape[0])
+        starts_trained = initial is not None and bool(start_from(initial, draft, str(settings.init_from)))
+        spent_s = time.monotonic() - began
+        settings, length = set_length(settings, datamodule, spent_s, starts_trained=starts_trained)
         print(length, flush=True)
     pl.seed_everything(settings.seed, verbose=False)
     module = build_module(settings, datamodule.image_shape[0])

@@ -37,7 +37,8 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {  # argument -> the only values
 DDP = "ddp"  # strategy: one process a device
 MOST_PER_CORE = 4  # processes of a run on the CPU: more only take memory
 ONE_DEVICE: Config = {"strategy": "auto", "devices": 1, "num_nodes": 1}
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the weights stay float32, as the images are
+AUTO = "auto"  # precision: see ``precision_choice``
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", AUTO)  # the weights stay float32, as the images are
 SAME_PRECISIONS = (32, "32", 16, "16", "bf16", None)  # Lightning's other names for these
 
 
@@ -103,10 +104,11 @@ def trainer_faults(trainer: Config) -> list[str]:
         for key, (values, fix) in FIXED.items()
         if key in trainer and trainer[key] not in values
     ]
-    others = {key: value for key, value in trainer.items() if key not in FIXED}
+    lightnings = trainer | ({"precision": PRECISIONS[0]} if trainer.get("precision") == AUTO else {})
+    others = {key: value for key, value in lightnings.items() if key not in FIXED}
     faults += argument_faults("trainer", pl.Trainer, others, given=tuple(FIXED)) or value_faults(trainer)
     faults += rank_faults(trainer)
-    return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer_arguments(trainer)))
+    return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer_arguments(lightnings)))
 
 
 def as_typed(value: Any) -> str:

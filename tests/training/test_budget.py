@@ -13,7 +13,8 @@ from noisy_files import ALL, source
 from small_runs import compose_config, compose_settings, read_json, small, tiny_overrides, train_with
 
 from n2n_lightning.training import budget
-from n2n_lightning.training.budget import StepTimes
+from n2n_lightning.training.budget import MOST_PASSES, StepTimes, set_length
+from n2n_lightning.training.build import build_datamodule
 from n2n_lightning.training.check import check_config
 from n2n_lightning.training.resuming import is_finished
 
@@ -74,6 +75,26 @@ def test_crops_fill_the_time_and_validation_takes_a_small_part(
     epochs, steps = record["trainer"]["max_epochs"], record["data"]["train_pairs"] / 4
     assert 1 < epochs < 20 and epochs * 0.25 <= 0.2 * 60 * 0.15
     assert 0.75 * 12 < epochs * (steps * 0.1 + 0.25) <= 12
+
+
+@pytest.mark.parametrize(("kind", "sources"), [("burst", 3), ("pairs", 1)])
+def test_frames_are_not_learnt_by_heart(noisy_images: Path, monkeypatch: pytest.MonkeyPatch, kind: str, sources: int):
+    """A net that starts trained passes so many times over the frames; one from random weights takes all its time."""
+    monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(1e-4, 1e-5))
+    settings = compose_settings(*source(kind, noisy_images), *ALL, *small("nafnet32"), "minutes=5")
+    datamodule = build_datamodule(settings)
+    datamodule.setup("fit")
+    batch, side = settings.data.values["batch_size"], settings.data.values["crop_px"]
+
+    def taken_px(*, starts_trained: bool) -> int:
+        found, line = set_length(settings, datamodule, 0.0, starts_trained=starts_trained)
+        assert ("by heart" in line) == starts_trained
+        return int(found.trainer["max_epochs"] * found.data.values["train_pairs"] * side**2)
+
+    enough = MOST_PASSES * 3 * sources * 48**2  # of five scenes, two are held back
+    one_more_step_each_epoch = settings.trainer["max_epochs"] * batch * side**2
+    assert enough <= taken_px(starts_trained=True) <= enough + one_more_step_each_epoch
+    assert taken_px(starts_trained=False) > 10 * enough
 
 
 def test_the_length_stays_when_the_run_goes_on(noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
