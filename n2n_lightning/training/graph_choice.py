@@ -13,10 +13,10 @@ from n2n_lightning.system.plugin_loading import plugins_of
 from n2n_lightning.training.callback_choices import build_chosen
 from n2n_lightning.training.graph_step import CudaRecorder, Recorder
 from n2n_lightning.training.settings import RunSettings
+from n2n_lightning.training.trainer_settings import FP16
 
 # hooks of callbacks that Lightning calls within a step
 WITHIN_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
-FP16 = ("16-mixed", "16", 16)
 
 
 def obstacles(settings: RunSettings) -> list[str]:

@@ -13,7 +13,7 @@ from n2n_lightning.system.atomic import read_json
 from n2n_lightning.training.build import build_module
 from n2n_lightning.training.initial_weights import OWN_IMAGES
 from n2n_lightning.training.settings import RunSettings
-from n2n_lightning.training.trainer_settings import AUTO
+from n2n_lightning.training.trainer_settings import AUTO, trains_on_cpu
 
 FLOAT32, BFLOAT16 = "32-true", "bf16-mixed"
 TRIAL_PX, TRIAL_BATCH = 64, 4  # of the images of a trial, at most
@@ -41,11 +41,8 @@ def choose_precision(settings: RunSettings, folder: Path | None = None) -> tuple
 
 def may_use_bf16(settings: RunSettings) -> bool:
     """Return whether a run trains one's own images on a CPU, with a net that loses next to nothing by bfloat16."""
-    accelerator = settings.trainer.get("accelerator", AUTO)
-    on_cpu = accelerator == "cpu" or (
-        accelerator == AUTO and not (torch.cuda.is_available() or torch.mps.is_available())
-    )
-    return on_cpu and settings.data.name in OWN_IMAGES and settings.model.name in BF16_FAMILIES
+    own_images = settings.data.name in OWN_IMAGES
+    return own_images and settings.model.name in BF16_FAMILIES and trains_on_cpu(settings.trainer)
 
 
 def measure_speed_up(settings: RunSettings) -> float:

@@ -401,6 +401,7 @@ def quiet_lightning() -> None:
     for message in (
         "does not have many workers",  # whole batches from memory need none
         "LeafSpec",  # Lightning's own use of torch
+        "is supported for historical reasons",  # precision=16 and the like, which are right
         "exists and is not empty",  # the folder of a resumed run
         "The number of training batches",  # we log once per epoch
         "your dataloader is not resumable",  # the data module is

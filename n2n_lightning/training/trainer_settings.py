@@ -39,7 +39,16 @@ MOST_PER_CORE = 4  # processes of a run on the CPU: more only take memory
 ONE_DEVICE: Config = {"strategy": "auto", "devices": 1, "num_nodes": 1}
 AUTO = "auto"  # precision: see ``precision_choice``
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", AUTO)  # the weights stay float32, as the images are
+FP16 = ("16-mixed", "16", 16)
 SAME_PRECISIONS = (32, "32", 16, "16", "bf16", None)  # Lightning's other names for these
+
+
+def trains_on_cpu(trainer: Config) -> bool:
+    """Return whether a run with this group ``trainer`` trains on a CPU here."""
+    accelerator = trainer.get("accelerator", "auto")
+    return accelerator == "cpu" or (
+        accelerator == "auto" and not (torch.cuda.is_available() or torch.mps.is_available())
+    )
 
 
 def trainer_arguments(trainer: Config) -> Config:
@@ -134,6 +143,9 @@ def value_faults(trainer: Config) -> list[str]:
     if precision not in (*PRECISIONS, *SAME_PRECISIONS):
         rule = f"precision must be one of {', '.join(PRECISIONS)}, got {precision}"
         faults.append(f"trainer: {rule}; the weights stay in 32 bits: set trainer.precision=bf16-mixed")
+    elif precision in FP16 and trains_on_cpu(trainer):  # Lightning would take bf16-mixed, and the record would be wrong
+        rule = f"precision={precision} needs a GPU to train on"
+        faults.append(f"trainer: {rule}; set trainer.precision=bf16-mixed, or 32-true")
     if steps < 1:
         rule = f"accumulate_grad_batches must be 1 or more, got {steps}"
         faults.append(f"trainer: {rule}; set trainer.accumulate_grad_batches=1")

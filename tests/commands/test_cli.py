@@ -35,6 +35,10 @@ UNUSABLE_TRAINER_VALUES = (  # Lightning accepts them, and the first step would 
         for value in ("64-true", "64", "bf16-true", "16-true", "transformer-engine")
     ),
     *(
+        ([f"trainer.precision={value}", "trainer=cpu"], [f"precision={value} needs a GPU", "precision=bf16-mixed"])
+        for value in ("16-mixed", "16")
+    ),
+    *(
         ([f"+trainer.overfit_batches={value}"], ["overfit_batches must be 0", f"got {value}", "set debug=overfit"])
         for value in (1, 0.5)
     ),
