@@ -55,6 +55,7 @@ class NoisyPairDataModule(pl.LightningDataModule):
         self.augmentations, self.seed = tuple(augment), seed
         self.num_workers, self.overfit_steps = num_workers, overfit_steps
         self.sources: dict[Stage, PairSource] = {}
+        self.train_loader: PairLoader | None = None  # before training
         self.resumed_epoch, self.batches_done = -1, 0  # see PairLoader
         self.limit_val_batches: float | None = None  # of all ranks; the Trainer's limit would be of each
 
@@ -158,7 +159,8 @@ class NoisyPairDataModule(pl.LightningDataModule):
     def state_dict(self) -> dict[str, int]:
         """Return how far training is, for every checkpoint; Lightning would load a loader's own state too late."""
         assert self.trainer is not None
-        return {"epoch": self.trainer.current_epoch, "batches": self.train_loader.batches_given}
+        batches = 0 if self.train_loader is None else self.train_loader.batches_given
+        return {"epoch": self.trainer.current_epoch, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.resumed_epoch, self.batches_done = state_dict["epoch"], state_dict["batches"]

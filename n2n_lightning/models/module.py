@@ -274,7 +274,8 @@ class DenoiserModule(pl.LightningModule):
         variance = variance_at(estimate, self.variance)
         (probe,) = draw(pair.seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng).sign(),))
         step = PROBE_STEP * variance.mean().sqrt()
-        derivative = probe * (self(noisy + step * probe) - self(noisy - step * probe)) / (2 * step)
+        with torch.autocast(noisy.device.type, enabled=False):  # so small a step drowns in the rounding of 16 bits
+            derivative = probe * (self(noisy + step * probe) - self(noisy - step * probe)) / (2 * step)
         self.sure.update(sure_error(estimate, noisy, variance, derivative).mean(), pair.counted)
         self.noise_level.update(variance.mean(), pair.counted)
 
@@ -298,7 +299,7 @@ class DenoiserModule(pl.LightningModule):
             if name in self.scores:
                 self.log(f"val/{name}", self.scores[name], prog_bar=name in shown, logger=False)
         for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, ReduceLROnPlateau):
+            if isinstance(config.scheduler, ReduceLROnPlateau) and not self.trainer.sanity_checking:
                 config.scheduler.step(self.scores["loss"])
 
     def configure_optimizers(self) -> Any:

@@ -88,7 +88,8 @@ def _gain_sentence(best: Group) -> str:
     if len(best.runs) > 1:
         where = f", as the mean of {len(best.runs)} seeds"
     elif run.number("best_epoch") is not None:
-        where = f", at epoch {run.number('best_epoch'):.0f} of {run.number('epochs') or 0:.0f}"
+        epoch = f", at epoch {run.number('best_epoch'):.0f} of {run.number('epochs') or 0:.0f}"
+        where = epoch if run.number("best_epoch") else ", before training"
     if noisy is None or best.gain_db is None:
         return f"Reached by {best.label}{where}."
     result = f"after {best.label} they have {score_text(best.metric, best.best)}{where}"

@@ -49,11 +49,15 @@ class EpochLines(pl.Callback):
         keys = ("val/loss", "val/loss_floor", "val/psnr", "val/psnr_pairs", "val/psnr_sure", "val/ssim")
         shown = {key: trainer.callback_metrics.get(key) for key in keys}
         values = "  ".join(f"{key} {float(value):.5g}" for key, value in shown.items() if value is not None)
-        print(f"{self.start}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+        when = "start" if trainer.sanity_checking else f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        print(f"{self.start}{when}  {values}", flush=True)
 
 
 class RunRecord(pl.Callback):
     """Write ``metrics.csv``, ``result.json`` and ``images.npz`` into the run's folder after every epoch.
+
+    Where Lightning validates before training (its "sanity check"), the weights that the run starts from count as epoch
+    0, which can be the best one.
 
     The status is "interrupted" until the run has ended, so that it is also right for a run that was killed.
 
@@ -80,6 +84,7 @@ class RunRecord(pl.Callback):
         self.folder, self.metadata, self.monitor, self.image_grid = folder, metadata, monitor, image_grid
         self.rows: list[dict[str, float | int]] = []
         self.best: dict[str, Any] = {}
+        self.start_score: float | None = None  # the monitored value before training
         self.trained = {"images": 0, "seconds": 0.0}  # without the first epoch
         self.seconds_before = self.lr = 0.0
         self.started = self.epoch_started = time.perf_counter()
@@ -87,11 +92,13 @@ class RunRecord(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         state = {"rows": self.rows, "best": self.best, "trained": self.trained, "lr": self.lr}
+        state |= {"start_score": self.start_score}
         return state | {"seconds": self.seconds, "epoch_seconds": time.perf_counter() - self.epoch_started}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best, self.trained = state_dict["rows"], state_dict["best"], state_dict["trained"]
         self.seconds_before, self.lr = state_dict["seconds"], state_dict.get("lr", 0.0)
+        self.start_score = state_dict.get("start_score")
         self.epoch_started = time.perf_counter() - state_dict.get("epoch_seconds", 0.0)
 
     @property
@@ -111,6 +118,8 @@ class RunRecord(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add up images and seconds of the epoch's training steps, which are over."""
         assert isinstance(pl_module, DenoiserModule)
+        if trainer.sanity_checking:
+            return
         if trainer.current_epoch == 1 and len(self.rows) == 1:
             self.trained = {"images": 0, "seconds": 0.0}
         self.trained["images"] += int(trainer.strategy.reduce(pl_module.train_loss.weight.clone(), reduce_op="sum"))
@@ -119,14 +128,19 @@ class RunRecord(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record and log the epoch. The checkpoints are written after this, so that they contain it."""
         assert isinstance(pl_module, DenoiserModule)
-        epoch = trainer.current_epoch + 1
+        epoch = 0 if trainer.sanity_checking else trainer.current_epoch + 1
         scores = {f"val/{name}": value for name, value in pl_module.scores.items()}
         if not np.isfinite(scores["val/loss"]):
             raise FloatingPointError(f"val/loss became {scores['val/loss']} in epoch {epoch}; lower optimizer.lr")
-        train_loss = pl_module.train_loss.compute().item()
-        seconds = time.perf_counter() - self.epoch_started
-        values = scores | {"epoch": epoch, "train/loss": train_loss, "lr": self.lr, "seconds": seconds}
-        self.rows.append({key: values[key] for key in (*CSV_COLUMNS, *NOISY_COLUMNS) if key in values})
+        of_training: dict[str, float] = {}
+        if epoch:
+            train_loss = pl_module.train_loss.compute().item()
+            of_training = {"train/loss": train_loss, f"train/lr-{type(trainer.optimizers[0]).__name__}": self.lr}
+            seconds = time.perf_counter() - self.epoch_started
+            values = scores | {"epoch": epoch, "train/loss": train_loss, "lr": self.lr, "seconds": seconds}
+            self.rows.append({key: values[key] for key in (*CSV_COLUMNS, *NOISY_COLUMNS) if key in values})
+        else:
+            self.start_score = scores[self.monitor]
         sign = -1 if self.monitor == "val/loss" else 1
         if not self.best or sign * scores[self.monitor] > sign * self.best[self.monitor]:
             self.best = {"best_epoch": epoch, **scores}
@@ -134,8 +148,7 @@ class RunRecord(pl.Callback):
                 self._save_images()
         if trainer.logger is not None and self.writes:
             logged = {key: scores[key] for name in LOGGED if (key := f"val/{name}") in scores}
-            logged |= {"train/loss": train_loss, f"{self.monitor}_best": self.best[self.monitor]}
-            logged |= {f"train/lr-{type(trainer.optimizers[0]).__name__}": self.lr}
+            logged |= of_training | {f"{self.monitor}_best": self.best[self.monitor]}
             log_epoch(trainer.loggers, logged, trainer.global_step, self.folder)
         self.write("interrupted")
 
@@ -186,6 +199,7 @@ class RunRecord(pl.Callback):
             "epochs": len(self.rows),
             "monitor": self.monitor,
             "best_epoch": best.get("best_epoch"),
+            **({} if self.start_score is None else {"start_score": self.start_score}),
             **{key: best[key] for name in LOGGED if (key := f"val/{name}") in best},
             "noisy_psnr": best.get("val/noisy_psnr"),
             **{key: best[f"val/{key}"] for key in ("noisy_psnr_pairs", "noisy_psnr_sure") if f"val/{key}" in best},

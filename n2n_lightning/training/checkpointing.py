@@ -156,7 +156,8 @@ class RunCheckpoints(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         (number,) = largest(trainer, self.signal or 0)
-        self.save(trainer, best=self.record.best.get("best_epoch") == trainer.current_epoch + 1)
+        epoch = 0 if trainer.sanity_checking else trainer.current_epoch + 1
+        self.save(trainer, best=self.record.best.get("best_epoch") == epoch)
         self.exit_if_agreed(number)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -179,7 +180,7 @@ class RunCheckpoints(pl.Callback):
             with train_loss.sync_context():  # its sums over all ranks are saved
                 trainer.save_checkpoint(best_path if best else last, weights_only=False)
             self.sums = None
-            if leads and best:
+            if leads and best and not trainer.sanity_checking:  # no run goes on from its start
                 link_or_copy(best_path, last)
         except OSError as error:
             if error.errno not in DISK_FULL:

@@ -295,10 +295,15 @@ def build_trainer(
         "enable_progress_bar": watched,
         "profiler": run.settings.trainer.get("profiler") or NoProfiler(),
     }
+    if run.metadata["start"] != RANDOM_START and "psnr" in run.datamodule.monitor and not run.datamodule.overfit_steps:
+        ours["num_sanity_val_steps"] = -1  # validate what the run starts from, unless it is resumed
     arguments = trainer_arguments(run.settings.trainer)
     ours["plugins"] = [AtomicCheckpointIO(), *arguments.get("plugins", ())]
     if run.settings.trainer.get("devices", 1) * run.settings.trainer.get("num_nodes", 1) > 1:
-        ours["limit_val_batches"] = None  # the data module applies it, as the ranks share the images
+        ours |= {
+            "limit_val_batches": None,
+            "num_sanity_val_steps": 0,
+        }  # the data module applies it, as the ranks share the images
     return use_graphs(pl.Trainer(**arguments | ours), run.recorder)
 
 
@@ -336,7 +341,9 @@ def conclude(run: PreparedRun, record: RunRecord) -> None:
     record.write(status, reason, **more)
     summary = f"{run.folder.name}: {status}" + (f" ({reason})" if reason else "")
     if "psnr" in record.monitor and record.best:
-        summary += f", best {record.monitor} {record.best[record.monitor]:.2f} dB in epoch {record.best['best_epoch']}"
+        epoch = record.best["best_epoch"]
+        summary += f", best {record.monitor} {record.best[record.monitor]:.2f} dB "
+        summary += f"in epoch {epoch}" if epoch else "before training: best.ckpt holds what it started from"
     scores = FilterScores.read(record.best | more | {"monitor": record.monitor})
     print(
         summary + (f" ({scores.text})" if scores else "") + (f"; {overfit['verdict']}" if overfit else ""), flush=True

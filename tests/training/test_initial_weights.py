@@ -71,3 +71,36 @@ def test_a_net_of_another_size_starts_from_random_weights(noisy_images: Path, tm
     options = (*source("burst", noisy_images), *ALL, "trainer.max_epochs=1", *small("nafnet32"))
     run = train_with(tmp_path / "run", *options)
     assert read_json(run / "result.json")["start"] == "starting from random weights"
+
+
+def test_a_start_that_no_epoch_surpasses_is_kept(
+    noisy_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    options = (*source("burst", noisy_images), *ALL, *small("nafnet32"), "scheduler=none")
+    first = train_with(tmp_path / "first", *options, "optimizer.lr=0.01")
+    start = first / "checkpoints/best.ckpt"
+    capsys.readouterr()
+    worse = train_with(tmp_path / "worse", *options, f"init_from={start}", "optimizer.lr=0.3")
+    out = capsys.readouterr().out
+    assert out.count("\nstart  val/loss") == 1 and "dB before training: best.ckpt holds what it started from" in out
+    trained, record = read_json(first / "result.json"), read_json(worse / "result.json")
+    assert record["best_epoch"] == 0 and record["epochs"] == 2
+    assert record["val/psnr_pairs"] == record["start_score"] == pytest.approx(trained["val/psnr_pairs"], abs=1e-4)
+    before, kept = (load_denoiser(path).net.state_dict() for path in (start, worse / "checkpoints/best.ckpt"))
+    assert all(torch.equal(kept[name], weight) for name, weight in before.items())
+
+
+def test_a_run_that_goes_on_keeps_the_score_of_its_start(
+    noisy_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    options = (*source("burst", noisy_images), *ALL, *small("nafnet32"), "scheduler=none", "optimizer.lr=0.003")
+    first = train_with(tmp_path / "first", *options)
+    assert "start_score" not in read_json(first / "result.json"), "random weights are no start to keep"
+    options = (*options, f"init_from={first / 'checkpoints/best.ckpt'}")
+    run = train_with(tmp_path / "run", *options)
+    before = read_json(run / "result.json")
+    capsys.readouterr()
+    train_with(run, *options, "trainer.max_epochs=3")
+    after = read_json(run / "result.json")
+    assert "\nstart  val/loss" not in capsys.readouterr().out
+    assert after["epochs"] == 3 and after["start_score"] == before["start_score"]

@@ -69,3 +69,13 @@ def test_a_trial_leaves_threads_as_they_were(overrides: tuple[str, ...]):
     before = torch.get_num_threads()
     assert measure_speed_up(compose_settings(*OWN, *overrides)) > 0
     assert torch.get_num_threads() == before
+
+
+def test_sure_holds_in_16_bits(noisy_images: Path, tmp_path: Path):
+    options = (*source("single", noisy_images), *ALL, "model=nafnet32", "trainer.max_epochs=1", "data.crop_px=32")
+    exact, rounded = (
+        read_json(train_with(tmp_path / precision, *options, f"trainer.precision={precision}") / "result.json")
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert rounded["monitor"] == "val/psnr_sure"
+    assert rounded["start_score"] == pytest.approx(exact["start_score"], abs=0.1)
