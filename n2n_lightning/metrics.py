@@ -58,12 +58,61 @@ def sure_error(estimate: Tensor, noisy: Tensor, variance: Tensor, derivative: Te
     Args:
         estimate, noisy: (N, C, H, W); estimates are not clipped.
         variance: of the noise at each pixel.
-        derivative: of each pixel of the estimate by its own noisy value.
+        derivative: of each pixel of the estimate by its own noisy value, from ``probed_derivative``.
 
     Returns:
         (N,), maybe negative.
     """
     return ((estimate - noisy).square() - variance + 2 * variance * derivative).flatten(1).mean(1)
+
+
+def noise_skew(variance: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    """Return the third moment of Gaussian and Poisson noise over its variance: 0 for Gaussian, the gain for Poisson.
+
+    Args:
+        variance: of the noise at each pixel, (N, C, H, W).
+        slope, offset: of the variance over the level, (C, 1, 1). An offset above 0 is that of Gaussian noise.
+    """
+    of_light = 1 - offset.clamp_min(0) / variance.clamp_min(1e-20)
+    return slope.clamp_min(0) * of_light.clamp(0, 1)
+
+
+def skewed_probes(normal: Tensor, step: Tensor | float, skew: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Return two small random images of mean 0, variance ``step``^2 and third moment ``skew`` x ``step``^2.
+
+    Each pixel has one of two values. Where ``skew`` is 0, these are ``step`` and -``step``, in the second image the
+    negative of those in the first.
+
+    Args:
+        normal: (N, C, H, W), standard normal values, which decide.
+        step, skew: numbers, or (N, C, H, W).
+    """
+    skew = torch.as_tensor(skew, dtype=normal.dtype, device=normal.device)
+    root = (0.25 * skew.square() + step**2).sqrt()
+    high, low = root + 0.5 * skew, root - 0.5 * skew
+    share, rank = low / (high + low), torch.special.ndtr(normal)
+    return torch.where(rank > 1 - share, high, -low), torch.where(rank < share, high, -low)
+
+
+def probed_derivative(
+    denoise: Callable[[Tensor], Tensor],
+    noisy: Tensor,
+    estimate: Tensor,
+    probes: tuple[Tensor, ...],
+    step: float | Tensor,
+) -> Tensor:
+    """Estimate the derivative of each pixel's estimate by its own noisy value, as SURE needs it. (N, C, H, W).
+
+    Probes that are as skewed as the noise add what the estimate's curvature contributes: the covariance of the
+    estimate with Poisson noise is more than variance x derivative (Le Montagner et al. 2014).
+
+    Args:
+        denoise: gives ``estimate`` for ``noisy``.
+        probes: from ``skewed_probes``.
+        step: their standard deviation.
+    """
+    found = torch.stack([probe * (denoise(noisy + probe) - estimate) for probe in probes]).mean(0)
+    return found / step**2
 
 
 def errors_by_noisy_images(

@@ -23,7 +23,10 @@ from n2n_lightning.metrics import (
     RestorationQuality,
     WeightedMean,
     errors_by_noisy_images,
+    noise_skew,
+    probed_derivative,
     psnr_db,
+    skewed_probes,
     sure_error,
 )
 from n2n_lightning.noise_variance import NoiseVariance
@@ -268,14 +271,16 @@ class DenoiserModule(pl.LightningModule):
             self.val_floor.update(floor, pair.counted)
 
     def score_single(self, pair: NoisyPair, estimate: Tensor) -> None:
-        """Score an estimate by its noisy image alone, with a random probe (Ramani et al. 2008). (N, C, H, W)."""
+        """Score an estimate by its noisy image alone, with random probes (Ramani et al. 2008). (N, C, H, W)."""
         assert self.variance is not None and pair.seeds is not None
         noisy = pair.source
         variance = variance_at(estimate, self.variance)
-        (probe,) = draw(pair.seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng).sign(),))
+        slope, offset = (torch.tensor(values, device=noisy.device).reshape(-1, 1, 1) for values in self.variance)
+        (normal,) = draw(pair.seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng),))
         step = PROBE_STEP * variance.mean().sqrt()
+        probes = skewed_probes(normal, step, noise_skew(variance, slope, offset))
         with torch.autocast(noisy.device.type, enabled=False):  # so small a step drowns in the rounding of 16 bits
-            derivative = probe * (self(noisy + step * probe) - self(noisy - step * probe)) / (2 * step)
+            derivative = probed_derivative(self, noisy, self(noisy), probes, step)
         self.sure.update(sure_error(estimate, noisy, variance, derivative).mean(), pair.counted)
         self.noise_level.update(variance.mean(), pair.counted)
 

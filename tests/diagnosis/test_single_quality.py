@@ -54,14 +54,31 @@ def general():
 def test_the_derivative_of_a_linear_filter_is_its_middle_weight():
     weight = ndimage.gaussian_filter(np.eye(41)[20], 1.0)[20] ** 2  # of a separable blur in two directions
     noisy = torch.randn((1, 1, 300, 300), generator=torch.Generator().manual_seed(0))
-    assert float(divergence(blur, noisy, 0.1).mean()) == pytest.approx(weight, rel=0.02)
+    assert float(divergence(blur, noisy, blur(noisy), 0.1).mean()) == pytest.approx(weight, rel=0.02)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+def test_sure_knows_that_poisson_noise_is_skewed(sigma: float):
+    """An estimate that curves: with skewed noise its covariance with the noise is more than variance x derivative."""
+
+    def curve(images: Tensor) -> Tensor:
+        square = (images - blur(images)).square()
+        return blur(images) + 2 * (square - square.mean())
+
+    clean, gain = photograph(), 0.02
+    noisy = add_noise(clean, gain, sigma)
+    known = NoiseVariance(np.full(3, gain), np.full(3, sigma**2))
+    truth = psnr(curve(noisy), clean)
+    assert sure_db(curve, noisy, known) == pytest.approx(truth, abs=0.3)
+    without_skew = sure_db(curve, noisy, NoiseVariance(np.zeros(3), known.at(clean.numpy()).mean((0, 2, 3))))
+    assert without_skew > truth + 1
 
 
 def test_sure_is_the_error_of_a_blur_when_the_noise_is_known():
     clean = photograph()
     noisy = add_noise(clean, 0.0, 0.1)
     known = NoiseVariance(np.zeros(3), np.full(3, 0.01))
-    assert sure_db(blur, noisy, known) == pytest.approx(psnr(blur(noisy), clean), abs=0.1)
+    assert sure_db(blur, noisy, known) == pytest.approx(psnr(blur(noisy), clean), abs=0.2)
 
 
 def test_sure_of_an_impossible_noise_is_infinite():
@@ -78,7 +95,7 @@ def test_the_noise_and_the_quality_of_a_photograph_are_found(general, gain, sigm
     assert found.doubt is None
     assert float(found.variance.at(clean.numpy()).mean()) == pytest.approx(true, rel=0.03)
     assert found.psnr_db == pytest.approx(psnr(general(noisy), clean), abs=0.8)
-    assert sure_db(general, noisy, found.variance) == pytest.approx(found.psnr_db, abs=0.02)
+    assert sure_db(general, noisy, found.variance) == pytest.approx(found.psnr_db, abs=0.02 if gain == 0 else 0.1)
 
 
 def test_other_noise_gives_doubt(general):
