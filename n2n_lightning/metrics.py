@@ -18,6 +18,7 @@ MSE_FLOOR = 1e-8  # so that a perfect image scores 80 dB instead of infinity
 SSIM_WINDOW_PX = 11
 DEAD_SPAN = 0.5 / 255  # an output channel whose values span less is constant when written as 8 bits
 DEAD_LOSS_DB = 3.0
+SKEW_STEP = 0.25  # of a probe, at least, in units of the skew: smaller ones are rare and large, and vary much
 Limits = tuple[float, float]  # the least and the greatest value that a clean image can have, in units of the range
 UNIT: Limits = (0.0, 1.0)  # of data without values below 0
 
@@ -77,7 +78,7 @@ def noise_skew(variance: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
     return slope.clamp_min(0) * of_light.clamp(0, 1)
 
 
-def skewed_probes(normal: Tensor, step: Tensor | float, skew: Tensor | float) -> tuple[Tensor, Tensor]:
+def skewed_probes(normal: Tensor, step: Tensor, skew: Tensor) -> tuple[Tensor, Tensor]:
     """Return two small random images of mean 0, variance ``step``^2 and third moment ``skew`` x ``step``^2.
 
     Each pixel has one of two values. Where ``skew`` is 0, these are ``step`` and -``step``, in the second image the
@@ -85,21 +86,16 @@ def skewed_probes(normal: Tensor, step: Tensor | float, skew: Tensor | float) ->
 
     Args:
         normal: (N, C, H, W), standard normal values, which decide.
-        step, skew: numbers, or (N, C, H, W).
+        step, skew: (N, C, H, W), or one value each.
     """
-    skew = torch.as_tensor(skew, dtype=normal.dtype, device=normal.device)
-    root = (0.25 * skew.square() + step**2).sqrt()
-    high, low = root + 0.5 * skew, root - 0.5 * skew
+    high = 0.5 * skew + (0.25 * skew.square() + step.square()).sqrt()
+    low = step.square() / high
     share, rank = low / (high + low), torch.special.ndtr(normal)
     return torch.where(rank > 1 - share, high, -low), torch.where(rank < share, high, -low)
 
 
 def probed_derivative(
-    denoise: Callable[[Tensor], Tensor],
-    noisy: Tensor,
-    estimate: Tensor,
-    probes: tuple[Tensor, ...],
-    step: float | Tensor,
+    denoise: Callable[[Tensor], Tensor], noisy: Tensor, estimate: Tensor, normal: Tensor, step: Tensor, skew: Tensor
 ) -> Tensor:
     """Estimate the derivative of each pixel's estimate by its own noisy value, as SURE needs it. (N, C, H, W).
 
@@ -108,11 +104,15 @@ def probed_derivative(
 
     Args:
         denoise: gives ``estimate`` for ``noisy``.
-        probes: from ``skewed_probes``.
-        step: their standard deviation.
+        noisy, estimate: (N, C, H, W).
+        normal: (N, C, H, W), standard normal values that the probes are made of.
+        step: standard deviation of the probes, above 0; where there are few photons it is ``SKEW_STEP`` x ``skew``.
+        skew: of the noise, from ``noise_skew``; 0 for Gaussian noise.
     """
+    step = torch.maximum(step, SKEW_STEP * skew)
+    probes = skewed_probes(normal, step, skew)
     found = torch.stack([probe * (denoise(noisy + probe) - estimate) for probe in probes]).mean(0)
-    return found / step**2
+    return found / step.square()
 
 
 def errors_by_noisy_images(

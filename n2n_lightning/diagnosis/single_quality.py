@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from n2n_lightning.diagnosis.single_image import find_noise, whole_patches
-from n2n_lightning.metrics import noise_skew, probed_derivative, skewed_probes, sure_error
+from n2n_lightning.metrics import noise_skew, probed_derivative, sure_error
 from n2n_lightning.noise_variance import NoiseVariance
 
 PROBES = 2  # random directions in which a denoiser is differentiated
@@ -53,7 +53,7 @@ class SingleNoise(NamedTuple):
         """
         denoised = denoise(noisy)
         square = (noisy - denoised).square()
-        slope = divergence(denoise, noisy, denoised, PROBE_STEP * math.sqrt(float(square.mean())))
+        slope = mean_derivative(denoise, noisy, denoised, PROBE_STEP * math.sqrt(float(square.mean())))
         calm = NoiseVariance.fit_residual(*(images.numpy() for images in (noisy, denoised, slope)))
         variance = torch.from_numpy(calm.at(denoised.numpy()))
         kept = mean(variance * slope)
@@ -86,24 +86,30 @@ def sure_db(denoise: Denoise, noisy: Tensor, noise: NoiseVariance) -> float:
     variance = torch.from_numpy(noise.at(denoised.numpy()))
     line = (torch.from_numpy(values.astype(np.float32))[:, None, None] for values in (noise.slope, noise.offset))
     step = PROBE_STEP * math.sqrt(mean(variance))
-    slope = divergence(denoise, noisy, denoised, step, noise_skew(variance, *line))
-    return as_db(mean(sure_error(denoised, noisy, variance, slope)))
+    derivative = mean_derivative(denoise, noisy, denoised, step, noise_skew(variance, *line))
+    return as_db(mean(sure_error(denoised, noisy, variance, derivative)))
 
 
-def divergence(denoise: Denoise, noisy: Tensor, denoised: Tensor, step: float, skew: Tensor | float = 0.0) -> Tensor:
-    """Estimate the derivative of each pixel's estimate by its own noisy value. (N, C, H, W) -> same shape.
+def mean_derivative(
+    denoise: Denoise, noisy: Tensor, denoised: Tensor, step: float, skew: Tensor | None = None
+) -> Tensor:
+    """Estimate the derivative of each pixel's estimate by its own noisy value, as the mean over some probes.
 
     Args:
         denoise: (N, C, H, W) float32 -> same shape.
         noisy: in units of the range.
         denoised: what ``denoise`` gives for it.
         step: of a probe, in the same units.
-        skew: of the noise, see ``noise_skew``.
+        skew: of the noise, see ``metrics.probed_derivative``; None is 0.
+
+    Returns:
+        (N, C, H, W).
     """
     found, rng = torch.zeros_like(noisy), torch.Generator().manual_seed(0)
+    skew = torch.zeros(()) if skew is None else skew
     for _ in range(PROBES if step else 0):
-        probes = skewed_probes(torch.randn(noisy.shape, generator=rng), step, skew)
-        found += probed_derivative(denoise, noisy, denoised, probes, step) / PROBES
+        normal = torch.randn(noisy.shape, generator=rng)
+        found += probed_derivative(denoise, noisy, denoised, normal, torch.tensor(step), skew) / PROBES
     return found
 
 

@@ -26,7 +26,6 @@ from n2n_lightning.metrics import (
     noise_skew,
     probed_derivative,
     psnr_db,
-    skewed_probes,
     sure_error,
 )
 from n2n_lightning.noise_variance import NoiseVariance
@@ -278,9 +277,11 @@ class DenoiserModule(pl.LightningModule):
         slope, offset = (torch.tensor(values, device=noisy.device).reshape(-1, 1, 1) for values in self.variance)
         (normal,) = draw(pair.seeds, noisy, lambda count, rng: (draw_normal(noisy, count, rng),))
         step = PROBE_STEP * variance.mean().sqrt()
-        probes = skewed_probes(normal, step, noise_skew(variance, slope, offset))
-        with torch.autocast(noisy.device.type, enabled=False):  # so small a step drowns in the rounding of 16 bits
-            derivative = probed_derivative(self, noisy, self(noisy), probes, step)
+        skew, device = noise_skew(variance, slope, offset), noisy.device.type
+        rounded = torch.is_autocast_enabled(device)  # to 16 bits, in which so small a step drowns
+        with torch.autocast(device, enabled=False):
+            exact = self(noisy) if rounded else estimate
+            derivative = probed_derivative(self, noisy, exact, normal, step, skew)
         self.sure.update(sure_error(estimate, noisy, variance, derivative).mean(), pair.counted)
         self.noise_level.update(variance.mean(), pair.counted)
 

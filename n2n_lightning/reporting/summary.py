@@ -160,7 +160,7 @@ def _distinct(values: Iterable[Any]) -> list[str]:
 
 SETTINGS = (
     *("optimizer", "scheduler", "loss", "batch_size", "max_epochs", "data", "train_pairs", "val_pairs", "image_shape"),
-    *("monitor", "device", "versions", "git_commit"),
+    *("monitor", "precision", "device", "versions", "git_commit"),
 )
 OTHER_LINES = {*NEUTRAL_DATA, "train_pairs", "val_pairs"} - {"augment"}  # settings that are not listed with the data
 SETTING_TITLES = {"max_epochs": "epochs", "git_commit": "commit", "image_shape": "image (channels, height, width)"}

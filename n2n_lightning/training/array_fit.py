@@ -21,7 +21,7 @@ from n2n_lightning.training.budget import set_length
 from n2n_lightning.training.build import build_module, compose_own_images
 from n2n_lightning.training.checkpointing import FiniteLoss
 from n2n_lightning.training.filter_scores import RANDOM_START
-from n2n_lightning.training.initial_weights import find_initial, net_arguments, start_from
+from n2n_lightning.training.initial_weights import find_initial, net_arguments, start_from, starts_trained
 from n2n_lightning.training.precision_choice import choose_precision
 from n2n_lightning.training.run import quiet_lightning
 from n2n_lightning.training.settings import LossChoice, RunSettings
@@ -181,9 +181,9 @@ def fit_arrays(
         loss, noise = choose_loss(datamodule, data)
         settings = replace(settings, loss=LossChoice("loss", loss))
     if minutes:
-        starts_trained = module is not None or first_module(settings, datamodule.image_shape[0])[1] != RANDOM_START
-        spent_s = time.monotonic() - began
-        settings, length = set_length(settings, datamodule, spent_s, starts_trained=starts_trained)
+        channels = datamodule.image_shape[0]
+        trained = module is not None or starts_trained(settings, find_initial(settings), channels)
+        settings, length = set_length(settings, datamodule, time.monotonic() - began, starts_trained=trained)
     pl.seed_everything(seed, verbose=False)
     if module is None:
         module, start = first_module(settings, datamodule.image_shape[0])

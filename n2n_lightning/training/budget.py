@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ MOST_STEPS, MOST_SHARE = 200, 0.1  # that are measured; part of the time that th
 STEADY = 1.5  # median of the steps in units of the fastest; above it, other work disturbs, and more are measured
 LEAST_STEPS = 10  # in an epoch: there are fewer epochs where the time is short
 VALIDATION_SHARE = 0.15  # of the time, at most: there are fewer epochs where it would take more
-MOST_PASSES = 100  # over the pixels of noisy frames, by a net that starts trained: it learns their noise by heart
+MOST_PASSES = 100  # over the pixels of noisy frames; beyond, a net that starts trained learns their noise by heart
 SPENT_ON_THE_REST = 0.04  # part of the time: start-up, checkpoints, pictures, filters
 
 
@@ -99,7 +100,7 @@ def set_length(
     """Measure the speed of training, and set the length so that the run ends within ``minutes``.
 
     Data that are cropped get an epoch of ``LEAST_STEPS`` at least, also where this takes longer. A net that starts
-    trained gets at most ``MOST_PASSES`` over the frames of pairs and bursts, also where there is more time.
+    trained gets ``MOST_PASSES`` over the frames of pairs and bursts, also where there is more time.
 
     Args:
         settings: of the run.
@@ -114,17 +115,17 @@ def set_length(
     data, batch = datamodule.data, datamodule.batch_size
     times = measure(settings, datamodule, MOST_SHARE * minutes * 60)
     left_s = minutes * 60 * (1 - SPENT_ON_THE_REST) - spent_s - (time.monotonic() - began)
+    left_s -= times.validation_s if starts_trained else 0  # of the start
     epochs, steps, is_enough = settings.trainer["max_epochs"], len(datamodule.loader("train")), False
     if isinstance(data, SceneData):
+        enough = sys.maxsize  # steps
+        if starts_trained and isinstance(data, FrameData) and datamodule.sources["train"].has_pairs:
+            enough = math.ceil(MOST_PASSES * data.training_px / (math.prod(data.content.crop) * batch))
         of_validation = int(left_s * VALIDATION_SHARE / max(times.validation_s, 1e-3))
         of_steps = int(left_s / (LEAST_STEPS * times.step_s + times.validation_s))
-        epochs = max(min(epochs, of_validation, of_steps), 1)
-        steps = int((left_s / epochs - times.validation_s) / times.step_s)
-        if starts_trained and isinstance(data, FrameData) and data.crop_px:
-            enough = math.ceil(MOST_PASSES * data.training_px / (data.crop_px**2 * batch * epochs))
-            is_enough = enough < steps
-            steps = min(steps, enough)
-        steps = max(steps, LEAST_STEPS)
+        epochs = max(min(epochs, of_validation, of_steps, enough // LEAST_STEPS), 1)
+        of_time, of_passes = int((left_s / epochs - times.validation_s) / times.step_s), -(-enough // epochs)
+        steps, is_enough = max(min(of_time, of_passes), LEAST_STEPS), of_passes < of_time
         data.train_pairs = steps * batch
         settings = replace(settings, data=settings.data.with_values(train_pairs=data.train_pairs))
         datamodule.sources.clear()

@@ -171,7 +171,11 @@ class RunRecord(pl.Callback):
             return "done", None
         constant = self.best.get("val/constant_channels", [])
         improving = self.best["best_epoch"] == len(self.rows)
-        return judge_net(self.monitor, constant, self.best[self.monitor], noisy_psnr, improving=improving)
+        status, reason = judge_net(self.monitor, constant, self.best[self.monitor], noisy_psnr, improving=improving)
+        if self.best["best_epoch"] == 0:
+            kept = "no epoch is better than what it started from, which best.ckpt holds"
+            reason = kept if reason is None else f"{reason}; {kept}"
+        return status, reason
 
     def write_failure(self, status: str, reason: str) -> None:
         """Write the record of a run that failed, unless that would lose an earlier part of it."""

@@ -68,6 +68,8 @@ def advice(records: Sequence[Mapping[str, Any]]) -> str:
     configs = [config if isinstance(config := record.get("config"), dict) else {} for record in records]
     settings = dict.fromkeys("minutes" if config.get("minutes") else "trainer.max_epochs" for config in configs)
     longer = f"train longer ({' or '.join(f'a larger {name}=' for name in settings)})"
+    if all(record.get("best_epoch") == 0 for record in records):  # training has only harmed
+        longer = "train with a smaller optimizer.lr"
     shapes = [record.get("image_shape") for record in records if record.get("start") in (None, RANDOM_START)]
     fit = [not shape or shape[0] in LEARNT_CHANNELS for shape in shapes]  # early versions recorded no shape
     start = ", or start from trained weights (init_from=...)" if any(fit) else ""

@@ -11,6 +11,7 @@ from torch import Tensor
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.module import MODULE_ARGUMENTS, DenoiserModule
 from n2n_lightning.models.trained import GENERAL, find_trained
+from n2n_lightning.training.build import build_module
 from n2n_lightning.training.settings import RunSettings
 
 OWN_IMAGES = ("burst", "clean", "pairs", "single")  # choices of data= that start from it
@@ -35,6 +36,11 @@ def find_initial(settings: RunSettings) -> DenoiserModule | None:
         return None
     initial = load_denoiser(path)
     return initial if initial.family == settings.model.name else None
+
+
+def starts_trained(settings: RunSettings, initial: DenoiserModule | None, channels: int) -> bool:
+    """Return whether a run on images of C channels starts from the weights that ``find_initial`` has found."""
+    return initial is not None and bool(start_from(initial, build_module(settings, channels), str(settings.init_from)))
 
 
 def net_arguments(module: DenoiserModule) -> dict[str, Any]:

@@ -29,9 +29,9 @@ def choose_precision(settings: RunSettings, folder: Path | None = None) -> tuple
     """
     if settings.trainer.get("precision") != AUTO:
         return settings, None
-    earlier = read_json(folder / "result.json").get("config") if folder and settings.resume else None
-    precision, line = (earlier or {}).get("trainer", {}).get("precision"), None
-    if precision is None:
+    earlier = read_json(folder / "result.json") if folder and settings.resume else {}
+    precision, line = (earlier.get("config") or {}).get("trainer", {}).get("precision"), None
+    if precision not in (FLOAT32, BFLOAT16) or "trainer.precision" in earlier.get("overrides", {}):
         speed_up = measure_speed_up(settings) if may_use_bf16(settings) else 1.0
         precision = BFLOAT16 if speed_up >= LEAST_SPEED_UP else FLOAT32
         if precision == BFLOAT16:

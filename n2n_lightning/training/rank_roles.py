@@ -65,7 +65,7 @@ def follow(config: Config, *, in_search: bool = False) -> None:
         settings = check_config(config)
         plan = meet(pl.Trainer(**trainer_arguments(settings.trainer)))
         if plan is not None:
-            run = prepare_run(plan.settings, plan.folder, {}, plan)
+            run = prepare_run(plan.settings, plan.folder, {}, plan, in_search=in_search)
     except (ValueError, OSError) as error:
         raise errors.InputError(error) from error
     if plan is not None:

@@ -39,7 +39,7 @@ from n2n_lightning.training.filter_scores import RANDOM_START, FilterScores, adv
 from n2n_lightning.training.graph_choice import graph_recorder, reason_for_eager
 from n2n_lightning.training.graph_step import Recorder, use_graphs
 from n2n_lightning.training.image_grid import ImageGrid
-from n2n_lightning.training.initial_weights import find_initial, start_from
+from n2n_lightning.training.initial_weights import find_initial, start_from, starts_trained
 from n2n_lightning.training.loggers import open_loggers
 from n2n_lightning.training.precision_choice import choose_precision
 from n2n_lightning.training.pruning import Pruning
@@ -78,6 +78,7 @@ class PreparedRun:
     metadata: dict[str, Any]  # for result.json
     warnings: list[str]
     noise: MeasuredNoise | None = None  # of single images
+    validates_start: bool = False  # the weights that it starts from count as epoch 0
 
 
 def train(
@@ -160,11 +161,16 @@ def prepare_leading(
         raise ValueError(fault)
     if precision:
         print(precision, flush=True)
-    return prepare_run(settings, folder, labels)
+    return prepare_run(settings, folder, labels, in_search=in_search)
 
 
 def prepare_run(
-    settings: RunSettings, folder: Path, labels: dict[str, Any], plan: RankPlan | None = None
+    settings: RunSettings,
+    folder: Path,
+    labels: dict[str, Any],
+    plan: RankPlan | None = None,
+    *,
+    in_search: bool = False,
 ) -> PreparedRun:
     """Load the data, and the checkpoints to resume from and to start from; build the model.
 
@@ -187,10 +193,8 @@ def prepare_run(
         settings = replace(settings, loss=noise.of_loss(asked))
         datamodule.data.variance, datamodule.data.variance_is_trusted = noise.variance, noise.is_trusted
     if settings.minutes and plan is None and not has_length(settings, folder):
-        draft = build_module(settings, datamodule.image_shape[0])
-        starts_trained = initial is not None and bool(start_from(initial, draft, str(settings.init_from)))
-        spent_s = time.monotonic() - began
-        settings, length = set_length(settings, datamodule, spent_s, starts_trained=starts_trained)
+        trained = starts_trained(settings, initial, datamodule.image_shape[0])
+        settings, length = set_length(settings, datamodule, time.monotonic() - began, starts_trained=trained)
         print(length, flush=True)
     pl.seed_everything(settings.seed, verbose=False)
     module = build_module(settings, datamodule.image_shape[0])
@@ -211,9 +215,10 @@ def prepare_run(
     callbacks, recorder = build_callbacks(settings, datamodule.monitor), graph_recorder(settings)
     if plan is None and (reason := reason_for_eager(settings)):
         print(f"graph=auto: no graph, as {reason}", flush=True)
-    return PreparedRun(
-        settings, folder, module, datamodule, resume_from, resume_step, callbacks, recorder, metadata, warnings, noise
-    )
+    # a search compares what training gives; one batch is learnt by heart
+    validates_start = bool(start) and "psnr" in datamodule.monitor and not in_search and not datamodule.overfit_steps
+    given = (callbacks, recorder, metadata, warnings, noise, validates_start)
+    return PreparedRun(settings, folder, module, datamodule, resume_from, resume_step, *given)
 
 
 def check_limits(trainer: Config, datamodule: NoisyPairDataModule) -> None:
@@ -295,15 +300,12 @@ def build_trainer(
         "enable_progress_bar": watched,
         "profiler": run.settings.trainer.get("profiler") or NoProfiler(),
     }
-    if run.metadata["start"] != RANDOM_START and "psnr" in run.datamodule.monitor and not run.datamodule.overfit_steps:
-        ours["num_sanity_val_steps"] = -1  # validate what the run starts from, unless it is resumed
+    if run.validates_start:
+        ours["num_sanity_val_steps"] = -1  # before training, unless the run is resumed
     arguments = trainer_arguments(run.settings.trainer)
     ours["plugins"] = [AtomicCheckpointIO(), *arguments.get("plugins", ())]
     if run.settings.trainer.get("devices", 1) * run.settings.trainer.get("num_nodes", 1) > 1:
-        ours |= {
-            "limit_val_batches": None,
-            "num_sanity_val_steps": 0,
-        }  # the data module applies it, as the ranks share the images
+        ours["limit_val_batches"] = None  # the data module applies it, as the ranks share the images
     return use_graphs(pl.Trainer(**arguments | ours), run.recorder)
 
 
@@ -343,13 +345,15 @@ def conclude(run: PreparedRun, record: RunRecord) -> None:
     if "psnr" in record.monitor and record.best:
         epoch = record.best["best_epoch"]
         summary += f", best {record.monitor} {record.best[record.monitor]:.2f} dB "
-        summary += f"in epoch {epoch}" if epoch else "before training: best.ckpt holds what it started from"
+        summary += f"in epoch {epoch}" if epoch else "before training"
+        summary += f", {record.start_score:.2f} before training" if epoch and record.start_score is not None else ""
     scores = FilterScores.read(record.best | more | {"monitor": record.monitor})
     print(
         summary + (f" ({scores.text})" if scores else "") + (f"; {overfit['verdict']}" if overfit else ""), flush=True
     )
     if scores and scores.net_loses:
-        print(f"{run.folder.name}: {scores.difference} than the net; {advice([run.metadata])}", flush=True)
+        done = run.metadata | {"best_epoch": record.best["best_epoch"]}
+        print(f"{run.folder.name}: {scores.difference} than the net; {advice([done])}", flush=True)
 
 
 def filter_entries(run: PreparedRun) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def describe_run(
         "batch_size": datamodule.batch_size,
         "params": sum(p.numel() for p in module.net.parameters()),
         "gmac": count_gmac(module, datamodule.image_shape),
+        "precision": settings.trainer.get("precision"),
         "max_epochs": settings.trainer["max_epochs"],
         "device": device_name(settings.trainer.get("accelerator", "auto")),
         "seed": settings.seed,

@@ -27,7 +27,7 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {  # argument -> the only values
     "fast_dev_run": ((False,), "set debug=fast, which tries everything on a few batches"),
     "logger": ((True, None), "TensorBoard is always written; logger=wandb or logger=mlflow adds others"),
     "max_steps": ((-1,), "set trainer.max_epochs=E trainer.limit_train_batches=N, which train on E times N batches"),
-    "num_sanity_val_steps": ((0, None), "the data are checked before training; debug=fast tries the validation"),
+    "num_sanity_val_steps": ((0, None), "what a run starts from is validated as a whole; debug=fast tries all"),
     "overfit_batches": ((0,), "set debug=overfit, which trains on one batch"),
     "plugins": ((None,), "it takes objects; trainer.precision=bf16-mixed sets the precision"),
     "reload_dataloaders_every_n_epochs": ((0,), "the data are the same in every epoch; leave it out"),
@@ -54,6 +54,8 @@ def trains_on_cpu(trainer: Config) -> bool:
 def trainer_arguments(trainer: Config) -> Config:
     """Return the Trainer's arguments: those of the group ``trainer``, and those that every run needs."""
     chosen = {key: value for key, value in trainer.items() if key not in FIXED}
+    if chosen.get("precision") == AUTO:  # not chosen yet, by a Trainer that trains nothing
+        chosen["precision"] = PRECISIONS[0]
     needed: Config = dict.fromkeys(("logger", "enable_checkpointing", "enable_autolog_hparams"), False)
     needed |= {"num_sanity_val_steps": 0, "use_distributed_sampler": False}  # our loaders give each rank its share
     if trainer.get("strategy") == DDP:
@@ -117,7 +119,7 @@ def trainer_faults(trainer: Config) -> list[str]:
     others = {key: value for key, value in lightnings.items() if key not in FIXED}
     faults += argument_faults("trainer", pl.Trainer, others, given=tuple(FIXED)) or value_faults(trainer)
     faults += rank_faults(trainer)
-    return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer_arguments(lightnings)))
+    return faults or construction_faults("trainer", lambda: pl.Trainer(**trainer_arguments(trainer)))
 
 
 def as_typed(value: Any) -> str:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from skimage import data
 from torch import Tensor
 
-from n2n_lightning.diagnosis.single_quality import SingleNoise, divergence, sure_db
+from n2n_lightning.diagnosis.single_quality import SingleNoise, mean_derivative, sure_db
 from n2n_lightning.models.checkpoint import load_denoiser
 from n2n_lightning.models.trained import GENERAL, find_trained
 from n2n_lightning.noise_variance import NoiseVariance
@@ -54,7 +54,7 @@ def general():
 def test_the_derivative_of_a_linear_filter_is_its_middle_weight():
     weight = ndimage.gaussian_filter(np.eye(41)[20], 1.0)[20] ** 2  # of a separable blur in two directions
     noisy = torch.randn((1, 1, 300, 300), generator=torch.Generator().manual_seed(0))
-    assert float(divergence(blur, noisy, blur(noisy), 0.1).mean()) == pytest.approx(weight, rel=0.02)
+    assert float(mean_derivative(blur, noisy, blur(noisy), 0.1).mean()) == pytest.approx(weight, rel=0.02)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.05])

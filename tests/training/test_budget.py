@@ -13,7 +13,7 @@ from noisy_files import ALL, source
 from small_runs import compose_config, compose_settings, read_json, small, tiny_overrides, train_with
 
 from n2n_lightning.training import budget
-from n2n_lightning.training.budget import MOST_PASSES, StepTimes, set_length
+from n2n_lightning.training.budget import StepTimes, set_length
 from n2n_lightning.training.build import build_datamodule
 from n2n_lightning.training.check import check_config
 from n2n_lightning.training.resuming import is_finished
@@ -77,24 +77,37 @@ def test_crops_fill_the_time_and_validation_takes_a_small_part(
     assert 0.75 * 12 < epochs * (steps * 0.1 + 0.25) <= 12
 
 
+@pytest.mark.parametrize("passes", [100, 5])
 @pytest.mark.parametrize(("kind", "sources"), [("burst", 3), ("pairs", 1)])
-def test_frames_are_not_learnt_by_heart(noisy_images: Path, monkeypatch: pytest.MonkeyPatch, kind: str, sources: int):
+def test_frames_are_not_learnt_by_heart(
+    noisy_images: Path, monkeypatch: pytest.MonkeyPatch, kind: str, sources: int, passes: int
+):
     """A net that starts trained passes so many times over the frames; one from random weights takes all its time."""
+    monkeypatch.setattr(budget, "MOST_PASSES", passes)
     monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(1e-4, 1e-5))
     settings = compose_settings(*source(kind, noisy_images), *ALL, *small("nafnet32"), "minutes=5")
     datamodule = build_datamodule(settings)
     datamodule.setup("fit")
-    batch, side = settings.data.values["batch_size"], settings.data.values["crop_px"]
 
-    def taken_px(*, starts_trained: bool) -> int:
+    def taken_px(*, starts_trained: bool) -> tuple[int, int]:
+        """Return the pixels of all crops, and those of one step in each epoch."""
         found, line = set_length(settings, datamodule, 0.0, starts_trained=starts_trained)
         assert ("by heart" in line) == starts_trained
-        return int(found.trainer["max_epochs"] * found.data.values["train_pairs"] * side**2)
+        epochs, data = found.trainer["max_epochs"], found.data.values
+        return epochs * data["train_pairs"] * 16**2, epochs * data["batch_size"] * 16**2
 
-    enough = MOST_PASSES * 3 * sources * 48**2  # of five scenes, two are held back
-    one_more_step_each_epoch = settings.trainer["max_epochs"] * batch * side**2
-    assert enough <= taken_px(starts_trained=True) <= enough + one_more_step_each_epoch
-    assert taken_px(starts_trained=False) > 10 * enough
+    enough = passes * 3 * sources * 48**2  # of five scenes, two are held back
+    taken, more = taken_px(starts_trained=True)
+    assert enough <= taken <= enough + more
+    assert taken_px(starts_trained=False)[0] > 10 * enough
+
+
+def test_single_images_are_not_counted_as_frames(noisy_images: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(budget, "measure", lambda *_: fixed_times(1e-4, 1e-5))
+    settings = compose_settings(*source("single", noisy_images), *ALL, *small("nafnet32"), "minutes=5")
+    datamodule = build_datamodule(settings)
+    datamodule.setup("fit")
+    assert "by heart" not in set_length(settings, datamodule, 0.0, starts_trained=True)[1]
 
 
 def test_the_length_stays_when_the_run_goes_on(noisy_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

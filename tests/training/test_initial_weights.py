@@ -82,7 +82,9 @@ def test_a_start_that_no_epoch_surpasses_is_kept(
     capsys.readouterr()
     worse = train_with(tmp_path / "worse", *options, f"init_from={start}", "optimizer.lr=0.3")
     out = capsys.readouterr().out
-    assert out.count("\nstart  val/loss") == 1 and "dB before training: best.ckpt holds what it started from" in out
+    assert out.count("\nstart  val/loss") == 1 and " dB before training (" in out
+    assert "no epoch is better than what it started from, which best.ckpt holds), best val/psnr_pairs" in out
+    assert "train with a smaller optimizer.lr" in out and "train longer" not in out
     trained, record = read_json(first / "result.json"), read_json(worse / "result.json")
     assert record["best_epoch"] == 0 and record["epochs"] == 2
     assert record["val/psnr_pairs"] == record["start_score"] == pytest.approx(trained["val/psnr_pairs"], abs=1e-4)
@@ -99,7 +101,7 @@ def test_a_run_that_goes_on_keeps_the_score_of_its_start(
     options = (*options, f"init_from={first / 'checkpoints/best.ckpt'}")
     run = train_with(tmp_path / "run", *options)
     before = read_json(run / "result.json")
-    capsys.readouterr()
+    assert f"in epoch {before['best_epoch']}, {before['start_score']:.2f} before training" in capsys.readouterr().out
     train_with(run, *options, "trainer.max_epochs=3")
     after = read_json(run / "result.json")
     assert "\nstart  val/loss" not in capsys.readouterr().out

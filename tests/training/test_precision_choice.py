@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,14 @@ def test_a_run_keeps_its_precision(noisy_images: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(precision_choice, "measure_speed_up", lambda _: 0.7)
     train_with(run, *options)
     assert read_json(run / "result.json") == before, "skipped as finished, although bfloat16 is slow here"
+
+
+def test_a_precision_that_was_asked_for_is_not_taken_for_a_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(precision_choice, "measure_speed_up", lambda _: 1.0)
+    settings, recorded = compose_settings(*OWN), {"config": {"trainer": {"precision": "bf16-mixed"}}}
+    for overrides, precision in (({}, "bf16-mixed"), ({"trainer.precision": "bf16-mixed"}, "32-true")):
+        (tmp_path / "result.json").write_text(json.dumps(recorded | {"overrides": overrides}))
+        assert choose_precision(settings, tmp_path)[0].trainer["precision"] == precision
 
 
 @pytest.mark.parametrize("overrides", [(), ("data.crop_px=null",), ("data.batch_size=1",), ("model=nafnet8",)], ids=str)
