@@ -24,7 +24,7 @@ from benchmarks.tables import show
 
 RECIPE = (
     *("data.augment=[flip,rotate,swap]", "ema=0.9", "scheduler=cosine", "data.train_pairs=640", "data.batch_size=64"),
-    *("trainer.accelerator=cpu", "init_from=null"),
+    *("trainer.accelerator=cpu", "trainer.precision=32-true", "init_from=null"),
 )
 LENGTHS = {
     "10 steps": ("trainer.max_epochs=1", "trainer.limit_train_batches=10"),
