@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # at run time they are imported after the arguments are check
     from n2n_lightning.inference.manifest import Manifest
 
 AUTO = "auto"  # the program chooses: weights, device, precision
+BF16_FAMILIES = ("nafnet", "sequential", "unet")  # lose less than 0.02 dB by it: ``python -m benchmarks.bf16``
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -178,8 +179,6 @@ def move_to(denoiser: Denoiser, device: str) -> None:
 def suits_bf16(denoiser: Denoiser) -> bool:
     """Return whether bf16 is faster on the net's device and leaves the result as good."""
     import torch
-
-    from n2n_lightning.models.families import BF16_FAMILIES
 
     module = denoiser.module
     return (

@@ -164,4 +164,3 @@ FAMILIES: dict[str, type[DenoiserModule]] = {
         *(DruNetDenoiser, N2V2Denoiser, ZsN2nDenoiser),
     )
 }
-BF16_FAMILIES = ("nafnet", "sequential", "unet")  # lose less than 0.02 dB by it: ``python -m benchmarks.bf16``

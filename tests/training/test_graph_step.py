@@ -30,6 +30,7 @@ from n2n_lightning.data.pairs import NoisyPair
 from n2n_lightning.models.module import DenoiserModule
 from n2n_lightning.training.check import check_config
 from n2n_lightning.training.graph_step import WARM_UP, GraphLoop, Recorder
+from n2n_lightning.training.precision_choice import choose_precision
 from n2n_lightning.training.run import fit, prepare_run
 
 pytestmark = pytest.mark.slow  # nearly all train runs
@@ -51,7 +52,7 @@ def short(root: Path) -> list[str]:
 def train_by(recorder: Recorder | None, folder: Path, *overrides: str, callbacks: Sequence[pl.Callback] = ()) -> Path:
     """Train as a command line would, with steps that go through a recorder, if there is one."""
     folder.mkdir(exist_ok=True)
-    settings = check_config(compose_config(*overrides))
+    settings, _ = choose_precision(check_config(compose_config(*overrides)))
     run = prepare_run(settings, folder, {"model": "a", "overrides": {}})
     fit(replace(run, recorder=recorder), callbacks, ())
     return folder

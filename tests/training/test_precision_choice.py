@@ -34,6 +34,7 @@ def test_the_faster_precision_is_taken(monkeypatch: pytest.MonkeyPatch, speed_up
         (["data=photos", "data.root=there"], "32-true"),
         (["data=ee559", "data.root=there"], "32-true"),
         ([*OWN, "model=drunet"], "32-true"),
+        ([*OWN, "model=nn_relu"], "32-true"),
         ([*OWN, "trainer.precision=32-true"], "32-true"),
         (["data=photos", "data.root=there", "trainer.precision=bf16-mixed"], "bf16-mixed"),
         ([*OWN, "model=unet"], "bf16-mixed"),
